@@ -1,0 +1,70 @@
+"""The facts of a backbone: all that must be known to feed it and to trust what comes out."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from topgraft.fingerprint import fingerprint
+
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+CropMode = Literal["center", "squash", "border"]
+
+
+class Block(BaseModel):
+    """One group of layers that fine-tuning can unfreeze.
+
+    Attributes:
+        name: timm's module path or group name, for example `blocks.6`.
+        parameters: how many weights it holds.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: str
+    parameters: int
+
+
+class Card(BaseModel):
+    """The facts of a backbone.
+
+    Attributes:
+        name: `architecture.tag`, timm's form.
+        input_size: (height, width) in pixels.
+        interpolation: how the fit resizes; always antialiased.
+        crop_fraction: the part of the resized picture the centre crop keeps (timm's crop_pct), in (0, 1].
+        crop_mode: `center` keeps the ratio and crops, `squash` stretches, `border` pads.
+        mean, std: per RGB channel, of pixels scaled to 0..1.
+        features: D, the width of a feature row.
+        map_size: (channels, height, width) of the map before pooling, None where there is none.
+        blocks: what fine-tuning can unfreeze, first to last.
+        licence, origin: under which terms, and where the weights came from.
+        weights_sha256: hash of the weights file (or of the random seed's weights).
+        source: who made the graph.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: str
+    input_size: tuple[int, int]
+    interpolation: Interpolation = "bicubic"
+    crop_fraction: float = Field(default=0.875, gt=0, le=1)
+    crop_mode: CropMode = "center"
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    features: int = Field(gt=0)
+    map_size: tuple[int, int, int] | None = None
+    blocks: tuple[Block, ...] = ()
+    licence: str = "unknown"
+    origin: str = ""
+    weights_sha256: str = ""
+    source: Literal["builtin", "timm", "onnx", "fake"] = "onnx"
+
+    def preprocessing(self) -> str:
+        """Name the fit and normalisation in one canonical line; it is part of every feature's address."""
+        height, width = self.input_size
+        numbers = ",".join(f"{value:.6g}" for value in (*self.mean, *self.std))
+        return f"{self.crop_mode} {self.crop_fraction:.6g} {self.interpolation} {height}x{width} [{numbers}]"
+
+    def fingerprint(self) -> str:
+        """Hash what decides the features: name, weights, preprocessing and width (not licence or blocks)."""
+        return fingerprint([self.name, self.weights_sha256, self.preprocessing(), self.features, self.source])
