@@ -1,0 +1,273 @@
+"""What every head is: fitted on feature rows, gives logits, and can be written down as a few plain layers.
+
+A head is made from its setting (`LogisticRegression(C=0.01)`), fitted once, and never changed again. Labels are
+class indices (N,), or a 0/1 table (N, C) where a photo may carry several labels; the table makes a one-vs-rest
+head whose logits go through a sigmoid instead of a softmax.
+"""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topgraft.errors import DataError, UnknownNameError, need
+from topgraft.types import Features, Labels, Logits, Probabilities
+
+Array = NDArray[np.float32]
+"""A weight as it is stored and exported."""
+Setting = dict[str, float | int | str]
+"""What a head was made with: plain values, in the order they are printed."""
+Fold = tuple[Labels, Labels]
+"""(photos to fit on, photos to score), as indices."""
+
+
+@dataclass(frozen=True)
+class Affine:
+    """`x @ weight + bias`: (N, D) to (N, E). weight (D, E), bias (E,)."""
+
+    weight: Array
+    bias: Array
+
+
+@dataclass(frozen=True)
+class Relu:
+    """`max(x, 0)`."""
+
+
+@dataclass(frozen=True)
+class ChannelAffine:
+    """`x * scale + shift` for every channel of a map (N, C, h, w). scale (C,), shift (C,)."""
+
+    scale: Array
+    shift: Array
+
+
+@dataclass(frozen=True)
+class MeanPool:
+    """The mean over a map: (N, C, h, w) to (N, C)."""
+
+
+@dataclass(frozen=True)
+class Flatten:
+    """A map as one row, channels first: (N, C, h, w) to (N, C·h·w)."""
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Votes of the k most similar rows by cosine: (N, D) to (N, C).
+
+    `u = (x - centre) * scale; u /= |u|; s = u @ rows.T`; the `count` largest s vote with their row of `votes`;
+    out = log((sum of votes + smoothing) / (total weight of the votes + C·smoothing)).
+
+    Attributes:
+        centre, scale: (D,) standardisation.
+        rows: (M, D) standardised training rows of length 1.
+        votes: (M, C) what each row votes.
+        count: k.
+        smoothing: added to every class.
+    """
+
+    centre: Array
+    scale: Array
+    rows: Array
+    votes: Array
+    count: int
+    smoothing: float
+
+
+Layer = Affine | Relu | ChannelAffine | MeanPool | Flatten | Neighbours
+
+
+class Head(ABC):
+    """A small classifier on features.
+
+    Subclasses set the class attributes, take their setting as keyword arguments (all with defaults), and write the
+    abstract methods. Nothing concrete is overridden.
+
+    Attributes:
+        name: what the user types.
+        simplicity: lower is simpler; decides between heads that are equally good.
+        on_map: True where the head wants maps (N, C, h, w) in place of feature rows (N, D).
+        classes: C, known after the fit.
+        several: True where a photo may carry several labels, known after the fit.
+    """
+
+    name: ClassVar[str]
+    simplicity: ClassVar[int]
+    on_map: ClassVar[bool] = False
+    classes: int = 0
+    several: bool = False
+
+    @property
+    @abstractmethod
+    def setting(self) -> Setting:
+        """What the head was made with; `type(self)(**setting)` makes its twin, not yet fitted."""
+
+    @classmethod
+    @abstractmethod
+    def grid(cls) -> list[Setting]:
+        """The few settings worth comparing, the most regularised (simplest) first."""
+
+    @abstractmethod
+    def fit(
+        self,
+        features: Features,
+        labels: Labels,
+        *,
+        classes: int | None = None,
+        sample_weight: NDArray[np.float64] | None = None,
+        groups: Labels | None = None,
+        seed: int = 0,
+    ) -> Self:
+        """Fit on every view of every photo.
+
+        Args:
+            features: (V, N, D) or (N, D); a head `on_map` takes (V, N, C, h, w) or (N, C, h, w).
+            labels: (N,) class indices, or a 0/1 table (N, C).
+            classes: C; None takes it from the labels.
+            sample_weight: (N,) one weight a photo, shared by its views; None is one each.
+            groups: (N,) photos that must stay together in an inner split; None is each alone.
+            seed: for heads that draw; the same seed gives the same bits.
+        """
+
+    @classmethod
+    @abstractmethod
+    def sweep(
+        cls,
+        features: Features,
+        labels: Labels,
+        folds: Sequence[Fold],
+        settings: Sequence[Setting],
+        *,
+        classes: int,
+        sample_weight: NDArray[np.float64] | None = None,
+        groups: Labels | None = None,
+        seed: int = 0,
+    ) -> list[Logits]:
+        """Fit every setting on every fold and score that fold's held-out photos, sharing what can be shared.
+
+        Must agree with one `fit` and `logits` after the other, up to rounding (network heads: up to their draw).
+
+        Args:
+            features: (V, N, D): fitted on all views of a fold's first part, scored on view 0 of its second.
+            labels, classes, sample_weight, groups, seed: as for `fit`, over all N photos.
+            folds: F pairs of indices, from any number of repeats.
+            settings: S settings of this head.
+
+        Returns:
+            F arrays (S, photos scored in that fold, C).
+        """
+
+    @abstractmethod
+    def logits(self, features: Features) -> Logits:
+        """Score rows (N, D): unnormalised log probabilities (N, C)."""
+
+    @abstractmethod
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Give the fitted arrays, fit for safetensors; `from_state` takes them back."""
+
+    @classmethod
+    @abstractmethod
+    def from_state(cls, setting: Setting, state: dict[str, NDArray[Any]], *, several: bool = False) -> Self:
+        """Make the fitted head again from its setting and arrays."""
+
+    @abstractmethod
+    def layers(self) -> list[Layer]:
+        """Write the head down as plain layers from features to logits, standardisation folded in."""
+
+    def probabilities(self, features: Features) -> Probabilities:
+        """Score rows (N, D): (N, C), rows sum to 1 (each class alone in 0..1 with several labels per photo)."""
+        return to_probabilities(self.logits(features), several=self.several)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({setting_text(self.setting)})"
+
+
+def to_probabilities(logits: Logits, *, several: bool = False, temperature: float = 1.0) -> Probabilities:
+    """Softmax over the last axis, or a sigmoid each where a photo may carry several labels."""
+    scaled = np.asarray(logits, np.float64) / temperature
+    if several:
+        return np.asarray(0.5 * (1 + np.tanh(scaled / 2)))
+    exponent = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
+    return np.asarray(exponent / exponent.sum(axis=-1, keepdims=True))
+
+
+def setting_text(setting: Setting) -> str:
+    """Write a setting as it is printed: `C=0.01, views=16`."""
+    return ", ".join(
+        f"{key}={value:.6g}" if isinstance(value, float) else f"{key}={value}"
+        for key, value in setting.items()
+    )
+
+
+def as_views(features: Features) -> Features:
+    """Give (V, N, …) whether or not there is a view axis: (N, D) and (N, C, h, w) have none."""
+    return features[None] if features.ndim in (2, 4) else features
+
+
+def as_table(labels: Labels, classes: int) -> NDArray[np.float64]:
+    """Give a 0/1 table (N, C) of class indices (N,), or of a table as it is.
+
+    Raises:
+        DataError: for a label outside 0..C-1.
+    """
+    if labels.ndim == 2:
+        return labels.astype(np.float64)
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise DataError(
+            f"labels: expected class indices 0 to {classes - 1}, got {int(labels.min())} to {int(labels.max())}."
+        )
+    return np.eye(classes)[labels]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a head's class lives, and the extra (with its module) that brings what it needs."""
+
+    module: str
+    attribute: str
+    extra: str = ""
+    requires: str = ""
+
+
+def _network(attribute: str) -> Entry:
+    return Entry("topgraft.heads._torch", attribute, "timm", "torch")
+
+
+HEADS: dict[str, Entry] = {
+    "mean": Entry("topgraft.heads._linear", "NearestMean"),
+    "ridge": Entry("topgraft.heads._linear", "Ridge"),
+    "lda": Entry("topgraft.heads._linear", "Discriminant"),
+    "logistic": Entry("topgraft.heads._linear", "LogisticRegression"),
+    "knn": Entry("topgraft.heads._knn", "NearestNeighbours"),
+    "linear_bn": _network("LinearBN"),
+    "light": _network("Light"),
+    "t1": _network("T1"),
+    "flat": _network("Flat"),
+    "two_dense": _network("TwoDense"),
+    "deep": _network("Deep"),
+    "mlp": _network("MLP"),
+}
+"""Every head by name; its module is imported when it is asked for."""
+
+
+def head_class(name: str) -> type[Head]:
+    """Give the class of a head by name.
+
+    Raises:
+        UnknownNameError: where there is no such head.
+        MissingExtraError: where it needs an extra that is not installed.
+    """
+    if name not in HEADS:
+        raise UnknownNameError("head", name, HEADS)
+    entry = HEADS[name]
+    if entry.requires:
+        need(entry.requires, entry.extra, f"the head {name!r}")
+    found: type[Head] = getattr(importlib.import_module(entry.module), entry.attribute)
+    return found
