@@ -1,0 +1,96 @@
+"""The one owner of turning a file into pixels.
+
+Rules, in order: the header is read and the size judged before any pixel is allocated; the first frame
+of an animation counts; EXIF orientation is applied; 16 bits are scaled to 8; alpha lies over white;
+CMYK, greyscale and palettes become RGB. What cannot be read is refused with a reason a person can act on.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image as Pillow
+from PIL import ImageOps, UnidentifiedImageError
+
+from topgraft.errors import DecodeError
+from topgraft.types import Image
+
+MAX_PIXELS = 100_000_000
+"""Larger pictures are refused: 100 megapixels are 300 MB of pixels, five times a phone's best."""
+
+SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".jp2", ".avif"}
+)
+"""File names that are taken for photos; anything else in a photo folder is listed, not read."""
+
+
+def decode(source: str | Path | bytes, place: str = "") -> Image:
+    """Decode a photo to RGB.
+
+    Args:
+        source: a local path, or the file's bytes.
+        place: what to call it in errors; the path where there is one.
+
+    Returns:
+        (H, W, 3) uint8, upright.
+
+    Raises:
+        DecodeError: with `.reason`, for anything that is not a whole, reasonable picture.
+    """
+    place = place or ("photo" if isinstance(source, bytes) else str(source))
+    try:
+        data = source if isinstance(source, bytes) else Path(source).read_bytes()
+    except OSError as error:
+        raise DecodeError(place, f"cannot be opened ({error.strerror or error})") from error
+    if not data:
+        raise DecodeError(place, "is empty (0 bytes)")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of odd metadata; pixels are what counts here
+            with Pillow.open(io.BytesIO(data)) as picture:
+                _judge(picture.size, place)
+                return _pixels(picture)
+    except DecodeError:
+        raise
+    except UnidentifiedImageError as error:
+        raise DecodeError(place, "is not a picture in a known format") from error
+    except Pillow.DecompressionBombError as error:
+        raise DecodeError(place, f"is larger than {MAX_PIXELS:,} pixels") from error
+    except MemoryError as error:
+        raise DecodeError(place, "does not fit into memory") from error
+    except Exception as error:  # a broken file can make a decoder raise anything
+        text = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DecodeError(place, f"is damaged ({text})") from error
+
+
+def _judge(size: tuple[int, int], place: str) -> None:
+    width, height = size
+    if width * height > MAX_PIXELS:
+        raise DecodeError(place, f"is {width} x {height}, larger than {MAX_PIXELS:,} pixels; make it smaller")
+    if width < 1 or height < 1:
+        raise DecodeError(place, "has no pixels")
+
+
+def _pixels(picture: Pillow.Image) -> Image:
+    upright = ImageOps.exif_transpose(picture)
+    if upright.mode in ("I", "F") or upright.mode.startswith("I;"):
+        return _from_deep(upright)
+    if upright.has_transparency_data:
+        rgba = upright.convert("RGBA")
+        white = Pillow.new("RGBA", rgba.size, (255, 255, 255, 255))
+        upright = Pillow.alpha_composite(white, rgba)
+    # np.array, not asarray: the result must own its memory and be writable
+    return np.array(upright.convert("RGB"), dtype=np.uint8)
+
+
+def _from_deep(picture: Pillow.Image) -> Image:
+    """Scale one deep grey channel to 8 bits: from 16 bits, from floats in 0..1, or as it is."""
+    values = np.asarray(picture).astype(np.float64)
+    top = 65535.0 if values.max(initial=0) > 255 or picture.mode.startswith("I;") else 255.0
+    if picture.mode == "F" and values.max(initial=0) <= 1.0:
+        top = 1.0
+    grey = np.clip(np.rint(np.nan_to_num(values) / top * 255.0), 0, 255).astype(np.uint8)
+    return np.repeat(grey[:, :, None], 3, axis=2)

@@ -1,0 +1,23 @@
+"""Fixtures that several test files use."""
+
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real photos and weights beside the checkout."""
+    if not SHARED.is_dir():
+        pytest.skip(f"no folder of real photos and weights at {SHARED}")
+    return SHARED
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory):
+    """Keep tests away from the user's cache, and one cache for all of them so that imports happen once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TOPGRAFT_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        yield
