@@ -1,0 +1,1 @@
+"""Where graphs come from: the built-in weights, timm, a hub, a folder, any ONNX file."""
