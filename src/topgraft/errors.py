@@ -113,6 +113,6 @@ def need(module: str, extra: str, what: str) -> Any:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        if error.name and error.name.split(".")[0] == module.split(".")[0]:
+        if error.name and error.name.split(".")[0] == module.split(".", maxsplit=1)[0]:
             raise MissingExtraError(extra, what) from error
         raise

@@ -1,0 +1,176 @@
+"""Check the photos before anything is learned from them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from typing import Any
+
+from topgraft.dataset import Dataset
+from topgraft.errors import DataError
+
+TINY = 5
+"""A class with fewer photos is named in a warning."""
+MAX_REFUSED = 0.2
+"""More unreadable files than this share stop the work: something is wrong with the whole folder."""
+ODD_RATIO, ODD_SIDE_PX = 4.0, 64
+"""Longer than this ratio of sides, or a shorter side than this, is an odd size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What is known of the photos' health; ids throughout.
+
+    Attributes:
+        photos: usable photos.
+        classes: photos a class.
+        refused: unreadable files with their reasons.
+        ignored: files that are no photos by their name.
+        duplicates: groups of near-duplicates.
+        cross_class_duplicates: those groups whose photos carry different labels.
+        leaks: groups that lie on several sides of a given split.
+        tiny: classes with fewer than 5 photos.
+        odd_sizes: very long or very small photos.
+        warnings: all of it in sentences.
+    """
+
+    photos: int
+    classes: dict[str, int]
+    refused: list[dict[str, str]]
+    ignored: list[str]
+    duplicates: list[list[str]]
+    cross_class_duplicates: list[list[str]]
+    leaks: list[list[str]]
+    tiny: list[str]
+    odd_sizes: list[dict[str, Any]]
+    warnings: list[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give plain data for JSON."""
+        return asdict(self)
+
+
+def check(data: Dataset, *, strict: bool = True) -> Health:
+    """Look for what makes numbers wrong: unreadable files, duplicates, leaks, tiny classes.
+
+    Args:
+        data: the photos, already opened once by `Dataset`.
+        strict: raise for what cannot be trained on; False only describes it.
+
+    Raises:
+        DataError: for fewer than two classes, a class with fewer than two photos, or more than 20 %
+            unreadable files.
+    """
+    counts = Counter(name for one in data.samples for name in _names(data, one.labels or (one.label,)))
+    classes = {name: counts.get(name, 0) for name in data.classes}
+    duplicates, crossing, leaks = _groups(data)
+    tiny = [name for name, n in classes.items() if n < TINY]
+    health = Health(
+        photos=len(data),
+        classes=classes,
+        refused=[asdict(one) for one in data.refused],
+        ignored=list(data.ignored),
+        duplicates=duplicates,
+        cross_class_duplicates=crossing,
+        leaks=leaks,
+        tiny=tiny,
+        odd_sizes=_odd(data),
+        warnings=[],
+    )
+    health.warnings.extend(_sentences(health))
+    if strict:
+        _refuse(data, health)
+    return health
+
+
+def _names(data: Dataset, labels: tuple[int, ...]) -> list[str]:
+    return [data.classes[i] for i in labels]
+
+
+def _groups(data: Dataset) -> tuple[list[list[str]], list[list[str]], list[list[str]]]:
+    """Collect groups of more than one photo: all, those across classes, those across given splits."""
+    members: dict[int, list[int]] = {}
+    for i, group in enumerate(data.groups):
+        members.setdefault(int(group), []).append(i)
+    several = [each for each in members.values() if len(each) > 1]
+    samples = data.samples
+    # A group the user named is no duplicate; only photos that look alike are.
+    alike = [each for each in several if len({samples[i].group for i in each}) > 1]
+    crossing = [each for each in alike if len({samples[i].label for i in each}) > 1]
+    leaks = [
+        each
+        for each in several
+        if any(samples[i].split != samples[j].split for i, j in combinations(each, 2))
+    ]
+    as_ids = [[[samples[i].id for i in each] for each in found] for found in (alike, crossing, leaks)]
+    return as_ids[0], as_ids[1], as_ids[2]
+
+
+def _odd(data: Dataset) -> list[dict[str, Any]]:
+    odd = []
+    for one in data.samples:
+        seen = data.looks[one.digest]
+        short, long = sorted((seen.width, seen.height))
+        if short < ODD_SIDE_PX or long > ODD_RATIO * short:
+            odd.append({"id": one.id, "width": seen.width, "height": seen.height})
+    return odd
+
+
+def _sentences(health: Health) -> list[str]:
+    said = []
+    if health.refused:
+        first = health.refused[0]
+        said.append(
+            f"{len(health.refused)} unreadable {_files(health.refused)} left out, for example"
+            f" {first['id']}, which {first['reason']}."
+        )
+    if health.ignored:
+        said.append(f"{len(health.ignored)} {_files(health.ignored)} ignored: no photo by name or place"
+                    f" (first: {health.ignored[0]}).")  # fmt: skip
+    for name in health.tiny:
+        if health.classes[name] > 1:
+            said.append(f"Class {name} has only {health.classes[name]} photos; its numbers will say little.")
+    if health.duplicates:
+        said.append(
+            f"{len(health.duplicates)} groups of near-duplicates; each is kept on one side of every split."
+        )
+    for each in health.cross_class_duplicates[:5]:
+        said.append(f"{each[0]} and {each[1]} look the same but carry different labels; check them.")
+    if health.leaks:
+        said.append(
+            f"{len(health.leaks)} groups of near-duplicates lie on both sides of the given split"
+            f" (first: {', '.join(health.leaks[0][:2])}); its test numbers are too good."
+        )
+    if health.odd_sizes:
+        said.append(
+            f"{len(health.odd_sizes)} photos are very small or very long"
+            f" (first: {health.odd_sizes[0]['id']})."
+        )
+    return said
+
+
+def _files(found: list[Any]) -> str:
+    return "file is" if len(found) == 1 else "files are"
+
+
+def _refuse(data: Dataset, health: Health) -> None:
+    total = len(data) + len(data.refused)
+    if len(data.refused) > MAX_REFUSED * total:
+        first = data.refused[0]
+        raise DataError(
+            f"{data.root}: at most 20 % of the files may be unreadable, got {len(data.refused)} of {total}."
+            f" The first, {first.id}, {first.reason}. `topgraft check` lists them all."
+        )
+    if len(health.classes) < 2:
+        only = next(iter(health.classes), "none")
+        raise DataError(
+            f"{data.root}: expected photos of at least 2 classes, got one ({only})."
+            " Add a folder with photos of what it is not."
+        )
+    poor = [name for name, n in health.classes.items() if n < 2]
+    if poor:
+        raise DataError(
+            f"{data.root}: every class needs at least 2 readable photos, got {health.classes[poor[0]]} of"
+            f" {poor[0]!r}. Add photos or remove the folder."
+        )

@@ -1,0 +1,56 @@
+"""Split the photos first, by group: the test side is touched once."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topgraft.dataset import Dataset
+from topgraft.errors import UsageError
+from topgraft.splits import Split, holdout
+
+
+def split(data: Dataset, *, test: float = 0.2, val: float = 0.0, seed: int = 0) -> Split:
+    """Split by class and group; near-duplicates stay together.
+
+    A split that came with the data is kept, but for its leaks: photos that look like a test photo go to the
+    test side. Photos without a split in a table that has one count as training photos.
+
+    Args:
+        data: the photos.
+        test: the share held out for the one final test, in [0, 1).
+        val: the share held out for validation, in [0, 1).
+        seed: decides which.
+
+    Returns:
+        Sample ids of each side.
+
+    Raises:
+        UsageError: for shares that leave nothing to train on.
+    """
+    if min(test, val) < 0 or test + val >= 1:
+        raise UsageError(f"test and val must be at least 0 and below 1 together, got {test} and {val}.")
+    if any(one.split for one in data.samples):
+        return _given(data)
+    everything = np.arange(len(data))
+    rest, tested = holdout(data.labels, data.groups, test, seed) if test else (everything, everything[:0])
+    if not val:
+        return Split(_ids(data, rest), (), _ids(data, tested))
+    inner, validated = holdout(data.labels[rest], data.groups[rest], val / (1 - test), seed + 1)
+    return Split(_ids(data, rest[inner]), _ids(data, rest[validated]), _ids(data, tested))
+
+
+def _given(data: Dataset) -> Split:
+    """Keep the given sides; a group goes whole to the side that must stay clean most: test, then val."""
+    order = ("test", "val", "train")
+    side: dict[int, str] = {}
+    for group, one in zip(data.groups.tolist(), data.samples, strict=True):
+        side[group] = min(side.get(group, "train"), one.split or "train", key=order.index)
+    ids: dict[str, list[str]] = {name: [] for name in order}
+    for group, one in zip(data.groups.tolist(), data.samples, strict=True):
+        ids[side[group]].append(one.id)
+    return Split(tuple(ids["train"]), tuple(ids["val"]), tuple(ids["test"]))
+
+
+def _ids(data: Dataset, rows: NDArray[np.int64]) -> tuple[str, ...]:
+    return tuple(data.ids[i] for i in sorted(rows.tolist()))

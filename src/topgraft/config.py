@@ -1,0 +1,121 @@
+"""What a run does. All of it is written into the run's config.toml, and all of it may change the numbers."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from topgraft.errors import UsageError
+
+DEFAULT_BACKBONE = "tf_efficientnet_lite0.in1k"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Data(_Section):
+    """Which photos, and how they are split.
+
+    Attributes:
+        photos: the folder, URL or CSV table.
+        test: the share of photos held out for the one final test; 0 holds nothing out.
+        val: the share held out for validation; 0 since cross-validation does its work.
+    """
+
+    photos: str = ""
+    test: float = Field(default=0.2, ge=0, lt=1)
+    val: float = Field(default=0.0, ge=0, lt=1)
+
+
+class BackboneChoice(_Section):
+    """Which backbone. `card` belongs to a bare ONNX file; `weights` is `pretrained`, `random` or a file."""
+
+    name: str = DEFAULT_BACKBONE
+    card: str | None = None
+    weights: str = "pretrained"
+    precision: Literal["f32", "int8"] = "f32"
+
+
+class Policies(_Section):
+    """How many policies are drawn from which grid; each gives every photo one augmented view."""
+
+    count: int = Field(default=16, ge=0)
+    grid: str = "grid288"
+
+
+class Heads(_Section):
+    """Which heads meet in which cross-validation.
+
+    Attributes:
+        names: `linear` (all that need no PyTorch), `all`, or names.
+        folds, repeats: of the grouped, stratified cross-validation.
+        class_weight: `auto` balances where the largest class is over 1.5 times the smallest.
+    """
+
+    names: tuple[str, ...] = ("linear",)
+    folds: int = Field(default=5, ge=2)
+    repeats: int = Field(default=1, ge=1)
+    class_weight: Literal["auto", "balanced", "none"] = "auto"
+
+
+class Config(_Section):
+    """The whole of a run's choices; `seed` decides split, draw, views and folds."""
+
+    seed: int = Field(default=0, ge=0)
+    data: Data = Data()
+    backbone: BackboneChoice = BackboneChoice()
+    policies: Policies = Policies()
+    heads: Heads = Heads()
+
+    @classmethod
+    def load(cls, path: str | Path | None = None, **flags: Any) -> Config:
+        """Read a TOML recipe and let flags overrule it; all mistakes are told at once.
+
+        Args:
+            path: the recipe; None starts from the defaults.
+            flags: dotted names with underscores for dots (`data__test=0.1`); None means not given.
+
+        Raises:
+            UsageError: for a file that is no TOML, unknown keys or values out of range.
+        """
+        place = str(path) if path else "options"
+        facts = _read(Path(path)) if path else {}
+        for name, value in flags.items():
+            if value is not None:
+                *sections, key = name.split("__")
+                inner = facts
+                for section in sections:
+                    inner = inner.setdefault(section, {})
+                inner[key] = value
+        try:
+            return cls.model_validate(facts)
+        except ValidationError as error:
+            raise UsageError(f"{place}: {'; '.join(_tell(one, cls) for one in error.errors())}") from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UsageError(f"{path}: expected a TOML recipe, found no file. Check the path.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise UsageError(f"{path}: is not a TOML recipe ({error}).") from error
+
+
+def _tell(error: Any, model: type[BaseModel]) -> str:
+    """Say one mistake with its place, what was expected and what was got."""
+    place = ".".join(str(part) for part in error["loc"])
+    if error["type"] != "extra_forbidden":
+        return f"{place}: {error['msg'].lower()}, got {error['input']!r}"
+    fields = model.model_fields
+    for part in error["loc"][:-1]:
+        inner = fields[str(part)].annotation
+        fields = inner.model_fields if isinstance(inner, type) and issubclass(inner, BaseModel) else fields
+    close = difflib.get_close_matches(str(error["loc"][-1]), fields, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(fields)}"
+    return f"{place}: no such key, {hint}"
