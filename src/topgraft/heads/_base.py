@@ -1,8 +1,8 @@
 """What every head is: fitted on feature rows, gives logits, and can be written down as a few plain layers.
 
-A head is made from its setting (`LogisticRegression(C=0.01)`), fitted once, and never changed again. Labels are
-class indices (N,), or a 0/1 table (N, C) where a photo may carry several labels; the table makes a one-vs-rest
-head whose logits go through a sigmoid instead of a softmax.
+A head is made from its setting (`LogisticRegression(C=0.01)`), fitted once, and never changed again. Labels
+are class indices (N,), or a 0/1 table (N, C) where a photo may carry several labels; the table makes a
+one-vs-rest head whose logits go through a sigmoid instead of a softmax.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ class Flatten:
 class Neighbours:
     """Votes of the k most similar rows by cosine: (N, D) to (N, C).
 
-    `u = (x - centre) * scale; u /= |u|; s = u @ rows.T`; the `count` largest s vote with their row of `votes`;
-    out = log((sum of votes + smoothing) / (total weight of the votes + C·smoothing)).
+    `u = (x - centre) * scale; u /= |u|; s = u @ rows.T`; the `count` largest s vote with their row of
+    `votes`; out = log((sum of the votes + smoothing) / (sum over all classes of that)).
 
     Attributes:
         centre, scale: (D,) standardisation.
@@ -87,8 +87,8 @@ Layer = Affine | Relu | ChannelAffine | MeanPool | Flatten | Neighbours
 class Head(ABC):
     """A small classifier on features.
 
-    Subclasses set the class attributes, take their setting as keyword arguments (all with defaults), and write the
-    abstract methods. Nothing concrete is overridden.
+    Subclasses set the class attributes, take their setting as keyword arguments (all with defaults), and write
+    the abstract methods. Nothing concrete is overridden.
 
     Attributes:
         name: what the user types.
@@ -152,13 +152,18 @@ class Head(ABC):
     ) -> list[Logits]:
         """Fit every setting on every fold and score that fold's held-out photos, sharing what can be shared.
 
-        Must agree with one `fit` and `logits` after the other, up to rounding (network heads: up to their draw).
+        Must agree with one `fit` and `logits` after the other, up to rounding (network heads: up to their
+        draw).
 
         Args:
             features: (V, N, D): fitted on all views of a fold's first part, scored on view 0 of its second.
-            labels, classes, sample_weight, groups, seed: as for `fit`, over all N photos.
+            labels: (N,) or (N, C), of all photos.
             folds: F pairs of indices, from any number of repeats.
             settings: S settings of this head.
+            classes: C.
+            sample_weight: (N,) as for `fit`, of all photos.
+            groups: (N,) as for `fit`, of all photos.
+            seed: as for `fit`.
 
         Returns:
             F arrays (S, photos scored in that fold, C).
@@ -182,7 +187,7 @@ class Head(ABC):
         """Write the head down as plain layers from features to logits, standardisation folded in."""
 
     def probabilities(self, features: Features) -> Probabilities:
-        """Score rows (N, D): (N, C), rows sum to 1 (each class alone in 0..1 with several labels per photo)."""
+        """Score rows (N, D): (N, C); rows sum to 1, or each class lies in 0..1 with several labels."""
         return to_probabilities(self.logits(features), several=self.several)
 
     def __repr__(self) -> str:
@@ -220,9 +225,8 @@ def as_table(labels: Labels, classes: int) -> NDArray[np.float64]:
     if labels.ndim == 2:
         return labels.astype(np.float64)
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
-        raise DataError(
-            f"labels: expected class indices 0 to {classes - 1}, got {int(labels.min())} to {int(labels.max())}."
-        )
+        low, high = int(labels.min()), int(labels.max())
+        raise DataError(f"labels: expected class indices 0 to {classes - 1}, got {low} to {high}.")
     return np.eye(classes)[labels]
 
 
