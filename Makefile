@@ -1,0 +1,63 @@
+# make demo: the core alone, then the demo.   make test: everything, then the whole suite.
+# Both virtual environments are made here and ignored by git; remove the folders to start over.
+PYTHON ?= python3
+PIP_OPTIONS = --quiet --disable-pip-version-check
+DEV = .venv-dev/bin
+
+.PHONY: demo test lint unit wheel browser nightly lock clean help
+
+help:
+	@echo "make demo     install the core into .venv (no PyTorch) and run topgraft demo"
+	@echo "make test     install everything into .venv-dev, lint, and run the whole suite on the wheel"
+	@echo "make nightly  the long tests too"
+	@echo "make browser  Chromium and axe-core, for the tests that open the report"
+	@echo "make lock     write locks/ anew from fresh environments"
+
+demo: .venv/installed
+	.venv/bin/topgraft demo
+
+.venv/installed: pyproject.toml locks/core.txt $(shell find src -type f -not -name '*.pyc')
+	test -d .venv || $(PYTHON) -m venv .venv
+	.venv/bin/pip install $(PIP_OPTIONS) -c locks/core.txt .
+	touch $@
+
+.venv-dev/installed: pyproject.toml locks/dev.txt
+	test -d .venv-dev || $(PYTHON) -m venv .venv-dev
+	$(DEV)/pip install $(PIP_OPTIONS) -c locks/dev.txt --upgrade pip
+	$(DEV)/pip install $(PIP_OPTIONS) -c locks/dev.txt --group dev '.[all]'
+	touch $@
+
+# The wheel is what users get, so the wheel is what is tested.
+wheel: .venv-dev/installed
+	rm -rf dist
+	$(DEV)/python -m build --wheel --outdir dist . > /dev/null
+	$(DEV)/pip install $(PIP_OPTIONS) --no-deps --force-reinstall dist/*.whl
+
+lint: .venv-dev/installed
+	$(DEV)/ruff format --check .
+	$(DEV)/ruff check .
+	$(DEV)/mypy
+	$(DEV)/lint-imports
+
+unit: wheel
+	$(DEV)/pytest --cov --cov-report=term:skip-covered
+
+test: lint unit
+
+nightly: wheel
+	$(DEV)/pytest -m "nightly or not nightly"
+
+browser:
+	which chromium > /dev/null || (apt-get update -q && apt-get install -qy --no-install-recommends chromium)
+	npm ci --silent
+
+lock:
+	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/pip install $(PIP_OPTIONS) . && .venv-lock/bin/pip freeze --exclude topgraft > locks/core.txt
+	.venv-lock/bin/pip install $(PIP_OPTIONS) --upgrade pip
+	.venv-lock/bin/pip install $(PIP_OPTIONS) -c locks/core.txt --group dev '.[all]'
+	.venv-lock/bin/pip freeze --all --exclude topgraft --exclude setuptools > locks/dev.txt
+	rm -rf .venv-lock
+
+clean:
+	rm -rf .venv .venv-dev dist build node_modules
