@@ -1,12 +1,12 @@
 """Learning-rate schedules: how large each step of a training is, as a share of the peak rate.
 
 A schedule is written as a name with its numbers, `cosine`, `step:period=0.2,gamma=0.3`, and is a function of
-the step alone: the same step gives the same rate whatever was asked before, on every machine. Warm-up rises in
-a straight line to the peak before any of them begins.
+the step alone: the same step gives the same rate whatever was asked before, on every machine. Warm-up rises
+in a straight line to the peak before any of them begins.
 
 Sources: cosine, Loshchilov and Hutter 2017, "SGDR" (arXiv:1608.03983), without restarts; the three cyclic
-ones, Smith 2017, "Cyclical learning rates for training neural networks" (arXiv:1506.01186); warm-up, Goyal and
-others 2017 (arXiv:1706.02677).
+ones, Smith 2017, "Cyclical learning rates for training neural networks" (arXiv:1506.01186); warm-up, Goyal
+and others 2017 (arXiv:1706.02677).
 """
 
 from __future__ import annotations
