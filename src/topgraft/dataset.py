@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -315,19 +316,9 @@ def _names(cell: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.strip() for name in cell.split(";") if name.strip()))
 
 
-def _natural(name: str) -> tuple[tuple[int, int, str], ...]:
-    """Sort class 10 after class 9."""
-    parts: list[tuple[int, int, str]] = []
-    number = ""
-    for letter in name + "\0":
-        if letter.isdecimal():
-            number += letter
-            continue
-        if number:
-            parts.append((0, int(number), ""))
-            number = ""
-        parts.append((1, 0, letter))
-    return tuple(parts)
+def _natural(name: str) -> list[str | int]:
+    """Sort class 10 after class 9: text and numbers alternate."""
+    return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", name))]
 
 
 def _unique(entries: Sequence[_Entry], root: str) -> None:

@@ -1,0 +1,188 @@
+"""Folders, tables and pairs become samples; what cannot be used is listed."""
+
+import shutil
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image as Pillow
+
+from topgraft.dataset import Dataset, _natural
+from topgraft.errors import DataError, DecodeError
+from topgraft.looks import look, twins
+
+
+def paint(path, seed, size=(96, 72), quality=92):
+    """Write a photo-like picture: coloured blobs that no other seed gives."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    blobs = np.random.default_rng(seed).integers(0, 256, (6, 7, 3), dtype=np.uint8)
+    Pillow.fromarray(blobs).resize(size, Pillow.Resampling.BICUBIC).save(path, quality=quality)
+    return path
+
+
+@pytest.fixture
+def photos(tmp_path):
+    for i in range(4):
+        paint(tmp_path / "photos" / "cat" / f"{i}.jpg", i)
+        paint(tmp_path / "photos" / "dog" / "deep" / f"{i}.png", 10 + i)
+    return tmp_path / "photos"
+
+
+def test_folders_are_classes(photos):
+    data = Dataset.from_folder(photos)
+    assert data.classes == ("cat", "dog")
+    assert data.labels.tolist() == [0] * 4 + [1] * 4
+    assert data.ids[0] == "cat/0.jpg"
+    assert data.ids[-1] == "dog/deep/3.png"
+    assert data.image(0).shape == (72, 96, 3)
+    assert len(set(data.groups.tolist())) == 8
+
+
+def test_given_splits_are_kept(photos, tmp_path):
+    top = tmp_path / "split"
+    shutil.copytree(photos, top / "Train")
+    paint(top / "valid" / "cat" / "9.jpg", 99)
+    data = Dataset.from_folder(top)
+    assert data.classes == ("cat", "dog")
+    assert {one.split for one in data.samples} == {"train", "val"}
+
+
+def test_classes_called_test_and_something_else_are_classes(tmp_path):
+    paint(tmp_path / "test" / "a.jpg", 1)
+    paint(tmp_path / "control" / "b.jpg", 2)
+    assert Dataset.from_folder(tmp_path).classes == ("control", "test")
+
+
+def test_nothing_is_dropped_without_a_word(photos):
+    (photos / "cat" / "broken.jpg").write_bytes(b"\xff\xd8 no")
+    (photos / "cat" / "notes.txt").write_text("x")
+    (photos / ".hidden.jpg").write_text("x")
+    paint(photos / "stray.jpg", 50)
+    data = Dataset.from_folder(photos)
+    assert len(data) == 8
+    assert [(one.id, bool(one.reason)) for one in data.refused] == [("cat/broken.jpg", True)]
+    assert data.ignored == ("cat/notes.txt", "stray.jpg")
+
+
+def test_near_duplicates_share_a_group(photos):
+    Pillow.open(photos / "cat" / "0.jpg").resize((80, 60)).save(photos / "dog" / "again.jpg", quality=70)
+    shutil.copy(photos / "cat" / "1.jpg", photos / "cat" / "copy.jpg")
+    data = Dataset.from_folder(photos)
+    group = dict(zip(data.ids, data.groups.tolist(), strict=True))
+    assert group["cat/0.jpg"] == group["dog/again.jpg"]
+    assert group["cat/1.jpg"] == group["cat/copy.jpg"]
+    assert len(set(group.values())) == 8
+
+
+@pytest.mark.shared
+def test_the_real_photos_have_no_false_twins(shared):
+    data = Dataset.from_folder(shared / "data" / "sushi_sandwich")
+    assert len(set(data.groups.tolist())) == len(data) == 160
+
+
+def test_unchanged_photos_are_not_decoded_again(photos, monkeypatch):
+    first = Dataset.from_folder(photos)
+
+    def never(*_):
+        raise AssertionError("decoded again")
+
+    monkeypatch.setattr("topgraft.dataset.decode", never)
+    assert Dataset.from_folder(photos).samples == first.samples
+
+
+def test_a_folder_that_moved_gives_the_same_samples(photos, tmp_path):
+    before = Dataset.from_folder(photos).samples
+    photos.rename(tmp_path / "moved")
+    assert Dataset.from_folder(tmp_path / "moved").samples == before
+
+
+def test_tables(photos, tmp_path):
+    table = tmp_path / "labels.csv"
+    table.write_text(
+        'path,label,split,group\nphotos/cat/0.jpg,"[""fur"",""cat""]",train,a\n'
+        "photos/cat/1.jpg,cat; paw,test,a\nphotos/dog/deep/0.png,dog,,\n"
+    )
+    data = Dataset.from_csv(table)
+    assert data.classes == ("cat", "dog", "fur", "paw")
+    assert [one.labels for one in data.samples] == [(0, 2), (0, 3), (1,)]
+    assert [one.split for one in data.samples] == ["train", "test", None]
+    assert data.groups[0] == data.groups[1] != data.groups[2]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("file,label\na,b\n", "columns path and label, got file, label"),
+        ("path,label\n", "found none below the header"),
+        ("path,label\na.jpg,\n", "line 2"),
+        ("path,label,split\na.jpg,x,maybe\n", "line 2: split must be train, val or test, got 'maybe'"),
+        ("path,label\na.jpg,x\na.jpg,y\n", "listed twice"),
+    ],
+)
+def test_tables_say_what_is_wrong_and_where(tmp_path, text, message):
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(DataError, match=message):
+        Dataset.from_csv(tmp_path / "t.csv")
+
+
+def test_pairs_keep_strange_paths(tmp_path):
+    names = ["ä ö.jpg", "two/one #1.jpg"]
+    paths = [paint(tmp_path / name, i) for i, name in enumerate(names)]
+    data = Dataset.from_pairs(paths, ["x", "y"])
+    assert data.ids == ("two/one #1.jpg", "ä ö.jpg")
+    assert data.classes == ("x", "y")
+    with pytest.raises(DataError, match="2 paths and 1 labels"):
+        Dataset.from_pairs(paths, ["x"])
+
+
+@pytest.mark.parametrize("name", ["nothing", "file"])
+def test_no_folder_is_one_clear_line(tmp_path, name):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(DataError, match="expected a folder of photos, found"):
+        Dataset.from_folder(tmp_path / name)
+
+
+def test_an_empty_folder_says_how_to_fill_it(tmp_path):
+    with pytest.raises(DataError, match="Put the photos of each class into a folder"):
+        Dataset.from_folder(tmp_path)
+
+
+def test_subset_keeps_labels_and_names_the_lost(photos):
+    data = Dataset.from_folder(photos)
+    part = data.subset(["dog/deep/0.png"])
+    assert part.labels.tolist() == [1]
+    with pytest.raises(DataError, match=r"'cat/none\.jpg'"):
+        data.subset(["cat/none.jpg"])
+
+
+def test_a_photo_that_vanished_is_named(photos):
+    data = Dataset.from_folder(photos)
+    (photos / "cat" / "0.jpg").unlink()
+    with pytest.raises(DecodeError, match=r"cat/0\.jpg: cannot be opened"):
+        data.read(0)
+
+
+def test_remote_photos(photos):
+    fsspec = pytest.importorskip("fsspec")
+    memory = fsspec.filesystem("memory")
+    for path in photos.rglob("*.*"):
+        memory.pipe_file(f"/remote/{path.relative_to(photos).as_posix()}", path.read_bytes())
+    far = Dataset.from_folder("memory://remote")
+    assert far.samples == Dataset.from_folder(photos).samples
+    assert (far.image(0) == Dataset.from_folder(photos).image(0)).all()
+
+
+def test_class_10_comes_after_class_9():
+    assert sorted(["c10", "c9", "b", "c"], key=_natural) == ["b", "c", "c9", "c10"]
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=12))
+def test_twins_with_equal_keys_are_one_group(keys):
+    looks = [
+        look(np.random.default_rng(i).integers(0, 256, (20, 20, 3), dtype=np.uint8)) for i in range(len(keys))
+    ]
+    groups = twins(looks, [str(key) for key in keys])
+    for i, key in enumerate(keys):
+        assert groups[i] == groups[keys.index(key)]
+        assert groups[i] <= i

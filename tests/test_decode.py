@@ -1,0 +1,119 @@
+"""Every odd file a photo folder holds: read rightly, or refused with a reason."""
+
+import io
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image as Pillow
+
+from topgraft import decode as decoding
+from topgraft.decode import decode
+from topgraft.errors import DataError, DecodeError
+
+
+def encode(picture: Pillow.Image, form: str = "PNG", **options) -> bytes:
+    held = io.BytesIO()
+    picture.save(held, form, **options)
+    return held.getvalue()
+
+
+RED = Pillow.new("RGB", (6, 4), (200, 10, 20))
+
+
+def test_plain_rgb_keeps_its_pixels_and_can_be_written_to():
+    image = decode(encode(RED))
+    assert image.shape == (4, 6, 3)
+    assert image.dtype == np.uint8
+    assert (image == (200, 10, 20)).all()
+    image[0, 0] = 0
+
+
+def test_orientation_is_applied():
+    picture = Pillow.new("RGB", (6, 4), "white")
+    picture.putpixel((0, 0), (255, 0, 0))
+    exif = Pillow.Exif()
+    exif[0x0112] = 6  # the camera was turned: the first stored row is the right column
+    image = decode(encode(picture, "PNG", exif=exif))
+    assert image.shape == (6, 4, 3)
+    assert tuple(image[0, 3]) == (255, 0, 0)
+
+
+def test_alpha_lies_over_white():
+    picture = Pillow.new("RGBA", (2, 1), (0, 0, 0, 0))
+    picture.putpixel((1, 0), (100, 0, 0, 255))
+    assert decode(encode(picture)).tolist() == [[[255, 255, 255], [100, 0, 0]]]
+
+
+def test_a_transparent_palette_lies_over_white():
+    picture = Pillow.new("P", (2, 1), 0)
+    picture.putpalette([10, 20, 30, 40, 50, 60])
+    picture.putpixel((1, 0), 1)
+    image = decode(encode(picture, "PNG", transparency=0))
+    assert image.tolist() == [[[255, 255, 255], [40, 50, 60]]]
+
+
+def test_sixteen_bits_are_scaled_not_cut():
+    levels = np.array([[0, 257, 65535, 32896]], dtype=np.uint16)
+    image = decode(encode(Pillow.fromarray(levels)))
+    assert image[0, :, 0].tolist() == [0, 1, 255, 128]
+    assert (image[..., 0] == image[..., 2]).all()
+
+
+def test_float_pictures_in_the_unit_range_are_scaled():
+    image = decode(encode(Pillow.fromarray(np.array([[0, 0.5, 1.0]], np.float32)), "TIFF"))
+    assert image[0, :, 1].tolist() == [0, 128, 255]
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "LA"])
+def test_grey_and_palette_become_rgb(mode):
+    image = decode(encode(Pillow.new("L", (3, 3), 255).convert(mode)))
+    assert image.shape == (3, 3, 3)
+    assert (image == 255).all()
+
+
+def test_cmyk_becomes_the_colour_a_person_sees():
+    image = decode(encode(RED.convert("CMYK"), "JPEG", quality=98))
+    assert np.abs(image.astype(int) - (200, 10, 20)).max() < 12
+
+
+def test_the_first_frame_of_an_animation_counts():
+    frames = [Pillow.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    data = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert tuple(decode(data)[0, 0]) == (255, 0, 0)
+
+
+def test_too_large_is_refused_before_any_pixel_is_allocated(monkeypatch):
+    monkeypatch.setattr(decoding, "MAX_PIXELS", 20)
+    with pytest.raises(DecodeError, match="6 x 4, larger than 20 pixels"):
+        decode(encode(RED))
+
+
+def test_a_bomb_is_refused_by_its_header():
+    data = bytearray(encode(Pillow.new("1", (8, 8))))
+    data[16:24] = (100_000).to_bytes(4, "big") * 2  # the PNG header now claims 10 gigapixels
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+    with pytest.raises(DecodeError, match="larger than"):
+        decode(bytes(data))
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "is empty"),
+        (b"not a picture at all", "not a picture in a known format"),
+        (encode(RED, "JPEG")[:-200], "damaged"),
+        (encode(Pillow.effect_noise((64, 64), 90))[:-900], "damaged"),
+    ],
+)
+def test_what_is_no_picture_says_why(data, reason):
+    with pytest.raises(DecodeError, match=reason) as caught:
+        decode(data, "a/b.jpg")
+    assert caught.value.place == "a/b.jpg"
+    assert "\n" not in str(caught.value)
+    assert isinstance(caught.value, DataError | ValueError)
+
+
+def test_a_missing_file_says_so(tmp_path):
+    with pytest.raises(DecodeError, match="cannot be opened"):
+        decode(tmp_path / "gone.jpg")
