@@ -8,17 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as Pillow
 
+from photos import paint
 from topgraft.dataset import Dataset, _natural
 from topgraft.errors import DataError, DecodeError
 from topgraft.looks import look, twins
-
-
-def paint(path, seed, size=(96, 72), quality=92):
-    """Write a photo-like picture: coloured blobs that no other seed gives."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    blobs = np.random.default_rng(seed).integers(0, 256, (6, 7, 3), dtype=np.uint8)
-    Pillow.fromarray(blobs).resize(size, Pillow.Resampling.BICUBIC).save(path, quality=quality)
-    return path
 
 
 @pytest.fixture

@@ -1,0 +1,72 @@
+"""The check says what is wrong with a photo folder, and stops what cannot be trained on."""
+
+import shutil
+
+import pytest
+
+from photos import paint, paint_folder
+from topgraft._check import check
+from topgraft.dataset import Dataset
+from topgraft.errors import DataError
+
+
+def test_a_sound_folder_has_no_warnings(tmp_path):
+    health = check(Dataset.from_folder(paint_folder(tmp_path, cat=6, dog=5)))
+    assert health.classes == {"cat": 6, "dog": 5}
+    assert health.photos == 11
+    assert health.warnings == []
+
+
+def test_each_finding_is_listed_and_said(tmp_path):
+    paint_folder(tmp_path, cat=20, dog=3)
+    shutil.copy(tmp_path / "cat" / "000.jpg", tmp_path / "dog" / "copy.jpg")
+    (tmp_path / "cat" / "bad.jpg").write_bytes(b"nothing")
+    (tmp_path / "cat" / "notes.txt").write_text("x")
+    paint(tmp_path / "cat" / "long.jpg", 77, size=(900, 90))
+    health = check(Dataset.from_folder(tmp_path))
+    assert health.refused == [{"id": "cat/bad.jpg", "reason": "is not a picture in a known format"}]
+    assert health.ignored == ["cat/notes.txt"]
+    assert health.duplicates == health.cross_class_duplicates == [["cat/000.jpg", "dog/copy.jpg"]]
+    assert health.tiny == ["dog"]
+    assert [one["id"] for one in health.odd_sizes] == ["cat/long.jpg"]
+    text = " ".join(health.warnings)
+    for part in (
+        "cat/bad.jpg, which is not a picture",
+        "only 4 photos",
+        "carry different labels",
+        "very long",
+    ):
+        assert part in text
+
+
+def test_leaks_between_given_splits_are_found(tmp_path):
+    paint_folder(tmp_path / "train", cat=5, dog=5)
+    paint_folder(tmp_path / "test", cat=5, dog=5)
+    health = check(Dataset.from_folder(tmp_path))
+    assert len(health.leaks) == 10
+    assert "its test numbers are too good" in " ".join(health.warnings)
+
+
+def test_photos_of_a_named_group_are_no_duplicates(tmp_path):
+    paint_folder(tmp_path, cat=3, dog=3)
+    rows = [f"{name}/{i:03d}.jpg,{name},{name}" for name in ("cat", "dog") for i in range(3)]
+    (tmp_path / "t.csv").write_text("path,label,group\n" + "\n".join(rows))
+    assert check(Dataset.from_csv(tmp_path / "t.csv")).duplicates == []
+
+
+@pytest.mark.parametrize(
+    ("counts", "broken", "message"),
+    [
+        ({"cat": 4}, 0, "at least 2 classes, got one"),
+        ({"cat": 4, "dog": 1}, 0, "at least 2 readable photos, got 1 of 'dog'"),
+        ({"cat": 4, "dog": 4}, 3, "at most 20 % of the files may be unreadable, got 3 of 11"),
+    ],
+)
+def test_what_cannot_be_trained_on_is_an_error(tmp_path, counts, broken, message):
+    paint_folder(tmp_path, **counts)
+    for i in range(broken):
+        (tmp_path / "cat" / f"bad{i}.jpg").write_bytes(b"x")
+    data = Dataset.from_folder(tmp_path)
+    with pytest.raises(DataError, match=message):
+        check(data)
+    assert check(data, strict=False).photos == sum(counts.values())

@@ -1,0 +1,64 @@
+"""A recipe's mistakes are all told at once, with the key they are in."""
+
+import pytest
+
+from topgraft.config import Config
+from topgraft.errors import UsageError
+from topgraft.settings import Settings
+
+
+def test_flags_overrule_the_file_and_none_is_not_given(tmp_path):
+    (tmp_path / "r.toml").write_text('seed = 3\n[data]\ntest = 0.3\n[policies]\ncount = 4\ngrid = "gentle"\n')
+    config = Config.load(tmp_path / "r.toml", seed=None, data__test=0.1, heads__folds=3)
+    assert (config.seed, config.data.test, config.policies.count, config.heads.folds) == (3, 0.1, 4, 3)
+    assert config.policies.grid == "gentle"
+    assert Config.load() == Config()
+
+
+def test_all_mistakes_at_once_and_close_names(tmp_path):
+    (tmp_path / "r.toml").write_text("[data]\ntset = 0.3\ntest = 2\n[heads]\nfolds = 1\n[polices]\n")
+    with pytest.raises(UsageError) as caught:
+        Config.load(tmp_path / "r.toml")
+    text = str(caught.value)
+    assert "\n" not in text
+    for part in (
+        "data.tset: no such key, did you mean test?",
+        "data.test:",
+        "got 2",
+        "heads.folds:",
+        "polices: no such",
+    ):
+        assert part in text
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(("text", "message"), [("a = = 1", "not a TOML recipe"), (None, "found no file")])
+def test_no_recipe_is_one_line(tmp_path, text, message):
+    if text is not None:
+        (tmp_path / "r.toml").write_text(text)
+    with pytest.raises(UsageError, match=message):
+        Config.load(tmp_path / "r.toml")
+
+
+def test_settings_come_from_flag_then_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv("TOPGRAFT_THREADS", "3")
+    monkeypatch.setenv("TOPGRAFT_OFFLINE", "yes")
+    monkeypatch.setenv("TOPGRAFT_CACHE_DIR", str(tmp_path))
+    found = Settings.load()
+    assert (found.threads, found.offline, found.cache_dir) == (3, True, tmp_path)
+    assert Settings.load(threads=1).threads == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("THREADS", "two", "TOPGRAFT_THREADS must be a whole number, got 'two'"),
+        ("THREADS", "0", "threads must be at least 1"),
+        ("OFFLINE", "maybe", "TOPGRAFT_OFFLINE must be 1 or 0"),
+        ("DEVICE", "tpu", "device must be auto, cpu or cuda"),
+    ],
+)
+def test_settings_of_the_wrong_form_name_the_variable(monkeypatch, name, value, message):
+    monkeypatch.setenv(f"TOPGRAFT_{name}", value)
+    with pytest.raises(UsageError, match=message):
+        Settings.load()
