@@ -1,3 +1,111 @@
-"""Topgraft: a folder of labelled photos in, a classifier with honest numbers out."""
+"""Topgraft: a folder of labelled photos in, a classifier with honest numbers out.
+
+    import topgraft as tg
+
+    data = tg.Dataset.from_folder("photos/")
+    split = tg.split(data, test=0.2, seed=0)
+    store = tg.embed(data, "features.zarr", policies=tg.draw(16, seed=0))
+    run = tg.train(store, split)
+    print(tg.evaluate(run, data, split.test))
+    tg.load(run).predict(["lunch.jpg"])
+
+Names are imported when they are first used, so that `import topgraft` costs next to nothing.
+"""
 
 from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from topgraft._check import Health, check
+    from topgraft._embed import embed
+    from topgraft._evaluate import evaluate
+    from topgraft._finetune import finetune
+    from topgraft._preview import preview
+    from topgraft._report import report
+    from topgraft._split import split
+    from topgraft._train import train
+    from topgraft.backbone import Backbone
+    from topgraft.card import Card
+    from topgraft.dataset import Dataset, Sample
+    from topgraft.estimator import TopgraftClassifier
+    from topgraft.grid import Grid, draw
+    from topgraft.policy import Policy, View
+    from topgraft.predictor import Prediction, Predictor, load
+    from topgraft.run import Run
+    from topgraft.settings import Settings
+    from topgraft.splits import Split
+    from topgraft.store import FeatureStore
+
+__all__ = [
+    "Backbone",
+    "Card",
+    "Dataset",
+    "FeatureStore",
+    "Grid",
+    "Health",
+    "Policy",
+    "Prediction",
+    "Predictor",
+    "Run",
+    "Sample",
+    "Settings",
+    "Split",
+    "TopgraftClassifier",
+    "View",
+    "check",
+    "draw",
+    "embed",
+    "evaluate",
+    "finetune",
+    "load",
+    "preview",
+    "report",
+    "split",
+    "train",
+]
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Backbone": "backbone",
+    "Card": "card",
+    "Dataset": "dataset",
+    "FeatureStore": "store",
+    "Grid": "grid",
+    "Health": "_check",
+    "Policy": "policy",
+    "Prediction": "predictor",
+    "Predictor": "predictor",
+    "Run": "run",
+    "Sample": "dataset",
+    "Settings": "settings",
+    "Split": "splits",
+    "TopgraftClassifier": "estimator",
+    "View": "policy",
+    "check": "_check",
+    "draw": "grid",
+    "embed": "_embed",
+    "evaluate": "_evaluate",
+    "finetune": "_finetune",
+    "load": "predictor",
+    "preview": "_preview",
+    "report": "_report",
+    "split": "_split",
+    "train": "_train",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from where it lives."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'topgraft' has no attribute {name!r}")
+    found = getattr(importlib.import_module(f"topgraft.{_HOMES[name]}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    """List the public names, imported or not."""
+    return sorted({*globals(), *__all__})

@@ -8,8 +8,10 @@ import json
 import os
 import platform
 import shutil
+import time
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -120,6 +122,15 @@ class Run:
     def write_json(self, name: str, facts: Any) -> Path:
         """Write plain data as JSON, in one way only."""
         return self.write(name, json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Note how long a stage takes, in timings.json."""
+        begun = time.perf_counter()
+        yield
+        spent = self.read("timings.json")
+        spent[stage] = round(time.perf_counter() - begun, 3)
+        self.write_json("timings.json", spent)
 
     def write_table(self, name: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Path:
         """Write a CSV table."""

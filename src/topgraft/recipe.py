@@ -1,0 +1,164 @@
+"""One recipe, all stages: photos in, a finished run out.
+
+check → split → draw policies → embed → compare heads → refit → evaluate once → report, predictor
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+
+import numpy as np
+import tomli_w
+
+from topgraft import files
+from topgraft._check import Health, check
+from topgraft._embed import embed
+from topgraft._report import report
+from topgraft._split import split
+from topgraft._train import train
+from topgraft.backbone import Backbone, load_backbone
+from topgraft.config import Config
+from topgraft.dataset import Dataset
+from topgraft.engines import open_engine
+from topgraft.errors import UsageError
+from topgraft.grid import draw
+from topgraft.run import Run
+from topgraft.settings import Settings
+from topgraft.splits import Split
+from topgraft.types import Progress, silent
+
+say = logging.getLogger(__name__).info
+
+
+def follow(
+    config: Config,
+    out: str | Path | None = None,
+    *,
+    store: str | Path | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    settings: Settings | None = None,
+    progress: Progress = silent,
+) -> Run:
+    """Do a whole run: what `topgraft train` does.
+
+    Args:
+        config: the choices.
+        out: the run's folder; None takes the next free number in `runs/`.
+        store: where features lie; None keeps them in the run's folder.
+        overwrite: replace the run that is there.
+        resume: go on in the run's folder; stored features of unchanged photos are used again.
+        settings: cores, cache and the like.
+        progress: told of everything that takes long.
+
+    Raises:
+        UsageError: for an output folder that is not empty, or lies among the photos.
+        DataError: for photos that cannot be trained on.
+    """
+    settings = settings or Settings.load()
+    _keep_out(config.data.photos, out, store)
+    run = Run.create(out, overwrite=overwrite, resume=resume)
+    with run.timed("read and check photos"):
+        data = Dataset.from_folder(config.data.photos, settings=settings, progress=progress)
+        health = check(data)
+    sides = split(data, test=config.data.test, val=config.data.val, seed=config.seed)
+    _announce(data, health, sides)
+    backbone = load_backbone(
+        config.backbone.name, card=_path(config.backbone.card), settings=settings, progress=progress
+    )
+    policies = draw(config.policies.count, seed=config.seed, grid=config.policies.grid)
+    with run.timed("embed"):
+        _estimate(backbone, len({one.digest for one in data.samples}) * (len(policies) + 1), settings)
+        features = embed(
+            data,
+            store or run.path / "features.zarr",
+            backbone=backbone,
+            policies=policies,
+            seed=config.seed,
+            precision=config.backbone.precision,
+            settings=settings,
+            progress=progress,
+        )
+    run.write("config.toml", tomli_w.dumps(_resolved(config)))
+    run.write_json("health.json", health.as_dict())
+    train(
+        features,
+        sides,
+        heads=config.heads.names,
+        folds=config.heads.folds,
+        repeats=config.heads.repeats,
+        class_weight=config.heads.class_weight,
+        seed=config.seed,
+        out=run,
+        settings=settings,
+        progress=progress,
+    )
+    with run.timed("report"):
+        report(run)
+    return run
+
+
+def _keep_out(photos: str, *places: str | Path | None) -> None:
+    """Never write into the user's photo folder."""
+    if files.is_url(photos) or photos.lower().endswith(".csv"):
+        return
+    top = Path(photos).resolve()
+    for place in places:
+        if place is not None and not files.is_url(str(place)) and Path(place).resolve().is_relative_to(top):
+            raise UsageError(
+                f"{place}: lies in the photo folder {photos}, where nothing is ever written."
+                " Give a folder elsewhere."
+            )
+
+
+def _announce(data: Dataset, health: Health, sides: Split) -> None:
+    """Say what there is, before anything long begins."""
+    say(f"{len(data)} photos of {len(data.classes)} classes in {data.root}")
+    named = {"train": sides.train, "val": sides.val, "test": sides.test}
+    label = dict(zip(data.ids, data.labels.tolist(), strict=True))
+    for name, ids in named.items():
+        if ids:
+            counts = np.bincount([label[one] for one in ids], minlength=len(data.classes))
+            each = ", ".join(f"{of} {n}" for of, n in list(zip(data.classes, counts, strict=True))[:8])
+            more = f" and {len(data.classes) - 8} more classes" if len(data.classes) > 8 else ""
+            say(f"  {name:5} {len(ids):5}  ({each}{more})")
+    for line in health.warnings:
+        say(f"  ! {line}")
+
+
+def _estimate(backbone: Backbone, rows: int, settings: Settings) -> None:
+    """Say how long embedding will take, from a quarter of a second of trying."""
+    height, width = backbone.card.input_size
+    noise = np.random.default_rng(0).integers(
+        0, 256, (8 * settings.threads, height, width, 3), dtype=np.uint8
+    )
+    with open_engine(backbone, settings=settings) as engine:
+        engine.embed(noise)
+        begun, done = time.perf_counter(), 0
+        while time.perf_counter() - begun < 0.25:
+            engine.embed(noise)
+            done += len(noise)
+        pace = done / (time.perf_counter() - begun)
+        say(
+            f"{backbone.card.name} on {engine.name} ({settings.threads} cores): {pace:.0f} images/s,"
+            f" so {rows:,} views take about {duration(rows / pace)} where none is stored yet"
+        )
+
+
+def duration(seconds: float) -> str:
+    """Write a time as a person says it."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def _resolved(config: Config) -> dict[str, object]:
+    return config.model_dump(mode="json", exclude_none=True)
+
+
+def _path(text: str | None) -> Path | None:
+    return Path(text) if text else None
