@@ -1,0 +1,101 @@
+"""Photos through the backbone, once per view, into a feature store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from topgraft.backbone import DEFAULT, Backbone, load_backbone
+from topgraft.dataset import Dataset
+from topgraft.errors import DataError, UsageError
+from topgraft.partition import BATCH, Partition, compute
+from topgraft.policy import Policy
+from topgraft.settings import Settings
+from topgraft.store import FeatureStore
+from topgraft.store.table import Table, views_of
+from topgraft.types import Progress, silent
+
+
+def embed(
+    data: Dataset,
+    path: str | Path,
+    *,
+    backbone: Backbone | str = DEFAULT,
+    policies: Sequence[Policy] = (),
+    seed: int = 0,
+    precision: str = "f32",
+    engine: str = "auto",
+    workers: int | str | None = None,
+    batch: int = BATCH,
+    settings: Settings | None = None,
+    progress: Progress = silent,
+) -> FeatureStore:
+    """Compute the features of all photos and views that a store does not have yet.
+
+    The store then is of these photos and these views; rows of others stay in it until `prune`. It does not
+    matter how often the work is interrupted, in which order files come, how many workers there are or how
+    large a batch is: the bytes of the store are the same.
+
+    Args:
+        data: the photos.
+        path: the store's folder or URL; made where there is none.
+        backbone: a name, a folder, or an open backbone.
+        policies: one view each, beside view 0, the photo as it is.
+        seed: of the views.
+        precision: `f32`, or another the engine offers.
+        engine: `auto`, `openvino`, `torch` or `fake`.
+        workers: threads that decode and warp, by default the cores of `settings`; or `ray`, or `ray:ADDRESS`.
+        batch: pictures handed to the engine at once.
+        settings: cores, device and cache.
+        progress: told of rows done.
+
+    Returns:
+        The store, open.
+
+    Raises:
+        DataError: for no photos, or one that cannot be read any more: every finished block is kept.
+        StoreError: where the store cannot be written, or another process is writing to it.
+        UsageError: for a wrong number of workers or batch size.
+    """
+    settings = settings or Settings.load()
+    readers = _readers(workers, settings)
+    if batch < 1:
+        raise UsageError(f"batch must be at least 1, got {batch}.")
+    if not len(data):
+        raise DataError(f"{data.root}: no photo to embed. Look at `topgraft check`.")
+    if not isinstance(backbone, Backbone):
+        backbone = load_backbone(backbone, settings=settings, progress=progress)
+    table = Table.of(data, backbone.card, precision, views_of(policies, seed))
+    store = FeatureStore.create(path)
+    with store.place.locked():
+        store.place.sweep()
+        work = store.begin(table)
+        if work:
+            whole = Partition(
+                store.path, table, tuple(work), data, backbone, engine, settings.threads, batch, settings
+            )
+            _run(whole, readers, progress)
+        store.commit(table)
+    return store
+
+
+def _readers(workers: int | str | None, settings: Settings) -> int | str:
+    if workers is None:
+        return settings.threads
+    text = str(workers)
+    if text == "ray" or text.startswith("ray:"):
+        return text
+    if not text.isdecimal() or int(text) < 1:
+        raise UsageError(f"workers must be a number from 1, `ray` or `ray:ADDRESS`, got {workers!r}.")
+    return int(text)
+
+
+def _run(whole: Partition, readers: int | str, progress: Progress) -> None:
+    progress("embedding", 0, whole.rows)
+    if isinstance(readers, str):
+        from topgraft._distribute import distribute
+
+        distribute(whole, readers.partition(":")[2], progress)
+    else:
+        compute(replace(whole, readers=readers), lambda done: progress("embedding", done, whole.rows))

@@ -1,0 +1,198 @@
+"""The work of embedding: read, decode once, fit, warp every view, run the backbone, write whole blocks.
+
+One machine and many call the same `compute`: the partition says which blocks.
+
+Reader threads turn photos into pictures while the engine runs: decoding, fit and warp are C code that lets
+Python's lock go. OpenCV's own threads are switched off meanwhile: the readers are the parallelism, and cores
+given to both are taken from the backbone. Nothing forks.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+
+import cv2
+import numpy as np
+
+from topgraft.backbone import Backbone
+from topgraft.card import Card
+from topgraft.dataset import Dataset
+from topgraft.decode import decode
+from topgraft.engines import open_engine
+from topgraft.errors import DataError
+from topgraft.fingerprint import digest
+from topgraft.fit import fit
+from topgraft.policy import render
+from topgraft.settings import Settings
+from topgraft.store import Work
+from topgraft.store.place import Place
+from topgraft.store.rows import Rows
+from topgraft.store.table import Table
+from topgraft.types import Features, Images
+
+BATCH = 32
+"""Pictures handed to the engine at once."""
+
+WRITES = 4
+"""Blocks that may wait for the writer."""
+
+Tell = Callable[[int], None]
+"""Called with how many rows are done."""
+
+
+@dataclass(frozen=True)
+class Partition:
+    """A share of embedding work, and all that is needed to do it anywhere.
+
+    Attributes:
+        store: the store's folder or URL; its plans are written.
+        table: what the store is to be of; of its samples nothing is read here.
+        work: the blocks to compute. No other partition has them.
+        data: photos; each digest in `work` is one of theirs.
+        backbone: what to run.
+        engine: by which engine.
+        readers: threads that read, decode and warp.
+        batch: pictures handed to the engine at once.
+        settings: cores and device.
+    """
+
+    store: str
+    table: Table
+    work: tuple[Work, ...]
+    data: Dataset
+    backbone: Backbone
+    engine: str
+    readers: int
+    batch: int
+    settings: Settings
+
+    @property
+    def rows(self) -> int:
+        """How many rows it gives."""
+        return sum(one.rows for one in self.work)
+
+
+class _Feed:
+    """The stream of pictures, and what went wrong with it."""
+
+    def __init__(self, partition: Partition, card: Card) -> None:
+        self.partition, self.card = partition, card
+        self.error: DataError | None = None
+        self._at = {one.digest: i for i, one in enumerate(partition.data.samples)}
+
+    def look(self, photo: str, views: tuple[int, ...]) -> Images:
+        """Turn one photo into its views: (views, H, W, 3)."""
+        data, i = self.partition.data, self._at[photo]
+        raw = data.read(i)
+        if digest(raw) != photo:
+            raise DataError(f"{data.samples[i].id}: the file changed after it was checked. Run again.")
+        picture = fit(decode(raw, data.samples[i].id), self.card)
+        out = np.empty((len(views), *picture.shape), np.uint8)
+        for slot, view in zip(out, views, strict=True):
+            slot[:] = render(picture, self.partition.table.views[view], photo)
+        return out
+
+    def pictures(self) -> Iterator[Images]:
+        """Give photo after photo, a bounded number of photos ahead; stop at the first bad one."""
+        work, readers = self.partition.work, self.partition.readers
+        jobs = ((photo, block.views) for block in work for photo in block.digests)
+        most = max((len(block.views) for block in work), default=1)
+        ahead = max(readers + 1, 2 * self.partition.batch // most)
+        with ThreadPoolExecutor(readers, thread_name_prefix="topgraft-reader") as pool:
+            waiting: deque[Future[Images]] = deque()
+            try:
+                waiting.extend(pool.submit(self.look, *job) for job in islice(jobs, ahead))
+                while waiting:
+                    yield waiting.popleft().result()
+                    waiting.extend(pool.submit(self.look, *job) for job in islice(jobs, 1))
+            except DataError as error:
+                self.error = error
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+    def batches(self) -> Iterator[tuple[None, Images]]:
+        """Cut the stream of pictures into batches of one size; the last may be smaller."""
+        batch, count = None, 0
+        for images in self.pictures():
+            while len(images):
+                if batch is None:
+                    batch, count = np.empty((self.partition.batch, *images.shape[1:]), np.uint8), 0
+                part = images[: self.partition.batch - count]
+                batch[count : count + len(part)] = part
+                images, count = images[len(part) :], count + len(part)  # noqa: PLW2901
+                if count == self.partition.batch:
+                    yield None, batch
+                    batch = None
+        if batch is not None:
+            yield None, batch[:count]
+
+
+def compute(partition: Partition, tell: Tell = lambda _rows: None) -> None:
+    """Do a partition's work: with its own readers, engine and writer.
+
+    Memory: the pictures of a few photos ahead, a few batches, and the blocks these belong to.
+
+    Args:
+        partition: what to do.
+        tell: told how many rows are done.
+
+    Raises:
+        DataError: naming the photo that cannot be read any more or has changed; every block that was whole by
+            then is written.
+        StoreError: where the store cannot be written.
+    """
+    rows, table = Rows(Place(partition.store)), partition.table
+
+    def write(work: Work, features: Features) -> None:
+        step = len(work.views)
+        for slot, view in enumerate(work.views):
+            rows.write(table.addresses[view], work.plan, work.index, features[slot::step])
+
+    with (
+        _single_threaded_opencv(),
+        open_engine(
+            partition.backbone,
+            engine=partition.engine,
+            precision=table.precision,
+            settings=partition.settings,
+        ) as engine,
+        ThreadPoolExecutor(1, thread_name_prefix="topgraft-writer") as writer,
+    ):
+        feed = _Feed(partition, engine.card)
+        left, full, done = deque(partition.work), 0, 0
+        writing: deque[Future[None]] = deque()
+        block = np.empty((0, 0), np.float16)
+        for _, features in engine.stream(feed.batches()):
+            while len(features):
+                if not full:
+                    block = np.empty((left[0].rows, features.shape[1]), np.float16)
+                part = features[: len(block) - full]
+                with np.errstate(over="ignore"):  # the writer refuses what is not finite
+                    block[full : full + len(part)] = part
+                features, full, done = features[len(part) :], full + len(part), done + len(part)  # noqa: PLW2901
+                if full == len(block):
+                    writing.append(writer.submit(write, left.popleft(), block))
+                    full = 0
+            while writing and (len(writing) > WRITES or writing[0].done()):
+                writing.popleft().result()
+            tell(done)
+        for future in writing:
+            future.result()
+    if feed.error is not None:
+        raise feed.error
+
+
+@contextmanager
+def _single_threaded_opencv() -> Iterator[None]:
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)

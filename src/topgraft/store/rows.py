@@ -1,0 +1,264 @@
+"""Feature rows by content: under each address (all that decides a row but the photo) rows by photo digest.
+
+    rows/<address>/<plan>/digests    (n, 16) uint8, sorted
+    rows/<address>/<plan>/features   (n, D) float16, BLOCK rows a chunk, not compressed
+
+A segment is planned first, its digests written, then filled block by block. A block is one chunk, and so
+one file: it is there whole or not at all, and its being there is what says it is done. A plan is named by
+the hash of its digests. So the bytes of a finished segment depend on what was asked for alone: not on the
+order of files, the number of workers, or how often the work was interrupted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topgraft.errors import StoreError
+from topgraft.fingerprint import fingerprint
+from topgraft.store.place import Place
+from topgraft.types import Features
+
+BLOCK = 64
+"""Rows a chunk: what a killed process loses of each view. 160 KB at 1280 features."""
+
+READ = 64 * BLOCK
+"""Rows read in one go."""
+
+COPY = 1024 * BLOCK
+"""Rows held at once while rows move to another segment."""
+
+UNCOMPRESSED: dict[str, Any] = {
+    "compressors": None,  # float16 features hardly compress, and uncompressed they are read at disk speed
+    "filters": None,
+    "fill_value": 0,
+    "chunk_key_encoding": {"name": "default", "separator": "."},
+    "config": {"write_empty_chunks": True},  # a block of zeros is done too
+}
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Rows that were planned together.
+
+    Attributes:
+        address: hash of what decides the rows.
+        plan: hash of the digests.
+        digests: sorted; row i is of photo `digests[i]`.
+    """
+
+    address: str
+    plan: str
+    digests: tuple[str, ...]
+
+    @property
+    def key(self) -> str:
+        """Where it lies in the store."""
+        return f"rows/{self.address}/{self.plan}"
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks it has."""
+        return -(-len(self.digests) // BLOCK)
+
+    def block(self, index: int) -> tuple[str, ...]:
+        """The digests of one block."""
+        return self.digests[index * BLOCK : (index + 1) * BLOCK]
+
+
+class Rows:
+    """All rows of one store.
+
+    Args:
+        place: where the store lies.
+    """
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self._arrays: dict[str, Any] = {}
+        self._segments: dict[str, Segment] = {}
+
+    def addresses(self) -> list[str]:
+        """All addresses there are rows for."""
+        return sorted(self.place.names("rows") - {"zarr.json"})
+
+    def segments(self, address: str) -> list[Segment]:
+        """The segments of an address, by name. One whose plan was not written to its end is none."""
+        plans = sorted(self.place.names(f"rows/{address}") - {"zarr.json"})
+        keys = [f"rows/{address}/{plan}" for plan in plans]
+        return [
+            self._segment(address, plan)
+            for plan, key in zip(plans, keys, strict=True)
+            if self.place.exists(f"{key}/features/zarr.json")
+        ]
+
+    def _segment(self, address: str, plan: str) -> Segment:
+        key = f"rows/{address}/{plan}"
+        if key not in self._segments:
+            same = next((one for one in self._segments.values() if one.plan == plan), None)
+            digests = same.digests if same else self._digests(key)
+            self._segments[key] = Segment(address, plan, digests)
+        return self._segments[key]
+
+    def _digests(self, key: str) -> tuple[str, ...]:
+        with self.place.guarded():
+            text = self._array(f"{key}/digests")[:].tobytes().hex()
+        return tuple(text[i : i + 32] for i in range(0, len(text), 32))
+
+    def _array(self, key: str) -> Any:
+        if key not in self._arrays:
+            import zarr
+
+            self._arrays[key] = zarr.open_array(
+                self.place.zarr(), path=key, mode="r+", config=UNCOMPRESSED["config"]
+            )
+        return self._arrays[key]
+
+    def done(self, segment: Segment) -> set[int]:
+        """Which blocks of a segment are there."""
+        names = self.place.names(f"{segment.key}/features")
+        return {int(name.split(".")[1]) for name in names if name.startswith("c.")}
+
+    def width(self, segment: Segment) -> int:
+        """D, the features of a row."""
+        with self.place.guarded():
+            return int(self._array(f"{segment.key}/features").shape[1])
+
+    def have(self, address: str) -> dict[str, tuple[Segment, int]]:
+        """Find every finished row of an address: {digest: (segment, row)}."""
+        found: dict[str, tuple[Segment, int]] = {}
+        for segment in self.segments(address):
+            for index in sorted(self.done(segment)):
+                for row, digest in enumerate(segment.block(index), start=index * BLOCK):
+                    found.setdefault(digest, (segment, row))
+        return found
+
+    def plan(self, facts: Mapping[str, Any], digests: Sequence[str], width: int) -> Segment:
+        """Write down which rows are to come, before the first is computed.
+
+        Args:
+            facts: what decides the rows; its fingerprint is the address.
+            digests: sorted, none twice.
+            width: D.
+        """
+        import zarr
+
+        segment = Segment(fingerprint(dict(facts)), fingerprint(list(digests)), tuple(digests))
+        with self.place.guarded():
+            store = self.place.zarr()
+            raw = np.frombuffer(bytes.fromhex("".join(digests)), np.uint8).reshape(-1, 16)
+            for path, attributes in ((f"rows/{segment.address}", dict(facts)), (segment.key, {})):
+                if not self.place.exists(f"{path}/zarr.json"):
+                    zarr.create_group(store, path=path, attributes=attributes)
+            known = zarr.create_array(
+                store,
+                name=f"{segment.key}/digests",
+                data=raw,
+                chunks=raw.shape,
+                overwrite=True,
+                **UNCOMPRESSED,
+            )
+            self._arrays[f"{segment.key}/digests"] = known
+            # Last, for it is what makes the plan count.
+            self._arrays[f"{segment.key}/features"] = zarr.create_array(
+                store,
+                name=f"{segment.key}/features",
+                shape=(len(digests), width),
+                chunks=(BLOCK, width),
+                dtype="float16",
+                **UNCOMPRESSED,
+            )
+        self._segments[segment.key] = segment
+        return segment
+
+    def write(self, address: str, plan: str, index: int, rows: Features) -> None:
+        """Write one block, whole.
+
+        Args:
+            address: of the rows.
+            plan: the segment's.
+            index: of the block.
+            rows: (BLOCK or fewer at the end, D) float16.
+
+        Raises:
+            StoreError: for a number that float16 cannot hold, and where the place cannot be written.
+        """
+        if not np.isfinite(rows).all():
+            raise StoreError(
+                f"{self.place.path}: a feature is not a finite float16 number. Is the backbone's graph sound?"
+            )
+        with self.place.guarded():
+            start = index * BLOCK
+            self._array(f"rows/{address}/{plan}/features")[start : start + len(rows)] = rows
+
+    def stream(self, segment: Segment, done: Iterable[int] | None = None) -> Iterator[tuple[int, Features]]:
+        """Read a segment's finished blocks in order, many at a time.
+
+        Yields:
+            (row number of the first row, (n, D) float16).
+        """
+        blocks = sorted(self.done(segment) if done is None else done)
+        array = self._array(f"{segment.key}/features")
+        while blocks:
+            run = [block for i, block in enumerate(blocks[: READ // BLOCK]) if block == blocks[0] + i]
+            blocks = blocks[len(run) :]
+            with self.place.guarded():
+                yield run[0] * BLOCK, array[run[0] * BLOCK : (run[-1] + 1) * BLOCK]
+
+    def scatter(self, address: str, wanted: Mapping[str, NDArray[np.int64]], out: Features) -> int:
+        """Copy rows to where they are wanted.
+
+        Args:
+            address: of the rows.
+            wanted: {digest: rows of `out` that get it}.
+            out: (N, D), filled.
+
+        Returns:
+            How many of the wanted digests were found.
+        """
+        left = dict(wanted)
+        for segment in self.segments(address):
+            if left.keys().isdisjoint(segment.digests):
+                continue
+            for start, rows in self.stream(segment):
+                known = segment.digests[start : start + len(rows)]
+                here = [(i, left.pop(digest)) for i, digest in enumerate(known) if digest in left]
+                if here:
+                    source = np.repeat([i for i, _ in here], [len(to) for _, to in here])
+                    out[np.concatenate([to for _, to in here])] = rows[source]
+        return len(wanted) - len(left)
+
+    def compact(self, facts: Mapping[str, Any], address: str, keep: Iterable[str]) -> None:
+        """Bring the finished rows of an address that are in `keep` into one segment and drop all others."""
+        segments = self.segments(address)
+        have = self.have(address)
+        kept = sorted(have.keys() & set(keep))
+        whole = Segment(address, fingerprint(kept), tuple(kept))
+        if not kept:
+            self.drop(f"rows/{address}")
+            return
+        existing = next((one for one in segments if one.plan == whole.plan), None)
+        if existing is None or len(self.done(existing)) < existing.blocks:
+            width = self.width(have[kept[0]][0])
+            target = existing or self.plan(facts, kept, width)
+            self._copy(address, target, width)
+        for plan in self.place.names(f"rows/{address}") - {"zarr.json", whole.plan}:
+            self.drop(f"rows/{address}/{plan}")
+
+    def _copy(self, address: str, target: Segment, width: int) -> None:
+        for first in range(0, target.blocks, COPY // BLOCK):
+            digests = target.digests[first * BLOCK : first * BLOCK + COPY]
+            rows = np.empty((len(digests), width), np.float16)
+            self.scatter(address, {digest: np.array([i]) for i, digest in enumerate(digests)}, rows)
+            for start in range(0, len(rows), BLOCK):
+                self.write(address, target.plan, first + start // BLOCK, rows[start : start + BLOCK])
+
+    def drop(self, key: str) -> None:
+        """Remove a segment or an address."""
+        self.place.delete(key)
+        self._arrays = {k: v for k, v in self._arrays.items() if not k.startswith(f"{key}/")}
+        self._segments = {k: v for k, v in self._segments.items() if k != key and not k.startswith(f"{key}/")}

@@ -1,0 +1,443 @@
+"""A feature store: a zarr v3 group in a folder or behind a URL.
+
+    zarr.json     attributes: {"topgraft": "feature store", "schema": 1}
+    table/        attributes: what the last finished `embed` asked for: card, precision, views, samples
+    pending/      the same of an `embed` that has not finished; there is none otherwise
+    rows/         features by content (see rows.py)
+
+`table` changes in one rename, when every row it names is there. So what was readable stays readable while an
+`embed` runs, after it was killed, and when the disk is full.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topgraft.card import Card
+from topgraft.dataset import Sample
+from topgraft.errors import StoreError, UsageError
+from topgraft.fingerprint import digest, fingerprint
+from topgraft.policy import View
+from topgraft.settings import Settings
+from topgraft.store.gram import Gram, accumulate
+from topgraft.store.place import Place
+from topgraft.store.rows import Rows, Segment
+from topgraft.store.table import Table
+from topgraft.types import Features, Labels
+
+SCHEMA = 1
+FORMAT = "feature store"
+IN_MEMORY = 1 << 30
+"""Bytes of features, over all views, up to which they are held in memory; above, views are memory-mapped."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """One block of photos and the views of them that are to come.
+
+    Attributes:
+        plan: the segment's name, equal for all its views.
+        index: of the block in the segment.
+        digests: the photos.
+        views: indices into the table's views.
+    """
+
+    plan: str
+    index: int
+    digests: tuple[str, ...]
+    views: tuple[int, ...]
+
+    @property
+    def rows(self) -> int:
+        """How many rows it gives."""
+        return len(self.digests) * len(self.views)
+
+
+class FeatureStore:
+    """Features of photos, and all that is needed to learn from them.
+
+    Open one with `FeatureStore.open`, make one with `topgraft.embed`.
+
+    Attributes:
+        path: the folder or URL.
+        table: what it is of.
+        pending: what an unfinished `embed` asked for, or None.
+    """
+
+    def __init__(self, place: Place, table: Table | None, pending: Table | None) -> None:
+        self.place, self.pending = place, pending
+        self._table = table
+        self.rows = Rows(place)
+        self._features: dict[int, Features] = {}
+
+    @property
+    def path(self) -> str:
+        """The folder or URL."""
+        return self.place.path
+
+    @classmethod
+    def open(cls, path: str | Path) -> Self:
+        """Open a store for reading.
+
+        Raises:
+            StoreError: where there is none, or it was written by a newer Topgraft.
+        """
+        place = Place.at(path)
+        if not place.exists("zarr.json"):
+            raise StoreError(f"{path}: expected a feature store, found none. Make one with `topgraft embed`.")
+        _check_schema(place)
+        table, pending = _read_table(place, "table"), _read_table(place, "pending")
+        if table is None and pending is None:
+            raise StoreError(
+                f"{path}: the feature store is empty: `embed` was stopped before it began. Run it again."
+            )
+        return cls(place, table, pending)
+
+    @classmethod
+    def create(cls, path: str | Path) -> Self:
+        """Open a store for writing, or begin a new one.
+
+        Raises:
+            StoreError: where it was written by a newer Topgraft, is something else, or cannot be written.
+        """
+        import zarr
+
+        place = Place.at(path)
+        with place.guarded():
+            if place.exists("zarr.json"):
+                _check_schema(place)
+            elif place.names():
+                raise StoreError(
+                    f"{path}: expected a feature store or nothing, found other files."
+                    " Give another place with `-o`."
+                )
+            else:
+                zarr.create_group(place.zarr(), attributes={"topgraft": FORMAT, "schema": SCHEMA})
+        return cls(place, _read_table(place, "table"), _read_table(place, "pending"))
+
+    # what it is of
+
+    @property
+    def table(self) -> Table:
+        """What the last finished `embed` asked for; before the first one finished, what it asks for."""
+        found = self._table or self.pending
+        if found is None:
+            raise StoreError(f"{self.path}: the feature store is empty. Run `topgraft embed` into it.")
+        return found
+
+    @property
+    def card(self) -> Card:
+        """The backbone's facts."""
+        return self.table.card
+
+    @property
+    def precision(self) -> str:
+        """The engine's precision."""
+        return self.table.precision
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """All views; view 0 is the photo as it is."""
+        return self.table.views
+
+    @property
+    def samples(self) -> tuple[Sample, ...]:
+        """All samples, sorted by id: the order of every array here."""
+        return self.table.samples
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names."""
+        return self.table.classes
+
+    @property
+    def root(self) -> str:
+        """Where the photos lay when they were embedded."""
+        return self.table.root
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """(N,) the samples' ids."""
+        return tuple(one.id for one in self.samples)
+
+    @cached_property
+    def labels(self) -> Labels:
+        """(N,) class indices."""
+        return np.array([one.label for one in self.samples], dtype=np.int64)
+
+    @cached_property
+    def groups(self) -> NDArray[np.int64]:
+        """(N,) group numbers: samples of one group stay on one side of a split."""
+        return np.array(self.table.groups, dtype=np.int64)
+
+    def __len__(self) -> int:
+        """Count the samples."""
+        return len(self.samples)
+
+    def __repr__(self) -> str:
+        return (
+            f"FeatureStore({self.path!r}: {len(self)} photos x {len(self.views)} views, {self.card.name},"
+            f" {self.precision})"
+        )
+
+    # reading
+
+    def features(self, view: int = 0) -> Features:
+        """Give the features of all samples in one contiguous array, read once and then kept.
+
+        Up to 1 GiB over all views it lies in memory, above that in a memory-mapped temporary file in the
+        cache folder, which the system removes with the process. Do not write into it.
+
+        Args:
+            view: index into `views`.
+
+        Returns:
+            (N, D) float16, in the order of `samples`.
+
+        Raises:
+            StoreError: where rows are missing because an `embed` did not finish.
+        """
+        if view not in self._features:
+            shape = (len(self), self.card.features)
+            size = 2 * shape[0] * shape[1]
+            out = _mapped(shape) if size * len(self.views) > IN_MEMORY else np.empty(shape, np.float16)
+            found = self.rows.scatter(self.table.addresses[view], self._wanted, out)
+            if found < len(self._wanted):
+                raise StoreError(
+                    f"{self.path}: {len(self._wanted) - found} of {len(self._wanted)} photos have no features"
+                    f" of view {view} ({self.views[view].key}). Run the same `topgraft embed` again."
+                )
+            out.flags.writeable = False
+            self._features[view] = out
+        return self._features[view]
+
+    @cached_property
+    def _wanted(self) -> dict[str, NDArray[np.int64]]:
+        places: dict[str, list[int]] = defaultdict(list)
+        for i, one in enumerate(self.samples):
+            places[one.digest].append(i)
+        return {one: np.array(at, dtype=np.int64) for one, at in places.items()}
+
+    def gram(
+        self, folds: NDArray[np.int64] | None = None, *, views: Sequence[int] | None = None
+    ) -> Iterator[tuple[int, int, Gram]]:
+        """Hand out sums over features, block by block, so that memory stays at a few (D, D) matrices.
+
+        Args:
+            folds: (N,) the fold of each sample, negative for samples to leave out; None puts all in fold 0.
+            views: which views; None for all.
+
+        Yields:
+            (view, fold, sums over the fold's rows of that view), views outside, folds inside, both ascending.
+
+        Raises:
+            UsageError: for folds of another length.
+            StoreError: where rows are missing.
+        """
+        folds = np.zeros(len(self), np.int64) if folds is None else np.asarray(folds)
+        if folds.shape != (len(self),):
+            raise UsageError(f"folds must be ({len(self)},), one for each sample, got {folds.shape}.")
+        for view in range(len(self.views)) if views is None else views:
+            for fold in sorted({int(one) for one in folds if one >= 0}):
+                blocks = self._blocks(view, folds == fold)
+                yield view, fold, accumulate(blocks, self.card.features, len(self.classes))
+
+    def _blocks(self, view: int, chosen: NDArray[np.bool_]) -> Iterator[tuple[Features, Labels]]:
+        """Read the chosen samples' rows of a view in blocks, in the order they are stored."""
+        wanted = {one: kept for one, at in self._wanted.items() if len(kept := at[chosen[at]])}
+        for segment in self.rows.segments(self.table.addresses[view]):
+            for start, rows in self.rows.stream(segment):
+                known = segment.digests[start : start + len(rows)]
+                here = [(i, wanted.pop(one)) for i, one in enumerate(known) if one in wanted]
+                if here:
+                    source = np.repeat([i for i, _ in here], [len(at) for _, at in here])
+                    yield rows[source], self.labels[np.concatenate([at for _, at in here])]
+        if wanted:
+            raise StoreError(
+                f"{self.path}: {len(wanted)} photos have no features of view {view}."
+                " Run the same `topgraft embed` again to finish it."
+            )
+
+    def missing(self) -> int:
+        """Count the rows (photos x views) that the last `embed` asked for and that are not there."""
+        table = self.pending or self.table
+        wanted = set(table.digests)
+        return sum(len(wanted - self.rows.have(one).keys()) for one in table.addresses)
+
+    def fingerprint(self) -> str:
+        """Hash all that is learned from: samples, views and features; neither path nor photo folder.
+
+        The order in which photos were added does not show in it.
+        """
+        hashes = [digest(self.features(view).data.cast("B")) for view in range(len(self.views))]
+        return fingerprint([self.table.identity(), hashes])
+
+    def info(self) -> dict[str, Any]:
+        """Say what is in it, as plain data: `topgraft info`."""
+        live = set(self.table.addresses) | set(self.pending.addresses if self.pending else ())
+        digests = set(self.table.digests) | set(self.pending.digests if self.pending else ())
+        stale = 0
+        for address in self.rows.addresses():
+            rows = self.rows.have(address).keys()
+            stale += len(rows - digests) if address in live else len(rows)
+        return {
+            "path": self.path,
+            "schema": SCHEMA,
+            "photos": len(self),
+            "different_photos": len(self.table.digests),
+            "classes": {name: int((self.labels == i).sum()) for i, name in enumerate(self.classes)},
+            "views": [view.key for view in self.views],
+            "backbone": self.card.name,
+            "card": self.card.fingerprint(),
+            "features": self.card.features,
+            "precision": self.precision,
+            "root": self.root,
+            "bytes": self.place.size(),
+            "finished": self.pending is None,
+            "missing_rows": self.missing(),
+            "stale_rows": stale,
+        }
+
+    # writing
+
+    def begin(self, table: Table) -> list[Work]:
+        """Plan what a table needs and the store has not: nothing is computed yet.
+
+        Plans of an `embed` that was interrupted are taken up where all their photos are still there; what
+        else it finished is kept, its other plans are dropped.
+
+        Returns:
+            The blocks to compute; empty where there is nothing to do.
+        """
+        wanted = set(table.digests)
+        todo: dict[tuple[str, int], tuple[Segment, list[int]]] = {}
+        fresh: list[tuple[int, list[str]]] = []
+        for view, address in enumerate(table.addresses):
+            missing = wanted - self.rows.have(address).keys()
+            open_blocks = [
+                (s, i) for s in self.rows.segments(address) for i in set(range(s.blocks)) - self.rows.done(s)
+            ]
+            if any(not wanted.issuperset(segment.block(i)) for segment, i in open_blocks):
+                have = self.rows.have(address).keys()
+                self.rows.compact(table.address(view), address, have)
+                open_blocks = []
+            for segment, i in open_blocks:
+                if not missing.isdisjoint(segment.block(i)):
+                    todo.setdefault((segment.plan, i), (segment, []))[1].append(view)
+                    missing -= set(segment.block(i))
+            if missing:
+                fresh.append((view, sorted(missing)))
+        if (todo or fresh) and self.pending != table:
+            self._put("pending", table)
+            self.pending = table
+        for view, digests in fresh:
+            segment = self.rows.plan(table.address(view), digests, table.card.features)
+            for i in range(segment.blocks):
+                todo.setdefault((segment.plan, i), (segment, []))[1].append(view)
+        return [
+            Work(plan, i, segment.block(i), tuple(views))
+            for (plan, i), (segment, views) in sorted(todo.items(), key=lambda item: item[0])
+        ]
+
+    def commit(self, table: Table) -> None:
+        """Make a table the current one; all its rows must be there.
+
+        Raises:
+            StoreError: where rows are missing.
+        """
+        if self._table != table:
+            wanted = set(table.digests)
+            for address in table.addresses:
+                if lost := len(wanted - self.rows.have(address).keys()):
+                    raise StoreError(f"{self.path}: {lost} rows are missing. Run the same command again.")
+            self._put("table", table)
+        if self.pending is not None:
+            self.place.delete("pending")
+        self._table, self.pending = table, None
+        self._features.clear()
+        for name in ("labels", "groups", "_wanted"):
+            self.__dict__.pop(name, None)
+
+    def prune(self) -> int:
+        """Drop every row the table does not name: of removed photos, other views, seeds and backbones.
+
+        Afterwards the bytes are those of a store that was embedded in one go.
+
+        Returns:
+            Bytes freed.
+
+        Raises:
+            StoreError: while an `embed` is unfinished, or another process writes.
+        """
+        if self.pending is not None:
+            raise StoreError(
+                f"{self.path}: an `embed` into it is unfinished. Run it again to its end, then prune."
+            )
+        with self.place.locked():
+            before = self.place.size()
+            self.place.sweep()
+            for view, address in enumerate(self.table.addresses):
+                self.rows.compact(self.table.address(view), address, self.table.digests)
+            for address in set(self.rows.addresses()) - set(self.table.addresses):
+                self.rows.drop(f"rows/{address}")
+            return before - self.place.size()
+
+    def _put(self, key: str, table: Table) -> None:
+        import zarr
+
+        with self.place.guarded():
+            if self.place.exists(f"{key}/zarr.json"):
+                zarr.open_group(self.place.zarr(), path=key, mode="r+").attrs.put(table.facts())
+            else:
+                zarr.create_group(self.place.zarr(), path=key, attributes=table.facts())
+
+
+def _check_schema(place: Place) -> None:
+    """Refuse what is no feature store, or a newer one.
+
+    Raises:
+        StoreError: saying which schema it needs.
+    """
+    import zarr
+
+    with place.guarded():
+        try:
+            facts = dict(zarr.open_group(place.zarr(), mode="r").attrs)
+        except (ValueError, KeyError) as error:
+            raise StoreError(f"{place.path}: its zarr.json cannot be read ({error}).") from error
+    if facts.get("topgraft") != FORMAT:
+        raise StoreError(
+            f"{place.path}: expected a feature store, found another zarr group. Give another place."
+        )
+    if int(facts["schema"]) > SCHEMA:
+        raise StoreError(
+            f"{place.path}: written with schema {facts['schema']}, this Topgraft reads up to schema {SCHEMA}."
+            " Update Topgraft: pip install -U topgraft."
+        )
+
+
+def _read_table(place: Place, key: str) -> Table | None:
+    import zarr
+
+    if not place.exists(f"{key}/zarr.json"):
+        return None
+    with place.guarded():
+        return Table.from_facts(dict(zarr.open_group(place.zarr(), path=key, mode="r").attrs))
+
+
+def _mapped(shape: tuple[int, int]) -> Features:
+    """Map a temporary file that has no name: it is gone with the process, however that ends."""
+    folder = Settings.load().cache_dir
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        mapped: Features = np.memmap(file, np.float16, "w+", shape=shape)
+    return mapped

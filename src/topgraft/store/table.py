@@ -1,0 +1,139 @@
+"""What a store is of: which samples, which views, which backbone. Features are not in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Self
+
+from topgraft.card import Card
+from topgraft.dataset import Dataset, Sample
+from topgraft.fingerprint import fingerprint
+from topgraft.policy import IDENTITY, Policy, View
+
+PIXELS = 1
+"""Counts up when decoding, fit or warp gives other pixels for the same photo, so old rows are not reused."""
+
+
+def views_of(policies: Sequence[Policy], seed: int) -> tuple[View, ...]:
+    """Give view 0, the photo as it is, and one view for each policy.
+
+    A policy that is there twice gets another index, so that its second view differs from its first. The index
+    counts equal policies only: adding, removing or reordering others changes no view's address.
+    """
+    seen: dict[str, int] = {}
+    views = [View(IDENTITY)]
+    for policy in policies:
+        name = str(policy)
+        views.append(View(policy, index=seen.get(name, 0), seed=seed))
+        seen[name] = seen.get(name, 0) + 1
+    return tuple({view.key: view for view in views}.values())
+
+
+def address(card: Card, precision: str, view: View) -> dict[str, Any]:
+    """Say in plain data what decides a feature row, but for the photo's bytes."""
+    return {
+        "backbone": card.name,
+        "card": card.fingerprint(),
+        "preprocessing": card.preprocessing(),
+        "precision": precision,
+        "view": view.key,
+        "pixels": PIXELS,
+    }
+
+
+@dataclass(frozen=True)
+class Table:
+    """What one call of `embed` asks for.
+
+    Attributes:
+        card: the backbone's facts.
+        precision: the engine's.
+        views: view 0 is the photo as it is.
+        classes: class names.
+        samples: sorted by id.
+        groups: (N,) group numbers, near-duplicates merged, counted from 0 in the samples' order.
+        root: where the photos lay; decides nothing.
+    """
+
+    card: Card
+    precision: str
+    views: tuple[View, ...]
+    classes: tuple[str, ...]
+    samples: tuple[Sample, ...]
+    groups: tuple[int, ...]
+    root: str
+
+    @classmethod
+    def of(cls, data: Dataset, card: Card, precision: str, views: Sequence[View]) -> Self:
+        """Take what a dataset says, in one order whatever the order it came in."""
+        order = sorted(range(len(data)), key=lambda i: data.samples[i].id)
+        groups = _renumbered(int(data.groups[i]) for i in order)
+        samples = tuple(data.samples[i] for i in order)
+        return cls(card, precision, tuple(views), data.classes, samples, groups, data.root)
+
+    def facts(self) -> dict[str, Any]:
+        """Write it as plain data, a column for each field of the samples."""
+        names = ("id", "path", "label", "group", "digest", "split", "labels")
+        return {
+            "card": self.card.model_dump(mode="json"),
+            "precision": self.precision,
+            "views": [
+                {"policy": str(view.policy), "index": view.index, "seed": view.seed} for view in self.views
+            ],
+            "classes": list(self.classes),
+            "samples": {name: [_plain(getattr(one, name)) for one in self.samples] for name in names},
+            "groups": list(self.groups),
+            "root": self.root,
+        }
+
+    @classmethod
+    def from_facts(cls, facts: dict[str, Any]) -> Self:
+        """Read what `facts` wrote."""
+        columns = facts["samples"]
+        rows = zip(*columns.values(), strict=True)
+        samples = (dict(zip(columns, row, strict=True)) for row in rows)
+        views = (
+            View(Policy.parse(one["policy"]), index=one["index"], seed=one["seed"]) for one in facts["views"]
+        )
+        return cls(
+            Card.model_validate(facts["card"]),
+            facts["precision"],
+            tuple(views),
+            tuple(facts["classes"]),
+            tuple(Sample(**one | {"labels": tuple(one["labels"])}) for one in samples),
+            tuple(facts["groups"]),
+            facts["root"],
+        )
+
+    @cached_property
+    def addresses(self) -> tuple[str, ...]:
+        """The address of each view's rows."""
+        return tuple(fingerprint(self.address(i)) for i in range(len(self.views)))
+
+    def address(self, view: int) -> dict[str, Any]:
+        """Say what decides the rows of a view."""
+        return address(self.card, self.precision, self.views[view])
+
+    @cached_property
+    def digests(self) -> tuple[str, ...]:
+        """The different photos, sorted: what has to be computed for each view."""
+        return tuple(sorted({one.digest for one in self.samples}))
+
+    def identity(self) -> str:
+        """Hash all that decides what is learned from it: neither root nor paths."""
+        facts = self.facts()
+        facts["card"], facts["root"] = self.card.fingerprint(), ""
+        facts["samples"].pop("path")
+        return fingerprint(facts)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _renumbered(groups: Iterable[int]) -> tuple[int, ...]:
+    """Count groups from 0 in the order they first appear."""
+    new: dict[int, int] = {}
+    return tuple(new.setdefault(group, len(new)) for group in groups)
