@@ -75,6 +75,154 @@ def check(photos: Photos, as_json: AsJson = False) -> None:
     look(data)
 
 
+@app.command()
+def train(
+    photos: Photos,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for the run. [default: runs/001 …]")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="A TOML recipe; flags overrule it.")] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="architecture.tag, local-dir:PATH, a folder or an ONNX file.")
+    ] = None,
+    card: Annotated[Path | None, typer.Option(help="The card of a bare ONNX file.")] = None,
+    weights: Annotated[str | None, typer.Option(help="`pretrained`, `random`, or a weights file.")] = None,
+    precision: Annotated[str | None, typer.Option(help="f32, or int8 where it loses nothing.")] = None,
+    policies: Annotated[
+        int | None, typer.Option(help="How many augmentation policies to draw. [default: 16]")
+    ] = None,
+    grid: Annotated[
+        str | None, typer.Option(help="grid288, gentle, photo, any-angle or a TOML grid.")
+    ] = None,
+    heads: Annotated[
+        str | None, typer.Option(help="linear, all, or names with commas. [default: linear]")
+    ] = None,
+    folds: Annotated[int | None, typer.Option(help="Folds of the cross-validation. [default: 5]")] = None,
+    repeats: Annotated[
+        int | None, typer.Option(help="How often the folds are drawn anew. [default: 1]")
+    ] = None,
+    test: Annotated[
+        float | None, typer.Option(help="Share held out for the one test; 0 for none. [default: 0.2]")
+    ] = None,
+    seed: Seed = None,
+    store: Annotated[
+        Path | None, typer.Option(help="Feature store to use and add to. [default: in the run]")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that is there.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on in the run that is there.")] = False,
+    threads: Annotated[int | None, typer.Option(help="Cores to use. [default: all]")] = None,
+    offline: Annotated[bool | None, typer.Option("--offline", help="Never open a socket.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a classifier: check, split, embed, compare heads, test once, report."""
+    from topgraft.config import Config
+    from topgraft.recipe import follow
+    from topgraft.settings import Settings
+
+    choices = Config.load(
+        config,
+        data__photos=photos,
+        data__test=test,
+        backbone__name=backbone,
+        backbone__card=str(card) if card else None,
+        backbone__weights=weights,
+        backbone__precision=precision,
+        policies__count=policies,
+        policies__grid=grid,
+        heads__names=tuple(heads.split(",")) if heads else None,
+        heads__folds=folds,
+        heads__repeats=repeats,
+        seed=seed,
+    )
+    settings = Settings.load(threads=threads, offline=offline)
+    with progress() as bar:
+        run = follow(
+            choices, out, store=store, overwrite=overwrite, resume=resume, settings=settings, progress=bar
+        )
+    if as_json:
+        print((run.path / "metrics.json").read_text(encoding="utf-8"), end="")
+    else:
+        _verdict(run)
+
+
+@app.command()
+def predict(
+    run: RunFolder,
+    photos: Annotated[
+        list[str], typer.Argument(help="Photos, or - for a list of paths on stdin.", show_default=False)
+    ],
+    as_json: AsJson = False,
+    lines: Annotated[bool, typer.Option("--nl", help="Print one JSON object a line, as they come.")] = False,
+) -> None:
+    """Say what is on photos the model has not seen."""
+    from topgraft.predictor import load
+
+    predictor = load(run)
+    paths = [line.rstrip("\n") for line in sys.stdin if line.strip()] if photos == ["-"] else photos
+    failed = 0
+    found = []
+    for start in range(0, len(paths), 64):
+        for one in predictor.predict(paths[start : start + 64]):
+            failed += bool(one.error)
+            if lines:
+                print(json.dumps(one.as_dict(), ensure_ascii=False), flush=True)
+            elif as_json:
+                found.append(one.as_dict())
+            elif one.error:
+                print(f"topgraft: {one.error}", file=sys.stderr)
+            else:
+                print(f"{one.path}\t{'unknown' if one.unknown else one.label}\t{one.probability:.3f}")
+    if as_json:
+        print_json(found)
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the photos and the run.")] = Path(
+        "demo"
+    ),
+    each: Annotated[int, typer.Option(help="Photos to draw for each class.", min=10)] = 60,
+) -> None:
+    """Draw a small photo set, train on it, and write a report; nothing is downloaded."""
+    from topgraft.config import Config
+    from topgraft.recipe import follow
+    from topgraft.testing.drawing import draw_photos
+
+    photos = draw_photos(out / "photos", each, seed=0)
+    print(f"Drew {2 * each} photos of sushi and sandwiches into {photos}.", file=sys.stderr)
+    with progress() as bar:
+        run = follow(Config.load(data__photos=str(photos)), out / "run", overwrite=True, progress=bar)
+    _verdict(run)
+
+
+def _verdict(run: Any) -> None:
+    """Print the numbers of a run, and where to go on."""
+    from topgraft.metrics import in_words
+
+    metrics = run.metrics
+    said = {"cross-validated": metrics["cross_validation"], "held-out test": metrics["test"]}
+    for name, scores in said.items():
+        if scores:
+            print(f"{name:16} {_estimates(scores)}  ({scores['n']} photos)")
+    final = metrics["test"] or metrics["cross_validation"]
+    print(in_words(final["accuracy"], final["n"]))
+    for note in metrics["notes"]:
+        print(note)
+    print(f"report     {run.path / 'report.html'}")
+    print(f"predict    topgraft predict {run.path} PHOTO...")
+
+
+def _estimates(scores: dict[str, Any]) -> str:
+    """Write the headline numbers with their intervals."""
+    names = {"accuracy": "accuracy", "balanced_accuracy": "balanced", "log_loss": "log loss"}
+    return "  ".join(
+        f"{short} {scores[name]['value']:.3f} [{scores[name]['low']:.2f}, {scores[name]['high']:.2f}]"
+        for name, short in names.items()
+    )
+
+
 def print_json(facts: Any) -> None:
     """Print plain data as JSON on stdout."""
     print(json.dumps(facts, indent=1, ensure_ascii=False))
