@@ -9,12 +9,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from topgraft.errors import TopgraftError
-from topgraft.types import Progress
+
+if TYPE_CHECKING:
+    from topgraft.run import Run
+    from topgraft.types import Progress  # brings numpy, which --help can do without
 
 app = typer.Typer(
     name="topgraft",
@@ -116,7 +119,6 @@ def train(
 ) -> None:
     """Train a classifier: check, split, embed, compare heads, test once, report."""
     from topgraft.config import Config
-    from topgraft.recipe import follow
     from topgraft.settings import Settings
 
     choices = Config.load(
@@ -135,6 +137,8 @@ def train(
         seed=seed,
     )
     settings = Settings.load(threads=threads, offline=offline)
+    from topgraft.recipe import follow  # after the options were judged: it takes a second
+
     with progress() as bar:
         run = follow(
             choices, out, store=store, overwrite=overwrite, resume=resume, settings=settings, progress=bar
@@ -197,7 +201,7 @@ def demo(
     _verdict(run)
 
 
-def _verdict(run: Any) -> None:
+def _verdict(run: Run) -> None:
     """Print the numbers of a run, and where to go on."""
     from topgraft.metrics import in_words
 

@@ -1,0 +1,135 @@
+"""Topgraft as a scikit-learn estimator: X is a list of photo paths."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.validation import check_is_fitted
+
+from topgraft._check import check
+from topgraft._embed import embed
+from topgraft._train import train
+from topgraft.backbone import DEFAULT, load_backbone
+from topgraft.dataset import Dataset
+from topgraft.errors import DataError, UsageError
+from topgraft.grid import draw
+from topgraft.predictor import Predictor
+from topgraft.splits import Split
+
+
+class TopgraftClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """A photo classifier with scikit-learn's manners: clone it, put it in a pipeline, cross-validate it.
+
+    X is a sequence of N photo paths (not pixels), y their N labels. Inside `fit`, heads are compared by
+    cross-validation on these photos alone, so an outer `cross_val_score` is nested and honest.
+
+    Args:
+        backbone: `architecture.tag`, a folder, or an ONNX file.
+        policies: how many augmentation policies are drawn.
+        grid: from which grid.
+        heads: `linear`, `all`, or names.
+        folds: of the inner cross-validation.
+        seed: decides the draw, the views and the folds.
+        store: a feature store to use and add to; None keeps features only while fitting. With a store,
+            the outer folds of a cross-validation embed every photo once.
+
+    Attributes:
+        classes_: (C,) the labels.
+        predictor_: the finished predictor.
+        run_: the numbers of the inner comparison, as in metrics.json.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: str = DEFAULT,
+        policies: int = 16,
+        grid: str = "grid288",
+        heads: str | Sequence[str] = "linear",
+        folds: int = 5,
+        seed: int = 0,
+        store: str | Path | None = None,
+    ) -> None:
+        self.backbone = backbone
+        self.policies = policies
+        self.grid = grid
+        self.heads = heads
+        self.folds = folds
+        self.seed = seed
+        self.store = store
+
+    def fit(self, X: Sequence[str | Path], y: Sequence[Any], groups: Sequence[Any] | None = None) -> Self:
+        """Embed the photos, compare the heads, and refit the best on all of them.
+
+        Args:
+            X: (N,) paths.
+            y: (N,) labels of any type whose text is unique.
+            groups: (N,) photos that must stay together.
+
+        Raises:
+            DataError: for photos that cannot be read or trained on.
+        """
+        known = {str(label): label for label in y}
+        data = Dataset.from_pairs([str(path) for path in X], [str(label) for label in y], groups=groups)
+        if data.refused:
+            first = data.refused[0]
+            raise DataError(
+                f"{len(data.refused)} of {len(X)} photos are unusable: {first.id} {first.reason}."
+            )
+        check(data)
+        with tempfile.TemporaryDirectory(prefix="topgraft-") as folder:
+            features = embed(
+                data,
+                self.store or Path(folder, "features.zarr"),
+                backbone=load_backbone(self.backbone),
+                policies=draw(self.policies, seed=self.seed, grid=self.grid),
+                seed=self.seed,
+            )
+            run = train(
+                features,
+                Split(train=data.ids),
+                heads=self.heads,
+                folds=self.folds,
+                seed=self.seed,
+                out=Path(folder, "run"),
+            )
+            self.run_ = run.metrics
+            self.predictor_ = Predictor.load(run.model)
+        self.classes_ = np.array([known[name] for name in data.classes])
+        return self
+
+    def predict_proba(self, X: Sequence[str | Path]) -> NDArray[np.float64]:
+        """Give probabilities (N, C), columns as in `classes_`.
+
+        Raises:
+            DataError: for a photo that cannot be read.
+        """
+        check_is_fitted(self)
+        found = self.predictor_.predict([str(path) for path in X])
+        for one in found:
+            if one.error:
+                raise DataError(one.error)
+        return np.array([list(one.probabilities.values()) for one in found])
+
+    def predict(self, X: Sequence[str | Path]) -> NDArray[Any]:
+        """Give the most probable label of each photo, (N,)."""
+        return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the predictor to a folder that `topgraft predict` and `tg.load` read.
+
+        Raises:
+            UsageError: where the folder is not empty.
+        """
+        check_is_fitted(self)
+        place = Path(folder)
+        if place.is_dir() and any(place.iterdir()):
+            raise UsageError(f"{place}: expected an empty folder, found files in it. Choose another name.")
+        self.predictor_.save(place)
+        return place

@@ -1,0 +1,110 @@
+"""What the package and the command line promise before any photo is read."""
+
+import json
+import subprocess
+import sys
+from importlib import metadata
+
+import pytest
+
+import topgraft as tg
+from photos import paint_folder
+from topgraft import errors
+
+
+def run(*words, **options):
+    """Run the command line as a user does."""
+    command = [sys.executable, "-m", "topgraft.cli", *map(str, words)]
+    return subprocess.run(command, check=False, capture_output=True, text=True, **options)
+
+
+def modules_after(code):
+    text = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport sys\nprint(' '.join(sys.modules))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    return {name.split(".")[0] for name in text.split()}
+
+
+def test_importing_the_package_is_light():
+    heavy = {"torch", "openvino", "sklearn", "matplotlib", "cv2", "zarr", "onnx", "numpy", "PIL", "pydantic"}
+    assert not modules_after("import topgraft") & heavy
+
+
+def test_help_imports_nothing_heavy():
+    code = "import sys, contextlib; from topgraft.cli import main; sys.argv = ['topgraft', '--help']\n"
+    code += "with contextlib.suppress(SystemExit): main()"
+    assert not modules_after(code) & {"torch", "openvino", "sklearn", "cv2", "zarr", "onnx", "numpy", "PIL"}
+
+
+def test_every_public_name_is_there_and_sorted():
+    assert tg.__all__ == sorted(tg.__all__)
+    for name in tg.__all__:
+        assert getattr(tg, name).__doc__, name
+    assert set(tg.__all__) <= set(dir(tg))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = tg.nothing
+
+
+def test_the_version_is_the_installed_one():
+    assert tg.__version__ == metadata.version("topgraft")
+
+
+def test_every_error_has_its_exit_code_and_builtin():
+    tree = [
+        one
+        for one in vars(errors).values()
+        if isinstance(one, type) and issubclass(one, errors.TopgraftError)
+    ]
+    assert {one.exit_code for one in tree} == {1, 2, 3}
+    for one in tree:
+        if one is not errors.TopgraftError:
+            assert issubclass(one, ValueError | OSError | LookupError | ImportError), one
+
+
+def test_unknown_names_list_the_close_ones():
+    assert "Did you mean logistic?" in str(errors.UnknownNameError("head", "logstic", ["logistic", "mean"]))
+    assert "There are: logistic, mean." in str(errors.UnknownNameError("head", "zzz", ["mean", "logistic"]))
+
+
+def test_a_missing_extra_prints_the_install_line():
+    with pytest.raises(errors.MissingExtraError, match=r"pip install 'topgraft\[ray\]'") as caught:
+        errors.need("no_such_module_at_all", "ray", "--workers ray")
+    assert caught.value.exit_code == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["check", "nowhere"], 1, "expected a folder of photos, found nothing"),
+        (["train", "nowhere", "-o", "x"], 1, "expected a folder of photos, found nothing"),
+        (["train", ".", "-o", "x", "--folds", "1"], 2, "heads.folds"),
+        (["train", ".", "--config", "none.toml"], 2, "found no file"),
+        (["predict", "nowhere", "a.jpg"], 1, "nowhere"),
+        (["chek", "."], 2, "No such command"),
+        (["train", ".", "--polices", "3"], 2, "No such option"),
+    ],
+)
+def test_a_users_mistake_is_a_line_and_a_code(tmp_path, words, code, message):
+    done = run(*words, cwd=tmp_path)
+    assert done.returncode == code, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_v_shows_the_traceback(tmp_path):
+    assert "Traceback" in run("check", "nowhere", "-v", cwd=tmp_path).stderr
+
+
+def test_check_prints_json_and_fails_on_what_cannot_be_trained_on(tmp_path):
+    paint_folder(tmp_path / "good", cat=5, dog=5)
+    paint_folder(tmp_path / "poor", cat=5)
+    done = run("check", tmp_path / "good", "--json")
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["classes"] == {"cat": 5, "dog": 5}
+    poor = run("check", tmp_path / "poor")
+    assert poor.returncode == 1
+    assert "at least 2 classes" in poor.stderr
