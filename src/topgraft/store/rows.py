@@ -120,7 +120,11 @@ class Rows:
 
     def done(self, segment: Segment) -> set[int]:
         """Which blocks of a segment are there."""
-        names = self.place.names(f"{segment.key}/features")
+        return self.present(segment.address, segment.plan)
+
+    def present(self, address: str, plan: str) -> set[int]:
+        """The same, for a segment's names alone."""
+        names = self.place.names(f"rows/{address}/{plan}/features")
         return {int(name.split(".")[1]) for name in names if name.startswith("c.")}
 
     def width(self, segment: Segment) -> int:

@@ -1,0 +1,1 @@
+"""What ships for those who extend Topgraft: conformance suites and drawn photos."""

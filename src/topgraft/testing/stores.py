@@ -1,0 +1,398 @@
+"""What every kind of place for a feature store must do, and a store's model to compare it with.
+
+class TestMyPlace(StoreSuite):
+    def place(self, folder):
+        return f"s3://bucket/{folder.name}"
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from topgraft.card import Card
+from topgraft.dataset import Sample
+from topgraft.errors import StoreError
+from topgraft.files import filesystem
+from topgraft.fingerprint import digest
+from topgraft.policy import Policy
+from topgraft.store import FeatureStore
+from topgraft.store.place import Place
+from topgraft.store.rows import BLOCK
+from topgraft.store.table import Table, views_of
+from topgraft.types import Features
+
+WIDTH = 5
+POLICIES = (Policy(rotation=10), Policy(hflip=True), Policy(zoom=(0.5, 1.5)))
+
+
+def a_card(name: str = "drawn.test") -> Card:
+    """Describe a backbone nobody runs."""
+    return Card(name=name, input_size=(8, 8), mean=(0, 0, 0), std=(1, 1, 1), features=WIDTH, source="fake")
+
+
+def a_table(
+    photos: Mapping[str, int],
+    policies: Sequence[Policy] = (),
+    *,
+    seed: int = 0,
+    precision: str = "f32",
+    card: Card | None = None,
+    root: str = "photos",
+) -> Table:
+    """Say what a store is to be of.
+
+    Args:
+        photos: {id: a number standing for the file's content}. Even contents are of class `even`.
+        policies: one view each.
+        seed: of the views.
+        precision: the engine's.
+        card: of the backbone.
+        root: where the photos lie.
+    """
+    samples = tuple(
+        Sample(name, name, photos[name] % 2, name, digest(b"%d" % photos[name])) for name in sorted(photos)
+    )
+    groups = tuple(range(len(samples)))
+    return Table(
+        card or a_card(), precision, views_of(policies, seed), ("even", "odd"), samples, groups, root
+    )
+
+
+def a_row(address: str, photo: str) -> Features:
+    """Give the row an engine would: it depends on the address and the photo alone."""
+    raw = hashlib.blake2b(f"{address}{photo}".encode(), digest_size=2 * WIDTH).digest()
+    return (np.frombuffer(raw, np.int16) / 256).astype(np.float16)
+
+
+def fill(path: str | Path, table: Table, stop: int | None = None) -> int:
+    """Do what `embed` does, with drawn rows; after `stop` written blocks break off as a killed process would.
+
+    Returns:
+        How many rows were computed.
+    """
+    store = FeatureStore.create(path)
+    work = store.begin(table)
+    writes = [(one, view) for one in work for view in one.views]
+    computed = 0
+    for one, view in islice(writes, stop):
+        address = table.addresses[view]
+        rows = np.stack([a_row(address, photo) for photo in one.digests])
+        store.rows.write(address, one.plan, one.index, rows)
+        computed += len(rows)
+    if stop is None or stop >= len(writes):
+        store.commit(table)
+    return computed
+
+
+def contents(path: str | Path) -> dict[str, bytes]:
+    """Read every file of a store: {key: bytes}."""
+    place = Place.at(path)
+    if place.remote:
+        system, base = filesystem(place.path)
+        return {
+            str(name)[len(base) :].lstrip("/"): bytes(system.cat_file(name)) for name in system.find(base)
+        }
+    top = Path(place.path)
+    return {one.relative_to(top).as_posix(): one.read_bytes() for one in top.rglob("*") if one.is_file()}
+
+
+def agrees(path: str | Path, table: Table) -> None:
+    """Compare all a store says with what its table asked for.
+
+    Raises:
+        AssertionError: where they differ.
+    """
+    store = FeatureStore.open(path)
+    assert store.samples == table.samples
+    assert store.views == table.views
+    assert (store.card, store.precision) == (table.card, table.precision)
+    assert store.missing() == 0
+    for view, address in enumerate(table.addresses):
+        found = store.features(view)
+        assert found.dtype == np.float16
+        assert found.flags.c_contiguous
+        expected = np.array([a_row(address, one.digest) for one in table.samples])
+        np.testing.assert_array_equal(found, expected)
+
+
+class StoreSuite(ABC):
+    """Inherit, say where, and run with pytest."""
+
+    MANY: ClassVar = {f"a/{i:03}.jpg": i for i in range(2 * BLOCK + 7)}
+    FEW: ClassVar = {f"b/{i}.jpg": i for i in range(5)}
+
+    @abstractmethod
+    def place(self, folder: Path) -> str:
+        """Give a path or URL where nothing is yet.
+
+        Args:
+            folder: an empty folder of the test's own; its name is used once.
+        """
+
+    def test_features_come_in_the_order_of_the_samples(self, tmp_path: Path) -> None:
+        table, place = a_table(self.MANY, POLICIES), self.place(tmp_path)
+        assert fill(place, table) == len(self.MANY) * 4
+        agrees(place, table)
+
+    def test_one_picture_under_two_names_is_two_samples_and_one_row(self, tmp_path: Path) -> None:
+        table, place = a_table(self.FEW | {"copy.jpg": 3, "again.jpg": 3}), self.place(tmp_path)
+        assert fill(place, table) == len(self.FEW)
+        agrees(place, table)
+
+    def test_only_new_photos_and_new_views_are_computed(self, tmp_path: Path) -> None:
+        place = self.place(tmp_path)
+        fill(place, a_table(self.MANY, POLICIES[:1]))
+        assert fill(place, a_table(self.MANY | self.FEW | {"new": 1000}, POLICIES[:1])) == 2
+        assert fill(place, a_table(self.MANY, POLICIES[:2])) == len(self.MANY)
+        assert fill(place, a_table(self.MANY, POLICIES[1::-1])) == 0
+        assert fill(place, a_table(self.MANY, POLICIES[:1] * 2)) == len(
+            self.MANY
+        )  # another index, another draw
+        agrees(place, a_table(self.MANY, POLICIES[:1] * 2))
+
+    def test_what_decides_a_row_keeps_rows_apart(self, tmp_path: Path) -> None:
+        place = self.place(tmp_path)
+        fill(place, a_table(self.FEW, POLICIES))
+        others = (
+            a_table(self.FEW, POLICIES, precision="int8"),
+            a_table(self.FEW, POLICIES, card=a_card("another.test")),
+        )
+        for other in others:
+            assert fill(place, other) == len(self.FEW) * 4
+            agrees(place, other)
+        assert fill(place, a_table(self.FEW, POLICIES, seed=1)) == len(self.FEW) * 3  # view 0 has no draw
+        assert fill(place, a_table(self.FEW, POLICIES, root="moved")) == 0
+        agrees(place, a_table(self.FEW, POLICIES, root="moved"))
+
+    def test_wherever_it_is_broken_off_it_ends_in_the_same_bytes(self, tmp_path: Path) -> None:
+        table = a_table(self.MANY, POLICIES)
+        whole, broken = self.place(tmp_path / "whole"), self.place(tmp_path / "broken")
+        fill(whole, table)
+        computed = [fill(broken, table, stop) for stop in (0, 1, 3, 3)]
+        assert computed[:2] == [0, BLOCK]
+        assert FeatureStore.open(broken).missing() == 4 * len(self.MANY) - sum(computed)
+        assert fill(broken, table) == 4 * len(self.MANY) - sum(computed)
+        assert contents(broken) == contents(whole)
+
+    def test_a_first_embed_that_is_unfinished_says_so(self, tmp_path: Path) -> None:
+        place = self.place(tmp_path)
+        fill(place, a_table(self.MANY), stop=1)
+        store = FeatureStore.open(place)
+        assert store.info()["finished"] is False
+        with raises(StoreError, "7[0-9]* of 135 photos have no features of view 0.*again"):
+            store.features()
+
+    def test_a_finished_table_stays_readable_until_the_next_is_finished(self, tmp_path: Path) -> None:
+        place, old, new = self.place(tmp_path), a_table(self.FEW), a_table(self.MANY, POLICIES)
+        fill(place, old)
+        for stop in (0, 2, 5):
+            fill(place, new, stop)
+            np.testing.assert_array_equal(
+                FeatureStore.open(place).features(),
+                [a_row(old.addresses[0], one.digest) for one in old.samples],
+            )
+            assert FeatureStore.open(place).missing() > 0
+        fill(place, new)
+        agrees(place, new)
+
+    def test_plans_whose_photos_are_gone_are_dropped_and_their_rows_kept(self, tmp_path: Path) -> None:
+        place = self.place(tmp_path)
+        fill(place, a_table(self.MANY, POLICIES), stop=4)  # the first block of each view
+        first = set(a_table(self.MANY).digests[:BLOCK])
+        table = a_table({name: i for name, i in self.MANY.items() if i % 3}, POLICIES)
+        assert fill(place, table) == 4 * len(set(table.digests) - first)
+        agrees(place, table)
+
+    def test_prune_leaves_the_bytes_of_a_store_made_in_one_go(self, tmp_path: Path) -> None:
+        place, fresh = self.place(tmp_path / "grown"), self.place(tmp_path / "fresh")
+        fill(place, a_table(dict(islice(self.MANY.items(), 100)), POLICIES))
+        fill(place, a_table(self.MANY, POLICIES, seed=1))
+        last = a_table(dict(islice(self.MANY.items(), 50, 125)), POLICIES[:2])
+        fill(place, last)
+        fill(fresh, last)
+        before = FeatureStore.open(place)
+        assert before.info()["stale_rows"] == sum((len(self.MANY) - 75, 50 * 2, 100, len(self.MANY) * 3))
+        assert before.fingerprint() == FeatureStore.open(fresh).fingerprint()
+        size = before.info()["bytes"]
+        assert before.prune() == size - before.info()["bytes"] > 0
+        assert contents(place) == contents(fresh)
+        agrees(place, last)
+
+    def test_prune_waits_for_an_unfinished_embed(self, tmp_path: Path) -> None:
+        place = self.place(tmp_path)
+        fill(place, a_table(self.FEW))
+        fill(place, a_table(self.MANY), stop=1)
+        with raises(StoreError, "unfinished"):
+            FeatureStore.open(place).prune()
+
+    def test_rows_of_zeros_are_rows(self, tmp_path: Path) -> None:
+        place, table = self.place(tmp_path), a_table(self.FEW)
+        store = FeatureStore.create(place)
+        (work,) = store.begin(table)
+        store.rows.write(table.addresses[0], work.plan, 0, np.zeros((5, WIDTH), np.float16))
+        assert store.begin(table) == []
+        store.commit(table)
+        assert not store.features().any()
+
+    def test_numbers_float16_cannot_hold_are_refused(self, tmp_path: Path) -> None:
+        place, table = self.place(tmp_path), a_table(self.FEW)
+        store = FeatureStore.create(place)
+        (work,) = store.begin(table)
+        with raises(StoreError, "not a finite float16"):
+            store.rows.write(table.addresses[0], work.plan, 0, np.full((5, WIDTH), np.inf, np.float16))
+        with raises(StoreError, "5 rows are missing"):
+            store.commit(table)
+
+    def test_sums_are_those_of_the_features(self, tmp_path: Path) -> None:
+        place, table = self.place(tmp_path), a_table(self.MANY | {"copy.jpg": 3}, POLICIES[:1])
+        fill(place, table)
+        store = FeatureStore.open(place)
+        folds = np.arange(len(store)) % 4 - 1  # -1 is left out
+        found = list(store.gram(folds))
+        assert [(view, fold) for view, fold, _ in found] == [(v, f) for v in (0, 1) for f in (0, 1, 2)]
+        for view, fold, sums in found:
+            X = store.features(view)[folds == fold].astype(float)
+            Y = np.eye(2)[store.labels[folds == fold]]
+            np.testing.assert_allclose(sums.xtx, X.T @ X, rtol=1e-12)
+            np.testing.assert_allclose(sums.xty, X.T @ Y, rtol=1e-12)
+            np.testing.assert_allclose(sums.sums, X.sum(0), rtol=1e-9)
+            assert sums.counts.tolist() == Y.sum(0).tolist()
+        (_, _, total), (_, _, first) = next(store.gram(views=[1])), next(store.gram(folds, views=[1]))
+        assert (total - first + first).n == total.n == len(store)
+
+    def test_a_newer_schema_is_refused_with_the_version(self, tmp_path: Path) -> None:
+        place = self.place(tmp_path)
+        fill(place, a_table(self.FEW))
+        change_schema(place, 99)
+        for use in (FeatureStore.open, FeatureStore.create):
+            with raises(StoreError, "schema 99.*schema 1.*Update"):
+                use(place)
+
+    def test_what_is_no_store_is_refused(self, tmp_path: Path) -> None:
+        with raises(StoreError, "expected a feature store, found none"):
+            FeatureStore.open(self.place(tmp_path))
+
+
+def change_schema(path: str | Path, schema: int) -> None:
+    """Pretend that another Topgraft wrote a store."""
+    import zarr
+
+    zarr.open_group(Place.at(path).zarr(), mode="r+").attrs.update({"schema": schema})
+
+
+@contextmanager
+def raises(kind: type[Exception], pattern: str) -> Iterator[None]:
+    """Expect an error whose one line matches; pytest is not needed to ship this.
+
+    Raises:
+        AssertionError: where nothing is raised, or with other words.
+    """
+    try:
+        yield
+    except kind as error:
+        text = str(error)
+        assert re.search(pattern, text), f"expected {pattern!r} in: {text}"
+        assert "\n" not in text, f"expected one line, got: {text}"
+    else:
+        raise AssertionError(f"expected {kind.__name__}, nothing was raised")
+
+
+def store_machine(places: Callable[[], str]) -> Any:
+    """Make a hypothesis state machine that drives a store and a model of it side by side.
+
+    Args:
+        places: gives a path or URL where nothing is yet, a new one each time.
+
+    Returns:
+        A `RuleBasedStateMachine`; its `.TestCase` runs with pytest.
+    """
+    from hypothesis import strategies as st
+    from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+    asked = st.builds(
+        a_table,
+        st.dictionaries(st.sampled_from("abcdefghij"), st.integers(0, 3 * BLOCK), min_size=1).map(_many),
+        st.lists(st.sampled_from(POLICIES), max_size=3),
+        seed=st.integers(0, 1),
+        precision=st.sampled_from(["f32", "int8"]),
+        root=st.sampled_from(["here", "there"]),
+    )
+
+    class Machine(RuleBasedStateMachine):
+        """Rows that are there are a set; the table is the last finished one."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.place = places()
+            self.rows: set[tuple[str, str]] = set()
+            self.table: Table | None = None
+            self.asked: Table | None = None
+
+        def _missing(self, table: Table) -> set[tuple[str, str]]:
+            return {(address, one) for address in table.addresses for one in table.digests} - self.rows
+
+        @rule(table=asked)
+        def embed(self, table: Table) -> None:
+            self._finish(table)
+
+        @precondition(lambda self: self.asked is not None)
+        @rule()
+        def embed_the_same_again(self) -> None:
+            assert self.asked is not None
+            self._finish(self.asked)
+
+        def _finish(self, table: Table) -> None:
+            missing = self._missing(table)
+            computed = fill(self.place, table)
+            # a block that was planned for views asked before may hold rows that are there already
+            assert len(missing) <= computed <= len(missing) + BLOCK * len(table.views)
+            self.rows |= missing
+            self.table, self.asked = table, None
+
+        @rule(table=asked, stop=st.integers(0, 4))
+        def embed_and_be_killed(self, table: Table, stop: int) -> None:
+            before = self._missing(table)
+            fill(self.place, table, stop)
+            store = FeatureStore.create(self.place)
+            there = {(address, one) for address in table.addresses for one in store.rows.have(address)}
+            self.rows |= before & there
+            if self._missing(table):
+                self.asked = table
+            else:
+                self._finish(table)
+
+        @precondition(lambda self: self.table is not None and self.asked is None)
+        @rule()
+        def prune(self) -> None:
+            assert self.table is not None
+            FeatureStore.open(self.place).prune()
+            self.rows &= {(address, one) for address in self.table.addresses for one in self.table.digests}
+            fresh = places()
+            fill(fresh, self.table)
+            assert contents(self.place) == contents(fresh)
+
+        @invariant()
+        def says_what_the_model_says(self) -> None:
+            if self.table is not None:
+                store = FeatureStore.open(self.place)
+                assert store.table == self.table
+                for view, address in enumerate(self.table.addresses):
+                    expected = np.array([a_row(address, one.digest) for one in self.table.samples])
+                    np.testing.assert_array_equal(store.features(view), expected)
+                assert store.missing() == (len(self._missing(self.asked)) if self.asked else 0)
+
+    return Machine
+
+
+def _many(names: dict[str, int]) -> dict[str, int]:
+    """Give each name a run of ten photos, so that segments have several blocks."""
+    return {f"{name}/{i}": first + i for name, first in names.items() for i in range(10)}

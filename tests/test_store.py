@@ -1,0 +1,29 @@
+"""The feature store, where it lies on a disk and where it does not."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from topgraft.testing.stores import StoreSuite, store_machine
+
+pytest.importorskip("fsspec")
+
+
+class TestLocal(StoreSuite):
+    def place(self, folder: Path) -> str:
+        return str(folder / "features.zarr")
+
+
+class TestMemory(StoreSuite):
+    def place(self, folder: Path) -> str:
+        return f"memory://{folder.parent.name}-{folder.name}/features.zarr"
+
+
+counter = itertools.count()
+Machine = store_machine(lambda: f"memory://machine-{next(counter)}/features.zarr")
+TestAgainstModel = Machine.TestCase
+TestAgainstModel.settings = settings(
+    max_examples=20, stateful_step_count=8, deadline=None, suppress_health_check=list(HealthCheck)
+)
