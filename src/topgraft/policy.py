@@ -16,6 +16,7 @@ from topgraft import geometry, photometry, terms
 from topgraft.errors import UsageError
 from topgraft.fingerprint import fingerprint
 from topgraft.geometry import Fill, Matrix
+from topgraft.imagedatagenerator import policy_fields
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,6 +28,12 @@ Crop = Literal["none", "center", "random"]
 UNCHANGED: Range = (1.0, 1.0)
 RANGES = ("zoom", "brightness", "contrast", "saturation")
 
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "hflip": (True, False),
+    "vflip": (True, False),
+    "crop": get_args(Crop),
+    "fill": get_args(Fill),
+}
 NUMBERS = (int, float, np.integer, np.floating)
 
 # field: (least, most, unit); the ends are allowed
@@ -54,6 +61,8 @@ def _problems(name: str, value: Any) -> list[str]:
     values = tuple(value) if name in RANGES else (value,)
     if not all(isinstance(v, NUMBERS) and not isinstance(v, bool) and least <= v <= most for v in values):
         return [f"{name} must be {least} to {most} {unit}, got {value!r}"]
+    if name == "cval" and value != round(value):
+        return [f"cval must be a whole number, got {value!r}"]
     if values[0] > values[-1]:
         return [f"{name} must go from low to high, got {value!r}"]
     return []
@@ -108,15 +117,19 @@ class Policy:
 
     def __post_init__(self) -> None:
         problems = [problem for name in LIMITS for problem in _problems(name, getattr(self, name))]
-        for name, choices in (("crop", get_args(Crop)), ("fill", get_args(Fill))):
+        for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
-                problems.append(f"{name} must be {', '.join(choices)}, got {getattr(self, name)!r}")
+                problems.append(
+                    f"{name} must be one of {', '.join(map(str, choices))}, got {getattr(self, name)!r}"
+                )
         if problems:
             raise UsageError(f"policy: {'; '.join(problems)}.")
         for name in LIMITS:
             value = getattr(self, name)
             self._set(name, tuple(map(_plain, value)) if isinstance(value, tuple) else _plain(value))
-        self._set("cval", int(self.cval))
+        self._set("cval", round(self.cval))
+        self._set("hflip", bool(self.hflip))
+        self._set("vflip", bool(self.vflip))
         if self.crop == "none" or self.crop_fraction == 1:
             self._set("crop", "none")
             self._set("crop_fraction", 1.0)
@@ -148,6 +161,16 @@ class Policy:
             UsageError: for what cannot be read or is out of range; an unknown term lists the close ones.
         """
         return cls(**terms.read(text))
+
+    @classmethod
+    def from_keras(cls, **arguments: Any) -> Policy:
+        """Take the arguments of Keras' ImageDataGenerator by their names, in Keras 3's units.
+
+        Raises:
+            UsageError: for arguments it does not know or that are no policy (rescale, validation_split ...),
+                naming them.
+        """
+        return cls(**policy_fields(arguments))
 
 
 IDENTITY = Policy()
