@@ -1,0 +1,117 @@
+"""The rows of a fold as its networks see them: standardised, then turned onto their principal axes.
+
+Features do not change while a head is trained, so a BatchNorm on them needs no running average: its
+statistics over all rows of the fold are known before the first step. And a few hundred photos span far fewer
+directions than a feature row has numbers: a network on the leading principal axes is as good as one on the
+whole row, and much cheaper. Both are linear, so the finished head folds them into its first layer and reads
+plain features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topgraft.errors import DataError
+from topgraft.splits import holdout
+from topgraft.types import Features, Labels
+
+INNER = 0.2
+"""Share of a fold's photos kept for early stopping."""
+SPARE = 16
+"""Directions the search for axes carries beyond those it keeps (Halko and others 2011, section 4.3)."""
+TURNS = 3
+"""Power iterations of that search."""
+SAMPLE = 2048
+"""Rows the axes are found on."""
+
+Matrix = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """One fold, ready for its networks.
+
+    Attributes:
+        rows: photos (n,) that are trained on.
+        stop: photos (m,) of the inner split, for early stopping alone; empty where there were too few.
+        turn: (D, K) from a centred feature row to its coordinates, the scale folded in.
+        centre: (D,) what is subtracted first.
+        views: (V, n, K) every view of `rows`.
+        stop_view: (m, K) view 0 of `stop`.
+    """
+
+    rows: Labels
+    stop: Labels
+    turn: Matrix
+    centre: Matrix
+    views: Matrix
+    stop_view: Matrix
+
+
+def prepare(
+    features: Features, labels: Labels, groups: Labels | None, photos: Labels, *, axes: int, seed: int
+) -> Inputs:
+    """Make a fold's inputs.
+
+    Args:
+        features: (V, N, D).
+        labels: (N,) class indices or a 0/1 table (N, C): what the inner split is stratified by.
+        groups: (N,) photos that must stay together.
+        photos: the fold's photos to fit on.
+        axes: K at most.
+        seed: of the inner split.
+    """
+    rows, stop = _inner(labels, groups, photos, seed)
+    count, _, width = features.shape
+    block = np.asarray(features[:, rows], np.float32).reshape(count * len(rows), width)
+    centre = block.mean(axis=0)
+    spread = block.std(axis=0)
+    scale = np.where(spread > 1e-6, 1 / np.maximum(spread, 1e-6), 0).astype(np.float32)
+    basis = _principal((block[_thinned(len(block), len(rows))] - centre) * scale, axes)
+    turn = np.ascontiguousarray(scale[:, None] * basis)
+    shift = centre @ turn
+    return Inputs(
+        rows=rows,
+        stop=stop,
+        turn=turn,
+        centre=centre,
+        views=(block @ turn - shift).reshape(count, len(rows), -1),
+        stop_view=np.asarray(features[0, stop], np.float32) @ turn - shift,
+    )
+
+
+def _inner(labels: Labels, groups: Labels | None, photos: Labels, seed: int) -> tuple[Labels, Labels]:
+    try:
+        fit, stop = holdout(labels[photos], None if groups is None else groups[photos], INNER, seed)
+    except DataError:  # too few photos to keep some apart: no early stopping
+        return photos, photos[:0]
+    return photos[fit], photos[stop]
+
+
+def _thinned(count: int, photos: int) -> NDArray[np.int64]:
+    """Choose rows for the axes: all of view 0, then evenly from the other views."""
+    if count <= max(SAMPLE, photos):
+        return np.arange(count)
+    rest = max(SAMPLE - photos, 0)
+    return np.concatenate([np.arange(photos), np.linspace(photos, count - 1, rest).astype(np.int64)])
+
+
+def _principal(rows: Matrix, axes: int) -> Matrix:
+    """Find the leading principal axes (D, K) of centred rows by randomised subspace iteration.
+
+    Source: Halko, Martinsson and Tropp 2011, "Finding structure with randomness", algorithm 4.4.
+    """
+    width = min(*rows.shape, axes)
+    if width == rows.shape[1]:
+        return np.eye(width, dtype=np.float32)
+    start = np.random.default_rng(0x70F5).standard_normal((rows.shape[1], min(axes + SPARE, rows.shape[1])))
+    basis = start.astype(np.float32)
+    for _ in range(TURNS):
+        basis = np.linalg.qr(rows.T @ (rows @ basis))[0]
+    _, _, inner = np.linalg.svd(np.asarray(rows @ basis, np.float64), full_matrices=False)
+    found = basis @ inner[:width].T.astype(np.float32)
+    # The sign of an axis is arbitrary: fix it, so that the same rows give the same network.
+    return np.asarray(found * np.sign(found[np.abs(found).argmax(axis=0), np.arange(width)]), np.float32)
