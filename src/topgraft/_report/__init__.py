@@ -1,0 +1,237 @@
+"""The report: one HTML file that opens anywhere, and from which every number can be traced.
+
+It needs no network and no script, and is made from the run's folder alone; photos are read once more from
+where the run found them, and those that are gone are said and left out.
+"""
+
+from __future__ import annotations
+
+import shlex
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from topgraft._report import mistakes, plots, policies, verdict
+from topgraft._report.facts import Facts
+from topgraft._report.numbers import Numbers, Style, pointer
+from topgraft._report.photos import Book, budget
+from topgraft._report.svg import whisker
+from topgraft.run import Run
+
+TITLES = {"test": "Held-out test", "cv": "Cross-validation"}
+MEASURES: list[tuple[str, str, Style, str]] = [
+    ("/accuracy", "Accuracy", "percent", "photos named right"),
+    ("/balanced_accuracy", "Balanced accuracy", "percent", "the same, every class counting alike"),
+    ("/macro_f1", "Macro F1", "percent", "precision and recall in one, every class alike"),
+    ("/top_k/3", "Top 3", "percent", "the right class is among its first three"),
+    ("/top_k/5", "Top 5", "percent", "the right class is among its first five"),
+    ("/log_loss", "Log loss", "fixed", "how much its probabilities can be relied on; 0 is perfect"),
+    ("/roc_auc", "ROC AUC", "fixed", "ranks a photo of a class above others; 0.5 is chance"),
+    ("/average_precision", "Average precision", "fixed", "area under precision and recall"),
+    ("/mcc", "MCC", "fixed", "correlation of answer and truth; 0 is chance, 1 perfect"),
+]
+
+
+def report(run: Run | str | Path) -> Path:
+    """Write `report.html` into the run's folder.
+
+    Args:
+        run: a finished run, or its folder.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        DataError: where the folder is no run, or one of its files is damaged.
+    """
+    run = run if isinstance(run, Run) else Run.open(run)
+    return run.write("report.html", page(Facts(run)))
+
+
+def page(facts: Facts) -> str:
+    """Make the page of one run."""
+    metrics, health = Numbers(facts.metrics), facts.health
+    key = verdict.headline(facts)
+    tables, found = mistakes.matrices(facts, metrics), mistakes.galleries(facts, metrics)
+    photos = int(facts.metrics.get("counts", {}).get("photos", len(facts.rows)))
+    book = Book(facts.photo_root, budget(photos))
+    sheet = policies.sheet(facts, book)
+    mistakes.take(book, found, tables)
+    shots = mistakes.everything(found, tables)
+    context: dict[str, Any] = {
+        "title": _title(facts.classes),
+        "version": metadata.version("topgraft"),
+        "m": metrics,
+        "h": Numbers(health, "health"),
+        "t": Numbers(facts.timings, "timing"),
+        "metrics": facts.metrics,
+        "health": health,
+        "timings": facts.timings,
+        "classes": facts.classes,
+        "key": key,
+        "keys": mistakes.KEYS,
+        "splits": facts.splits,
+        "titles": TITLES,
+        "measures": [
+            one for one in MEASURES if any(metrics.has(f"/{mistakes.KEYS[s]}{one[0]}") for s in facts.splits)
+        ],
+        "pointer": pointer,
+        "sentences": verdict.verdict(facts, metrics),
+        "scale": _scale(metrics, key),
+        "matrices": tables,
+        "most_classes": mistakes.MOST_CLASSES,
+        "galleries": found,
+        "shots": shots,
+        "numbers": {name: f"photo-{i}" for i, name in enumerate(shots)},
+        "trust_figures": _trust(facts, metrics, key),
+        "whiskers": _whiskers(metrics),
+        "learning": plots.learning(facts),
+        "looked": [],
+        "worth": [],
+        "sheet": sheet,
+        "warnings": len(health.get("warnings", [])),
+        "has_splits": metrics.has("/test"),
+        "largest": max(health.get("classes", {"": 1}).values(), default=1) or 1,
+        "refused": [f"{one['id']}: {one['reason']}" for one in health.get("refused", [])],
+        "odd": [f"{one['id']}: {one['width']} × {one['height']} px" for one in health.get("odd_sizes", [])],
+        "leaks": [", ".join(one) if isinstance(one, list) else str(one) for one in health.get("leaks", [])],
+        "photo_notes": _photo_notes(facts, book),
+        "cost": _cost(facts),
+        "command": _command(facts),
+        "config": facts.config_text,
+        "provenance": _provenance(facts),
+        "book": book,
+    }
+    context["contents"] = _contents(context)
+    return _environment().get_template("report.html").render(context)
+
+
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("topgraft._report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _title(classes: list[str]) -> str:
+    if len(classes) <= 4:
+        return f"{', '.join(classes[:-1])} or {classes[-1]}?"
+    return f"{', '.join(classes[:3])} and {len(classes) - 3} more classes"
+
+
+def _contents(context: dict[str, Any]) -> list[tuple[str, str]]:
+    """List the sections that are on the page."""
+    every = [
+        ("result", "Result", True),
+        ("numbers", "Numbers", True),
+        ("mistakes", "Mistakes", context["matrices"]),
+        ("photos", "Photos worth a look", context["galleries"]),
+        ("trust", "Can it be trusted?", context["trust_figures"]),
+        ("heads", "Heads", context["metrics"].get("leaderboard")),
+        ("learning", "Learning curves", context["learning"]),
+        ("policies", "Policies", context["metrics"].get("policies")),
+        ("health", "Data health", context["health"]),
+        ("cost", "What it cost", context["cost"]),
+        ("repeat", "How to repeat it", True),
+    ]
+    return [(anchor, name) for anchor, name, there in every if there]
+
+
+def _scale(metrics: Numbers, key: str) -> Markup:
+    """Draw the result on a scale from 0 to 100 %, beside what always naming the largest class would give."""
+    low, value, high = (metrics.get(f"/{key}/accuracy/{part}") for part in ("low", "value", "high"))
+    table = metrics.get(f"/{key}/confusion")
+    base = max(sum(row) for row in table) / max(sum(map(sum, table)), 1)
+
+    def at(share: float) -> float:
+        return round(14 + 372 * share, 1)
+
+    said = (
+        f"{100 * value:.1f} % right, between {100 * low:.1f} and {100 * high:.1f} %;"
+        f" the largest class is {100 * base:.0f} %"
+    )
+    return Markup(
+        '<svg viewBox="0 0 400 64" role="img" aria-label="{said}">'
+        '<line class="rail" x1="14" x2="386" y1="30" y2="30"/>'
+        '<line class="base" x1="{base}" x2="{base}" y1="20" y2="40"/>'
+        '<text x="{base}" y="12" text-anchor="middle">largest class</text>'
+        '<line class="reach" x1="{low}" x2="{high}" y1="30" y2="30"/>'
+        '<circle class="at" cx="{value}" cy="30" r="8"/>'
+        '<text x="14" y="60" text-anchor="middle">0</text><text x="200" y="60" text-anchor="middle">50</text>'
+        '<text x="386" y="60" text-anchor="middle">100 %</text></svg>'
+    ).format(said=said, base=at(base), low=at(low), high=at(high), value=at(value))
+
+
+def _trust(facts: Facts, metrics: Numbers, key: str) -> list[plots.Figure]:
+    split = facts.splits[0]
+    first = plots.reliability(metrics)
+    return ([first] if first else []) + plots.ranking(facts, metrics, split, key)
+
+
+def _whiskers(metrics: Numbers) -> list[Markup]:
+    """Draw every head's accuracy on one scale."""
+    rows = [row["accuracy"] for row in metrics.facts.get("leaderboard") or []]
+    if not rows:
+        return []
+    span = (min(row["low"] for row in rows), max(row["high"] for row in rows))
+    return [whisker(row["value"], row["low"], row["high"], span) for row in rows]
+
+
+def _photo_notes(facts: Facts, book: Book) -> list[str]:
+    """Say which photos are not shown, and why."""
+    notes = []
+    if not facts.photo_root:
+        notes.append("The run does not say where its photos lie, so none are shown here.")
+    if book.gone:
+        first = book.gone[0]
+        notes.append(f"{len(book.gone)} photos cannot be read any more where they were (first: {first}).")
+    if book.crowded:
+        notes.append(
+            f"A sample of the photos is shown, so that this page stays small; {book.crowded} found no room."
+        )
+    return notes
+
+
+def _cost(facts: Facts) -> list[tuple[str, str, float, Markup]]:
+    """List the stages: name, pointer to the seconds, share of the longest, images/s where that is known."""
+    stages = {name: float(spent) for name, spent in facts.timings.items() if isinstance(spent, int | float)}
+    longest = max(stages.values(), default=0.0) or 1.0
+    return [
+        (name, pointer(name), spent / longest, _pace(facts, name, spent)) for name, spent in stages.items()
+    ]
+
+
+def _pace(facts: Facts, stage: str, spent: float) -> Markup:
+    counts = facts.metrics.get("counts", {})
+    if stage != "embed" or not spent or not counts.get("views"):
+        return Markup("")
+    pace = counts["photos"] * counts["views"] / spent
+    return Markup('<data value="{}" data-pace="{}">{:.0f}</data>').format(pace, stage, pace)
+
+
+def _command(facts: Facts) -> str:
+    if not facts.config_text:
+        return f"topgraft report {shlex.quote(str(facts.run.path))}"
+    photos = str(facts.run.config.get("data", {}).get("photos", "PHOTOS")) or "PHOTOS"
+    return f"topgraft train {shlex.quote(photos)} --config config.toml -o runs/again"
+
+
+def _provenance(facts: Facts) -> list[tuple[str, str]]:
+    backbone = facts.metrics.get("backbone", {})
+    rows = [
+        ("seed", facts.metrics.get("seed", "")),
+        ("backbone", backbone.get("name", "")),
+        ("backbone fingerprint", backbone.get("fingerprint", "")),
+        ("precision", backbone.get("precision", "")),
+    ]
+    rows += [(name, value) for name, value in facts.versions.items() if isinstance(value, str | int | float)]
+    return [(name, str(value)) for name, value in rows if value != ""]
+
+
+__all__ = ["page", "report"]

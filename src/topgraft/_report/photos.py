@@ -1,0 +1,136 @@
+"""Thumbnails: each photo is in the page once, however often it is shown, and all of them fit a budget."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from markupsafe import Markup
+from PIL import Image as Pillow
+
+from topgraft import files
+from topgraft.decode import decode
+from topgraft.errors import TopgraftError
+from topgraft.settings import usable_cores
+from topgraft.types import Image
+
+T = TypeVar("T")
+LARGE_PX, SMALL_PX = 300, 132
+"""Longest side of photos in galleries, and of those behind the confusion matrix."""
+
+
+@dataclass(frozen=True)
+class Thumb:
+    """A photo made small: its key in the page, its size in px, its WebP bytes."""
+
+    key: str
+    width: int
+    height: int
+    data: bytes
+
+
+def shrink(image: Image, side: int, quality: int = 62) -> tuple[int, int, bytes]:
+    """Make a picture small: (width, height, WebP bytes).
+
+    Args:
+        image: (H, W, 3) RGB.
+        side: its longest side, px.
+        quality: of WebP, 0 to 100.
+    """
+    picture = Pillow.fromarray(image)
+    picture.thumbnail((side, side), Pillow.Resampling.LANCZOS, reducing_gap=2.0)
+    out = io.BytesIO()
+    picture.save(out, "WEBP", quality=quality, method=4)
+    return picture.width, picture.height, out.getvalue()
+
+
+def budget(photos: int) -> int:
+    """Give the bytes that thumbnails may take for so many photos: 0.85 MB up to 500, 2.4 MB from 10,000 on.
+
+    In the page they take a third more (base64): that keeps it under 1.5 MB and 4 MB.
+    """
+    return int(850_000 + min(max(photos - 500, 0), 9_500) / 9_500 * 1_550_000)
+
+
+@dataclass
+class Book:
+    """The photos of a page, each kept once.
+
+    Attributes:
+        root: folder or URL the ids are relative to; "" shows no photos.
+        left: bytes that may still be used.
+        gone: ids that could not be read.
+        crowded: how many photos found no room.
+    """
+
+    root: str
+    left: int
+    gone: list[str] = field(default_factory=list)
+    crowded: int = 0
+    thumbs: dict[str, Thumb] = field(default_factory=dict)
+
+    def take(self, ids: Iterable[str], side: int) -> None:
+        """Read photos and keep them, in this order, as long as there is room."""
+        wanted = [one for one in dict.fromkeys(ids) if one not in self.thumbs and one not in self.gone]
+        if not self.root or not wanted:
+            return
+
+        def read(name: str) -> tuple[int, int, bytes] | None:
+            try:
+                return shrink(decode(files.read(self.root, name), name), side)
+            except (OSError, TopgraftError):
+                return None
+
+        with ThreadPoolExecutor(min(8, usable_cores())) as pool:
+            for name, made in zip(wanted, pool.map(read, wanted), strict=True):
+                if made is None:
+                    self.gone.append(name)
+                else:
+                    self._keep(name, made)
+
+    def draw(self, name: str, image: Image, side: int) -> None:
+        """Keep a picture that was made, not read: an augmented view, an activation map."""
+        self._keep(name, shrink(image, side))
+
+    def _keep(self, name: str, made: tuple[int, int, bytes]) -> None:
+        width, height, data = made
+        if len(data) > self.left:
+            self.crowded += 1
+            return
+        self.left -= len(data)
+        self.thumbs[name] = Thumb(f"i{len(self.thumbs)}", width, height, data)
+
+    def has(self, name: str) -> bool:
+        """Tell whether a photo is in the page."""
+        return name in self.thumbs
+
+    def show(self, name: str, alt: str, *, whole: bool = False) -> Markup:
+        """Show a photo that was taken: its middle as a square, or the whole of it."""
+        one = self.thumbs[name]
+        return Markup(
+            '<svg class="thumb" viewBox="0 0 {} {}" preserveAspectRatio="xMidYMid {}" role="img"'
+            ' aria-label="{}"><use href="#{}"/></svg>'
+        ).format(one.width, one.height, "meet" if whole else "slice", alt, one.key)
+
+    def sprite(self) -> Markup:
+        """Give the photos themselves, once, out of sight."""
+        image = Markup('<image id="{}" width="{}" height="{}" href="data:image/webp;base64,{}"/>')
+        images = [
+            image.format(one.key, one.width, one.height, base64.b64encode(one.data).decode())
+            for one in self.thumbs.values()
+        ]
+        return Markup('<svg class="sprite" aria-hidden="true"><defs>{}</defs></svg>').format(
+            Markup("\n").join(images)
+        )
+
+
+def spread(items: Sequence[T], most: int) -> list[T]:
+    """Take at most so many items, evenly from first to last."""
+    if len(items) <= most:
+        return list(items)
+    step = (len(items) - 1) / max(most - 1, 1)
+    return [items[round(i * step)] for i in range(most)]

@@ -1,0 +1,144 @@
+"""The report's plots, drawn from the run's numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from topgraft import curves
+from topgraft._report.facts import Facts
+from topgraft._report.numbers import Numbers
+from topgraft._report.svg import SERIES, Plot, legend, percent
+
+UNIT = (0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A plot with its title, and what to see in it."""
+
+    title: str
+    plot: Plot
+    note: Markup | str = ""
+    key: Markup | str = ""
+
+
+def reliability(metrics: Numbers) -> Figure | None:
+    """Plot how often answers of a given confidence are right."""
+    bins = [one for one in metrics.get("/trust/reliability") if one["count"]] if metrics.has("/trust") else []
+    if not bins:
+        return None
+    worst = max(bins, key=lambda one: abs(one["accuracy"] - one["confidence"]) * one["count"])
+    plot = Plot(
+        "Reliability diagram",
+        UNIT,
+        UNIT,
+        "confidence",
+        "share right",
+        f"Furthest from the diagonal, weighted by photos: at {worst['confidence']:.0%} confidence "
+        f"{worst['accuracy']:.0%} were right.",
+        x_ticks=percent,
+        y_ticks=percent,
+    )
+    plot.line([(0, 0), (1, 1)], "ideal")
+    total = sum(one["count"] for one in bins)
+    plot.line([(one["confidence"], one["accuracy"]) for one in bins], 0)
+    for one in bins:
+        note = f"{one['count']} photos: {one['confidence']:.0%} sure, {one['accuracy']:.0%} right"
+        plot.dot(one["confidence"], one["accuracy"], 2.5 + 9 * (one["count"] / total) ** 0.5, note)
+    note = Markup(
+        "On the dashed line, confidence can be taken at its word; below it, it is too sure of itself. "
+        "Larger dots hold more photos. Expected calibration error: {}."
+    ).format(metrics.estimate("/trust/ece", "percent"))
+    return Figure("Can its confidence be believed?", plot, note)
+
+
+def ranking(facts: Facts, metrics: Numbers, split: str, key: str) -> list[Figure]:
+    """Plot ROC and precision over recall, of the few classes that tell the most."""
+    labels, probabilities = facts.probabilities(split)
+    if not len(labels):
+        return []
+    shown = _telling(labels, probabilities)
+    names = [facts.classes[i] for i in shown]
+    few = len(shown) < probabilities.shape[1]
+    about = f" of the {len(shown)} classes with the smallest area" if few and len(shown) > 1 else ""
+    if len(shown) == 1:
+        about = f" of {names[0]}"
+    roc = Plot(f"ROC curve{about}", UNIT, UNIT, "false alarms", "found", x_ticks=percent, y_ticks=percent)
+    roc.line([(0, 0), (1, 1)], "ideal")
+    recall = Plot(
+        f"Precision and recall{about}", UNIT, UNIT, "found (recall)", "right when named (precision)",
+        x_ticks=percent, y_ticks=percent,
+    )  # fmt: skip
+    for place, i in enumerate(shown):
+        positive, score = labels == i, probabilities[:, i]
+        roc.line(list(zip(*(axis.tolist() for axis in curves.roc(positive, score)), strict=True)), place)
+        recall.line(_stairs(*curves.precision_recall(positive, score)), place)
+    names_key = legend(names) if len(names) > 1 else ""
+    area = Markup("Area under the curve, mean of all classes: {}.").format(
+        metrics.estimate(f"/{key}/roc_auc")
+    )
+    average = Markup("Average precision, mean of all classes: {}.").format(
+        metrics.estimate(f"/{key}/average_precision")
+    )
+    return [
+        Figure(f"ROC curve{about}", roc, area, names_key),
+        Figure(f"Precision and recall{about}", recall, average, names_key),
+    ]
+
+
+def _telling(labels: np.ndarray[Any, Any], probabilities: np.ndarray[Any, Any]) -> list[int]:
+    """One class of two; all of a few; else those with the smallest area."""
+    C = probabilities.shape[1]
+    areas = [curves.auc(*curves.roc(labels == i, probabilities[:, i])) for i in range(C)]
+    known = [i for i in range(C) if not np.isnan(areas[i])]
+    if C == 2:
+        return known[-1:]
+    return sorted(sorted(known, key=lambda i: areas[i])[: SERIES - 1])
+
+
+def _stairs(recall: curves.Curve, precision: curves.Curve) -> list[tuple[float, float]]:
+    points, before = [], 0.0
+    for x, y in zip(recall.tolist(), precision.tolist(), strict=True):
+        points += [(before, y), (x, y)]
+        before = x
+    return points
+
+
+TITLES = {"loss": "Loss", "accuracy": "Accuracy", "rate": "Learning rate"}
+
+
+def learning(facts: Facts) -> list[Figure]:
+    """Plot what was recorded while network heads or the last blocks were trained."""
+    figures = []
+    for kind in dict.fromkeys(one.get("kind", "loss") for one in facts.curves):
+        series = [one for one in facts.curves if one.get("kind", "loss") == kind and len(one["x"])][:SERIES]
+        if not series:
+            continue
+        xs = [x for one in series for x in one["x"]]
+        ys = [y for one in series for y in one["y"]]
+        floor = 0.0 if kind != "accuracy" else max(0.0, min(ys) - 0.05)
+        ceiling = 1.0 if kind == "accuracy" else (max(ys) * 1.05 or 1.0)
+        title = TITLES.get(kind, kind.capitalize())
+        plot = Plot(
+            title,
+            (min(xs), max(xs)),
+            (floor, ceiling),
+            "epoch",
+            title.lower(),
+            y_ticks=percent if kind == "accuracy" else _short,
+            whole_x=max(xs) - min(xs) >= 1,
+        )
+        for place, one in enumerate(series):
+            plot.line(list(zip(one["x"], one["y"], strict=True)), place)
+        figures.append(Figure(title, plot, "", legend([one["name"] for one in series])))
+    return figures
+
+
+def _short(value: float) -> str:
+    if value and abs(value) < 0.01:
+        return f"{value:.0e}".replace("e-0", "e−")
+    return f"{value:.3g}"

@@ -1,0 +1,72 @@
+"""The verdict in three plain sentences: how good, how sure that is, and where it fails."""
+
+from __future__ import annotations
+
+from markupsafe import Markup
+
+from topgraft._report.facts import Facts
+from topgraft._report.mistakes import KEYS
+from topgraft._report.numbers import Numbers, pointer
+
+FEW = 100
+"""Fewer photos than this make an interval wide enough to say so."""
+
+
+def headline(facts: Facts) -> str:
+    """Name the measurement that counts: `test`, or `cross_validation` where nothing was held out."""
+    return KEYS[facts.splits[0]]
+
+
+def verdict(facts: Facts, metrics: Numbers) -> list[Markup]:
+    """Write the three sentences."""
+    key = headline(facts)
+    return [_how_good(metrics, key), _how_sure(metrics, key), _where_it_fails(facts, metrics, key)]
+
+
+def _how_good(metrics: Numbers, key: str) -> Markup:
+    size = len(metrics.get(f"/{key}/confusion"))
+    right = metrics.sum([pointer(key, "confusion", i, i) for i in range(size)])
+    n, share = metrics(f"/{key}/n", "count"), metrics(f"/{key}/accuracy/value", "percent")
+    if key == "test":
+        return Markup(
+            "It named {} of {} held-out photos right, none of which was used to build it: {}."
+        ).format(right, n, share)
+    return Markup(
+        "It named {} of {} photos right, each judged by a version of it that had not seen that photo "
+        "(cross-validation, {} folds): {}."
+    ).format(right, n, metrics("/cross_validation/folds", "count"), share)
+
+
+def _how_sure(metrics: Numbers, key: str) -> Markup:
+    reach = metrics.interval(f"/{key}/accuracy", "percent", between="and")
+    n = metrics(f"/{key}/n", "count")
+    said = Markup(
+        "For new photos of the same kind, the share it gets right lies between {} with 95 % confidence"
+    ).format(reach)
+    if metrics.get(f"/{key}/n") < FEW:
+        return Markup(
+            "{}; the range is wide because {} photos are few, and more of them would narrow it."
+        ).format(said, n)
+    return Markup("{}, measured on {} photos.").format(said, n)
+
+
+def _where_it_fails(facts: Facts, metrics: Numbers, key: str) -> Markup:
+    table = metrics.get(f"/{key}/confusion")
+    size = range(len(table))
+    wrong = [(table[i][j], i, j) for i in size for j in size if i != j and table[i][j]]
+    largest = max(size, key=lambda i: sum(table[i]))
+    base = Markup("always answering <q>{}</q>, the largest class, would be right {} times").format(
+        facts.classes[largest], metrics(pointer(key, "per_class", facts.classes[largest], "support"), "count")
+    )
+    if not wrong:
+        return Markup(
+            "It made no mistake here, which does not mean that it never will; for comparison, {}."
+        ).format(base)
+    _, i, j = max(wrong, key=lambda one: (one[0], -one[1], -one[2]))
+    return Markup("Its most frequent mistake is to take {} for {} ({} of {}); for comparison, {}.").format(
+        facts.classes[i],
+        facts.classes[j],
+        metrics(pointer(key, "confusion", i, j), "count"),
+        metrics(pointer(key, "per_class", facts.classes[i], "support"), "count"),
+        base,
+    )
