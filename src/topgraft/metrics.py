@@ -1,10 +1,10 @@
 """Numbers with the uncertainty they deserve.
 
 Proportions get Wilson's interval (Wilson 1927), which stays honest at the edge: 32 of 32 right is [0.89, 1].
-What is computed from the confusion matrix alone (balanced accuracy, macro F1, MCC) gets an interval from draws
-of that matrix's posterior with one pseudo-photo per class (Goutte & Gaussier 2005 do so for F1), because a
-bootstrap of perfect answers has no spread. What needs the probabilities (log loss, ROC AUC, average precision)
-gets a bootstrap over photos. Photos of one group count as one photo.
+What is computed from the confusion matrix alone (balanced accuracy, macro F1, MCC) gets an interval from
+draws of that matrix's posterior with one pseudo-photo per class (Goutte & Gaussier 2005 do so for F1),
+because a bootstrap of perfect answers has no spread. What needs the probabilities (log loss, ROC AUC,
+average precision) gets a bootstrap over photos. Photos of one group count as one photo.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def resample(n: int, groups: Labels | None = None, *, seed: int = 0, draws: int 
 def bootstrap(
     fn: Callable[[Labels], float], n: int, groups: Labels | None = None, seed: int = 0, draws: int = 1000
 ) -> Estimate:
-    """Give a statistic of n photos with its bootstrap percentile interval (Efron & Tibshirani 1993, chapter 13).
+    """Give a statistic of n photos with its bootstrap percentile interval (Efron & Tibshirani 1993).
 
     Args:
         fn: takes indices of photos, with repetitions, gives the statistic.
@@ -100,7 +100,13 @@ def percentile(value: float, draws: Floats) -> Estimate:
 
 
 def losses(labels: Labels, probabilities: Probabilities) -> Floats:
-    """Give every photo's log loss (N,), in nats; probabilities below 1e-15 count as 1e-15."""
+    """Give every photo's log loss (N,), in nats; probabilities below 1e-15 count as 1e-15.
+
+    With several labels per photo (labels a 0/1 table) it is the mean over the classes' own log losses.
+    """
+    if labels.ndim == 2:
+        own = np.where(labels > 0, probabilities, 1 - probabilities)
+        return np.asarray(-np.log(np.clip(own, 1e-15, 1.0)).mean(axis=1))
     chosen = probabilities[np.arange(len(labels)), labels]
     return np.asarray(-np.log(np.clip(chosen, 1e-15, 1.0)))
 
@@ -150,6 +156,43 @@ def summary(
         "confusion": table.tolist(),
     }
     return scores
+
+
+def brief(
+    labels: Labels,
+    probabilities: Probabilities,
+    *,
+    losses: Floats,
+    groups: Labels | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Give one row of a leaderboard: four scores with intervals, over the repeats of a cross-validation.
+
+    Repeats answer the same photos again: they steady the value and do not narrow the interval.
+
+    Args:
+        labels: (N,), or a 0/1 table (N, C): then all classes' yes and no answers count as one table.
+        probabilities: (R, N, C).
+        losses: (R, N) what each answer lost.
+        groups: (N,) or None.
+        seed: of the draws.
+    """
+    R, n, C = probabilities.shape
+    worth = effective(groups, n) / max(n, 1) / R
+    if labels.ndim == 2:
+        true, said = np.tile(labels > 0, (R, 1, 1)).ravel(), (probabilities > 0.5).ravel()
+        table, worth = confusion(true.astype(np.int64), said.astype(np.int64), 2), worth / C
+    else:
+        table = confusion(np.tile(labels, R), probabilities.argmax(axis=2).ravel(), C)
+    each = losses.mean(axis=0)
+    draws = resample(n, groups, seed=seed, draws=_affordable(n))
+    shaped = _of_confusion(table, worth, seed)
+    return {
+        "accuracy": wilson(float(np.trace(table)) * worth, float(table.sum()) * worth).as_dict(),
+        "balanced_accuracy": shaped["balanced_accuracy"],
+        "log_loss": percentile(float(each.mean()), draws @ each / draws.sum(axis=1)).as_dict(),
+        "macro_f1": shaped["macro_f1"],
+    }
 
 
 def in_words(accuracy: Estimate | dict[str, float], n: int) -> str:
@@ -265,7 +308,7 @@ def at_edge(estimate: Estimate, n: float) -> Estimate:
 
 
 def ranking(positive: NDArray[np.bool_], scores: Floats, weights: Floats) -> tuple[Floats, Floats]:
-    """ROC AUC and average precision under many weightings of the photos at once; equal scores count as one step.
+    """ROC AUC and average precision under many weightings of the photos; equal scores are one step.
 
     Args:
         positive: (N,).

@@ -62,15 +62,15 @@ class Flatten:
 class Neighbours:
     """Votes of the k most similar rows by cosine: (N, D) to (N, C).
 
-    `u = (x - centre) * scale; u /= |u|; s = u @ rows.T`; the `count` largest s vote with their row of
-    `votes`; out = log((sum of the votes + smoothing) / (sum over all classes of that)).
+    `u = (x - centre) * scale; u /= |u|; s = u @ rows.T`; the rows of the `count` largest s vote:
+    out = log(sum of their rows of `votes` + smoothing).
 
     Attributes:
         centre, scale: (D,) standardisation.
         rows: (M, D) standardised training rows of length 1.
         votes: (M, C) what each row votes.
         count: k.
-        smoothing: added to every class.
+        smoothing: added to the votes of every class.
     """
 
     centre: Array
@@ -87,12 +87,13 @@ Layer = Affine | Relu | ChannelAffine | MeanPool | Flatten | Neighbours
 class Head(ABC):
     """A small classifier on features.
 
-    Subclasses set the class attributes, take their setting as keyword arguments (all with defaults), and write
-    the abstract methods. Nothing concrete is overridden.
+    Subclasses set the class attributes, take their setting as keyword arguments (all with defaults), and
+    write the abstract methods. Nothing concrete is overridden.
 
     Attributes:
         name: what the user types.
         simplicity: lower is simpler; decides between heads that are equally good.
+        takes_several: True where it can be fitted on several labels per photo.
         on_map: True where the head wants maps (N, C, h, w) in place of feature rows (N, D).
         classes: C, known after the fit.
         several: True where a photo may carry several labels, known after the fit.
@@ -100,6 +101,7 @@ class Head(ABC):
 
     name: ClassVar[str]
     simplicity: ClassVar[int]
+    takes_several: ClassVar[bool] = True
     on_map: ClassVar[bool] = False
     classes: int = 0
     several: bool = False
@@ -241,14 +243,14 @@ class Entry:
 
 
 def _network(attribute: str) -> Entry:
-    return Entry("topgraft.heads._torch", attribute, "timm", "torch")
+    return Entry("topgraft.heads._network", attribute, "timm", "torch")
 
 
 HEADS: dict[str, Entry] = {
     "mean": Entry("topgraft.heads._linear", "NearestMean"),
-    "ridge": Entry("topgraft.heads._linear", "Ridge"),
+    "ridge": Entry("topgraft.heads._ridge", "Ridge"),
     "lda": Entry("topgraft.heads._linear", "Discriminant"),
-    "logistic": Entry("topgraft.heads._linear", "LogisticRegression"),
+    "logistic": Entry("topgraft.heads._logistic", "LogisticRegression"),
     "knn": Entry("topgraft.heads._knn", "NearestNeighbours"),
     "linear_bn": _network("LinearBN"),
     "light": _network("Light"),

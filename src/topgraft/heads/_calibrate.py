@@ -1,0 +1,86 @@
+"""Temperature scaling: how sure a head may be, learned from answers on photos it was not fitted on."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topgraft.heads._base import Fold, as_table, to_probabilities
+from topgraft.types import Labels, Logits, Probabilities
+
+MOST = 4000  # one number needs no more photos than that
+SHARPEST, FLATTEST = 1e-3, 1e3
+
+
+def calibrate(
+    logits: Logits, labels: Labels, *, weight: NDArray[np.float64] | None = None, several: bool = False
+) -> float:
+    """Find the temperature that makes held-out answers most likely (Guo et al. 2017).
+
+    A label counts as certain only as far as n photos allow, (n_c + 1)/(n_c + 2) of class c (Platt 1999):
+    else a few photos that are all answered right would make the head infinitely sure.
+
+    Args:
+        logits: (N, C) of photos the head was not fitted on, or (R, N, C) for R repeats.
+        labels: (N,) class indices, or a 0/1 table (N, C).
+        weight: (N,) or None.
+        several: True where a photo may carry several labels.
+
+    Returns:
+        What logits are divided by: above 1 makes the head less sure.
+    """
+    from scipy.optimize import minimize_scalar
+
+    stack = logits.reshape(-1, *logits.shape[-2:])
+    classes = stack.shape[2]
+    target = soften(as_table(labels, classes), several=several)
+    share = np.ones(len(target)) if weight is None else weight
+    chosen = np.unique(np.linspace(0, len(target) - 1, min(len(target), MOST)).astype(np.int64))
+    stack, target, share = stack[:, chosen], target[chosen], share[chosen]
+
+    def loss(log_temperature: float) -> float:
+        scaled = stack / np.exp(log_temperature)
+        if several:
+            each = (np.logaddexp(0, scaled) - target * scaled).sum(axis=2)
+        else:
+            top = scaled.max(axis=2, keepdims=True)
+            total = np.log(np.exp(scaled - top).sum(axis=2)) + top[:, :, 0]
+            each = total - (target * scaled).sum(axis=2)
+        return float((each * share).mean())
+
+    found = minimize_scalar(
+        loss, bounds=(np.log(SHARPEST), np.log(FLATTEST)), method="bounded", options={"xatol": 1e-4}
+    )
+    return float(np.exp(found.x))
+
+
+def soften(table: NDArray[np.float64], *, several: bool) -> NDArray[np.float64]:
+    """Take from each class c of n_c photos the 1/(n_c + 2) that n_c photos cannot rule out (Platt 1999)."""
+    counts = table.sum(axis=0)
+    doubt = 1 / (counts + 2)
+    if several:
+        absent = 1 / (len(table) - counts + 2)
+        return np.asarray(np.where(table > 0, 1 - doubt, absent))
+    own = table @ doubt
+    others = own / max(table.shape[1] - 1, 1)
+    return np.asarray(np.where(table > 0, 1 - own[:, None], others[:, None]))
+
+
+def cross_calibrate(
+    logits: Logits,
+    labels: Labels,
+    folds: list[Fold],
+    *,
+    weight: NDArray[np.float64] | None = None,
+    several: bool = False,
+) -> Probabilities:
+    """Turn out-of-fold logits (N, C) into probabilities, each fold's temperature from the other folds."""
+    found = np.empty_like(logits)
+    for _, score in folds:
+        others = np.ones(len(logits), bool)
+        others[score] = False
+        temperature = calibrate(
+            logits[others], labels[others], weight=None if weight is None else weight[others], several=several
+        )
+        found[score] = to_probabilities(logits[score], several=several, temperature=temperature)
+    return found

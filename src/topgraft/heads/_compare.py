@@ -1,0 +1,356 @@
+"""All heads on the same folds, in one table that says what is noise.
+
+The order: every head's every setting is fitted on every fold, scored on view 0 of photos it has not seen,
+and its logits turned into probabilities with a temperature from the other folds (what a finished predictor
+does too). The best has the lowest log loss; chosen is the simplest within one standard error of it. The
+standard error is that of the paired difference between the two over folds, corrected for folds sharing
+photos (Nadeau & Bengio 2003, Inference for the Generalization Error, Machine Learning 52; for repeats:
+Bouckaert & Frank 2004).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topgraft import metrics
+from topgraft.errors import DataError, MissingExtraError, UsageError
+from topgraft.heads._base import HEADS, Fold, Head, Setting, head_class, setting_text
+from topgraft.heads._calibrate import calibrate, cross_calibrate
+from topgraft.metrics import Estimate
+from topgraft.splits import folds as make_folds
+from topgraft.types import Features, Labels, Logits, Probabilities, Progress, silent
+
+UNEVEN = 1.5  # above this ratio of the largest class to the smallest, classes are weighted
+
+
+class FeatureSource(Protocol):
+    """What features are read from: a feature store, for one."""
+
+    @property
+    def views(self) -> Sequence[Any]:
+        """The views; 0 is the photo as it is."""
+        ...
+
+    def features(self, view: int = 0) -> Features:
+        """Give (N, D)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A head with a setting."""
+
+    head: str
+    setting: Setting
+
+    def make(self) -> Head:
+        """Make the head, not yet fitted."""
+        return head_class(self.head)(**self.setting)
+
+    def __str__(self) -> str:
+        return f"{self.head} {setting_text(self.setting)}".strip()
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What came out.
+
+    Attributes:
+        rows: the leaderboard of metrics.json, best log loss first: plain data.
+        chosen: the head and setting to use.
+        oof: (R, N, C) the chosen one's out-of-fold probabilities, one layer a repeat.
+        logits: (R, N, C) its out-of-fold logits, before any temperature.
+        temperature: to divide the refitted head's logits by.
+        folds: R lists of (fit, score).
+        sample_weight: (N,) what each photo weighed, None where all weighed the same.
+        notes: plain sentences about what was done and left out.
+        seconds: what fitting and scoring one setting on one fold took, by head.
+    """
+
+    rows: list[dict[str, Any]]
+    chosen: Choice
+    oof: Probabilities
+    logits: Logits
+    temperature: float
+    folds: list[list[Fold]]
+    sample_weight: NDArray[np.float64] | None
+    notes: list[str]
+    seconds: dict[str, float]
+
+
+def stack(source: FeatureSource | Features, photos: Labels | None = None) -> Features:
+    """Read all views of some photos into one array (V, n, D), in the precision they are kept in."""
+    if isinstance(source, np.ndarray):
+        everything = source[None] if source.ndim == 2 else source
+        return everything if photos is None else everything[:, photos]
+    first = source.features(0)
+    chosen = np.arange(len(first)) if photos is None else photos
+    found = np.empty((len(source.views), len(chosen), first.shape[1]), first.dtype)
+    for view in range(len(found)):
+        found[view] = source.features(view)[chosen]
+    return found
+
+
+def class_weights(labels: Labels, classes: int, mode: str = "auto") -> tuple[NDArray[np.float64] | None, str]:
+    """Weigh photos so that every class counts the same.
+
+    Args:
+        labels: (N,) class indices; a table (N, C) of several labels is not weighted.
+        classes: C.
+        mode: `auto` weighs where the largest class has more than 1.5 times the photos of the smallest, `on`
+            always, `off` never.
+
+    Returns:
+        (N,) weights with mean 1, or None, and a sentence to say aloud, or "".
+    """
+    if mode not in ("auto", "on", "off"):
+        raise UsageError(f"class_weight must be auto, on or off, got {mode!r}.")
+    if labels.ndim == 2 or mode == "off":
+        return None, ""
+    counts = np.bincount(labels, minlength=classes)
+    present = counts[counts > 0]
+    ratio = float(present.max() / present.min())
+    if mode == "auto" and ratio <= UNEVEN:
+        return None, ""
+    weight = len(labels) / (len(present) * counts[labels])
+    return weight, (
+        f"The largest class has {ratio:.1f} times the photos of the smallest, so every class weighs the same"
+        " in fitting and in the log loss of the table (class_weight=off turns this off)."
+    )
+
+
+def pick(heads: str | Sequence[str], *, several: bool, maps: bool) -> tuple[list[type[Head]], list[str]]:
+    """Find the heads to compare, and say which of them cannot take part.
+
+    Args:
+        heads: `all`, `linear` (those without PyTorch), or names.
+        several: photos carry several labels.
+        maps: features are maps (N, C, h, w).
+
+    Raises:
+        UnknownNameError: for a head nobody knows.
+        MissingExtraError: for a head asked for by name whose extra is not installed.
+    """
+    names = [heads] if isinstance(heads, str) else list(heads)
+    named = set(names) - {"all", "linear"}
+    if "all" in names:
+        names = list(HEADS)
+    elif "linear" in names:
+        names = [*(name for name, entry in HEADS.items() if not entry.requires), *named]
+    found, notes = [], []
+    for name in dict.fromkeys(names):
+        try:
+            head = head_class(name)
+        except MissingExtraError:
+            if name in named:
+                raise
+            continue
+        if several and not head.takes_several:
+            notes.append(f"Left out {name}: it takes one label per photo.")
+        elif head.on_map != maps:
+            if name in named:
+                notes.append(f"Left out {name}: it needs {'maps' if head.on_map else 'pooled features'}.")
+        else:
+            found.append(head)
+    if not found:
+        raise UsageError(f"heads: none of {', '.join(names)} can be used here. {' '.join(notes)}")
+    return found, notes
+
+
+def compare(
+    features: FeatureSource | Features,
+    labels: Labels,
+    groups: Labels | None = None,
+    *,
+    heads: str | Sequence[str] = "all",
+    folds: int = 5,
+    repeats: int = 1,
+    seed: int = 0,
+    classes: int | None = None,
+    class_weight: str = "auto",
+    progress: Progress = silent,
+) -> Comparison:
+    """Compare every setting of every head by repeated, grouped, stratified cross-validation.
+
+    Args:
+        features: a store, or an array (V, N, D) or (N, D): fitted on all views, scored on view 0.
+        labels: (N,) class indices, or a 0/1 table (N, C) where photos carry several.
+        groups: (N,) photos of one number stay in one fold.
+        heads: `all`, `linear`, or names.
+        folds: how many.
+        repeats: how often to deal the folds anew.
+        seed: of the folds and of heads that draw.
+        classes: C; None takes it from the labels.
+        class_weight: `auto`, `on` or `off`.
+        progress: told of every head.
+
+    Raises:
+        DataError: for labels that do not belong to the features, or fewer groups than folds.
+        UsageError: for options out of range.
+    """
+    block = stack(features)
+    several = labels.ndim == 2
+    if len(labels) != block.shape[1]:
+        raise DataError(f"labels: expected one for each of {block.shape[1]} photos, got {len(labels)}.")
+    if repeats < 1:
+        raise UsageError(f"repeats must be at least 1, got {repeats}.")
+    C = classes or (labels.shape[1] if several else int(labels.max()) + 1)
+    weight, aloud = class_weights(labels, C, class_weight)
+    kinds, notes = pick(heads, several=several, maps=block.ndim == 5)
+    dealt = [make_folds(labels, groups, folds, seed + repeat) for repeat in range(repeats)]
+    flat = [fold for repeat in dealt for fold in repeat]
+    if aloud:
+        notes.insert(0, aloud)
+
+    entries: list[_Entry] = []
+    seconds: dict[str, float] = {}
+    for done, kind in enumerate(kinds):
+        progress("compare heads", done, len(kinds))
+        begun = time.perf_counter()
+        settings = kind.grid()
+        scored = kind.sweep(
+            block, labels, flat, settings, classes=C, sample_weight=weight, groups=groups, seed=seed
+        )
+        seconds[kind.name] = (time.perf_counter() - begun) / (len(settings) * len(flat))
+        for index in range(len(settings)):
+            logits = np.empty((repeats, len(labels), C))
+            for number, (_, score) in enumerate(flat):
+                logits[number // folds, score] = scored[number][index]
+            entries.append(_entry(kind, index, logits, labels, dealt, weight=weight))
+    progress("compare heads", len(kinds), len(kinds))
+
+    order = sorted(range(len(entries)), key=lambda i: entries[i].loss)
+    best = entries[order[0]]
+    gaps = {i: difference(entries[i].by_fold, best.by_fold, dealt) for i in order}
+    within = [i for i in order if i == order[0] or gaps[i][0].value <= gaps[i][1]]
+    winner = min(within, key=lambda i: (entries[i].kind.simplicity, entries[i].position))
+    rows = [
+        _row(entries[i], gaps[i][0], labels, groups, chosen=i == winner, seed=seed, several=several)
+        for i in order
+    ]
+    chosen = entries[winner]
+    return Comparison(
+        rows=rows,
+        chosen=Choice(chosen.kind.name, chosen.setting),
+        oof=chosen.probabilities,
+        logits=chosen.logits,
+        temperature=calibrate(chosen.logits, labels, weight=weight, several=several),
+        folds=dealt,
+        sample_weight=weight,
+        notes=notes,
+        seconds=seconds,
+    )
+
+
+def fit_chosen(
+    comparison: Comparison,
+    features: FeatureSource | Features,
+    labels: Labels,
+    groups: Labels | None = None,
+    *,
+    classes: int | None = None,
+    seed: int = 0,
+) -> Head:
+    """Fit the chosen head on all photos it was compared on."""
+    return comparison.chosen.make().fit(
+        stack(features),
+        labels,
+        classes=classes or comparison.oof.shape[2],
+        sample_weight=comparison.sample_weight,
+        groups=groups,
+        seed=seed,
+    )
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One setting of one head, scored. loss is its mean log loss, by_fold (R·F,) that of each fold."""
+
+    kind: type[Head]
+    position: int
+    setting: Setting
+    logits: Logits
+    probabilities: Probabilities
+    losses: NDArray[np.float64]
+    loss: float
+    by_fold: NDArray[np.float64]
+
+
+def _entry(
+    kind: type[Head],
+    position: int,
+    logits: Logits,
+    labels: Labels,
+    dealt: list[list[Fold]],
+    *,
+    weight: NDArray[np.float64] | None,
+) -> _Entry:
+    several = labels.ndim == 2
+    probabilities = np.stack(
+        [
+            cross_calibrate(one, labels, folds, weight=weight, several=several)
+            for one, folds in zip(logits, dealt, strict=True)
+        ]
+    )
+    share = np.ones(len(labels)) if weight is None else weight
+    losses = np.stack([metrics.losses(labels, one) for one in probabilities]) * share
+    by_fold = [losses[repeat, score].mean() for repeat, folds in enumerate(dealt) for _, score in folds]
+    return _Entry(
+        kind,
+        position,
+        kind.grid()[position],
+        logits,
+        probabilities,
+        losses,
+        float(losses.mean()),
+        np.array(by_fold),
+    )
+
+
+def difference(
+    ours: NDArray[np.float64], theirs: NDArray[np.float64], dealt: list[list[Fold]]
+) -> tuple[Estimate, float]:
+    """Compare two scores fold by fold: mean difference with 95 % interval, and its standard error.
+
+    The corrected resampled t of Nadeau & Bengio 2003: variance (1/J + n_scored/n_fitted)·s² over the J =
+    folds × repeats differences, because folds are fitted on mostly the same photos.
+
+    Args:
+        ours: (J,) one score a fold.
+        theirs: (J,).
+        dealt: the folds, repeat by repeat.
+    """
+    from scipy.stats import t
+
+    gaps = ours - theirs
+    J = len(gaps)
+    shares = [len(score) / len(fit) for folds in dealt for fit, score in folds]
+    error = float(np.sqrt((1 / J + np.mean(shares)) * gaps.var(ddof=1)))
+    reach = float(t.ppf(0.975, J - 1)) * error
+    mean = float(gaps.mean())
+    return Estimate(mean, mean - reach, mean + reach), error
+
+
+def _row(
+    entry: _Entry,
+    gap: Estimate,
+    labels: Labels,
+    groups: Labels | None,
+    *,
+    chosen: bool,
+    seed: int,
+    several: bool,
+) -> dict[str, Any]:
+    return {
+        "head": entry.kind.name,
+        "setting": setting_text(entry.setting),
+        **metrics.brief(labels, entry.probabilities, groups=groups, seed=seed, losses=entry.losses),
+        "difference": gap.as_dict(),
+        "chosen": chosen,
+    } | ({"several": True} if several else {})

@@ -1,0 +1,140 @@
+"""The votes of the nearest training photos."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topgraft.errors import UsageError
+from topgraft.heads._base import Affine, Array, Fold, Head, Layer, Neighbours, Setting, as_table, as_views
+from topgraft.heads._linear import known_classes
+from topgraft.heads._parallel import each
+from topgraft.heads._rows import standardise
+from topgraft.types import Features, Labels, Logits
+
+SMOOTHING = 0.5  # half a vote for every class: no neighbour of a class is not proof against it
+
+
+class NearestNeighbours(Head):
+    """Votes of the k training photos most similar by cosine of standardised features.
+
+    View 0 of the training photos votes, not their augmented views: those of one photo would fill all k
+    places.
+
+    Args:
+        k: how many vote, at least 1.
+    """
+
+    name: ClassVar[str] = "knn"
+    simplicity: ClassVar[int] = 4
+    centre: Array
+    scale: Array
+    rows: Array
+    votes: Array
+
+    def __init__(self, k: int = 10) -> None:
+        if k < 1:
+            raise UsageError(f"head knn: k must be at least 1, got {k}.")
+        self.k = int(k)
+
+    @property
+    def setting(self) -> Setting:
+        """The number of neighbours."""
+        return {"k": self.k}
+
+    @classmethod
+    def grid(cls) -> list[Setting]:
+        """From many neighbours to few."""
+        return [{"k": k} for k in (40, 20, 10, 5)]
+
+    def fit(
+        self,
+        features: Features,
+        labels: Labels,
+        *,
+        classes: int | None = None,
+        sample_weight: NDArray[np.float64] | None = None,
+        groups: Labels | None = None,  # noqa: ARG002 - no inner split is made
+        seed: int = 0,  # noqa: ARG002 - nothing is drawn
+    ) -> Self:
+        """Keep the rows of view 0 (see `Head.fit`)."""
+        table = as_table(labels, known_classes(features, labels, classes))
+        x = as_views(features)[0].astype(np.float64)
+        mean, inverse = standardise(x.sum(axis=0), (x**2).sum(axis=0), len(x))
+        self.several = labels.ndim == 2
+        if self.several:  # every class is asked yes or no: the second half of the votes says no
+            table = np.hstack([table, 1 - table])
+        if sample_weight is not None:
+            table = table * sample_weight[:, None]
+        self.centre, self.scale = mean.astype(np.float32), inverse.astype(np.float32)
+        self.rows, self.votes = self._unit(x), table.astype(np.float32)
+        self.classes = table.shape[1] // 2 if self.several else table.shape[1]
+        return self
+
+    @classmethod
+    def sweep(
+        cls,
+        features: Features,
+        labels: Labels,
+        folds: Sequence[Fold],
+        settings: Sequence[Setting],
+        *,
+        classes: int,
+        sample_weight: NDArray[np.float64] | None = None,
+        groups: Labels | None = None,  # noqa: ARG003 - no inner split is made
+        seed: int = 0,  # noqa: ARG003 - nothing is drawn
+    ) -> list[Logits]:
+        """Sort the neighbours of a fold once for all k (see `Head.sweep`)."""
+
+        def one(fold: Fold) -> Logits:
+            fit, score = fold
+            weight = None if sample_weight is None else sample_weight[fit]
+            head = cls().fit(features[0, fit], labels[fit], classes=classes, sample_weight=weight)
+            ks = [int(setting["k"]) for setting in settings]
+            order = head.neighbours(features[0, score], max(ks))
+            return np.stack([head.vote(order[:, :k]) for k in ks])
+
+        return each(one, folds)
+
+    def neighbours(self, features: Features, k: int) -> NDArray[np.intp]:
+        """Give the indices (N, k) of the nearest training rows, nearest first."""
+        similarity = self._unit(features.astype(np.float64)) @ self.rows.T
+        return np.argsort(-similarity, axis=1, kind="stable")[:, :k]
+
+    def vote(self, order: NDArray[np.intp]) -> Logits:
+        """Count the votes of neighbours (N, k)."""
+        votes = np.log(self.votes[order].sum(axis=1, dtype=np.float64) + SMOOTHING)
+        return np.asarray(votes[:, : self.classes] - votes[:, self.classes :] if self.several else votes)
+
+    def logits(self, features: Features) -> Logits:
+        """Score rows (N, D): (N, C)."""
+        return self.vote(self.neighbours(features, self.k))
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Give the standardisation, the rows and their votes."""
+        return {"centre": self.centre, "scale": self.scale, "rows": self.rows, "votes": self.votes}
+
+    @classmethod
+    def from_state(cls, setting: Setting, state: dict[str, NDArray[Any]], *, several: bool = False) -> Self:
+        """Make the fitted head again."""
+        head = cls(k=int(setting["k"]))
+        head.centre, head.scale = state["centre"], state["scale"]
+        head.rows, head.votes = state["rows"], state["votes"]
+        head.several, head.classes = several, head.votes.shape[1] // (2 if several else 1)
+        return head
+
+    def layers(self) -> list[Layer]:
+        """Give the vote, and with several labels the difference of yes and no."""
+        count = min(self.k, len(self.rows))
+        vote = Neighbours(self.centre, self.scale, self.rows, self.votes, count, SMOOTHING)
+        if not self.several:
+            return [vote]
+        sides = np.vstack([np.eye(self.classes), -np.eye(self.classes)]).astype(np.float32)
+        return [vote, Affine(sides, np.zeros(self.classes, np.float32))]
+
+    def _unit(self, x: NDArray[np.float64]) -> Array:
+        z = (x - self.centre) * self.scale
+        return np.asarray(z / np.maximum(np.linalg.norm(z, axis=1, keepdims=True), 1e-12), np.float32)

@@ -1,0 +1,215 @@
+"""Linear heads: one weight matrix on standardised features, the standardisation folded into it."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self, final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cho_factor, cho_solve
+
+from topgraft.errors import DataError, UsageError
+from topgraft.heads._base import Affine, Array, Fold, Head, Layer, Setting
+from topgraft.heads._parallel import each
+from topgraft.heads._rows import Matrix, Rows, rows_of
+from topgraft.types import Features, Labels, Logits
+
+
+class Linear(Head):
+    """What all linear heads share; each says how it is solved.
+
+    Attributes:
+        weight: (D, C) on plain features, known after the fit.
+        bias: (C,).
+    """
+
+    weight: Array
+    bias: Array
+
+    @classmethod
+    @abstractmethod
+    def solve(cls, rows: Rows, settings: Sequence[Setting]) -> list[tuple[Matrix, Matrix]]:
+        """Give a weight (r, C) and bias (C,) on `rows.z` for every setting."""
+
+    @final
+    def fit(
+        self,
+        features: Features,
+        labels: Labels,
+        *,
+        classes: int | None = None,
+        sample_weight: NDArray[np.float64] | None = None,
+        groups: Labels | None = None,  # noqa: ARG002 - no inner split is made
+        seed: int = 0,  # noqa: ARG002 - nothing is drawn
+    ) -> Self:
+        """Fit on all rows (see `Head.fit`).
+
+        Raises:
+            DataError: where labels and features do not belong together, or the head takes one label a photo.
+        """
+        count = known_classes(features, labels, classes)
+        self._check(labels)
+        rows = rows_of(features, labels, np.arange(len(labels)), classes=count, sample_weight=sample_weight)
+        weight, bias = rows.fold_in(*self.solve(rows, [self.setting])[0])
+        return self.keep(weight, bias, several=labels.ndim == 2)
+
+    @final
+    @classmethod
+    def sweep(
+        cls,
+        features: Features,
+        labels: Labels,
+        folds: Sequence[Fold],
+        settings: Sequence[Setting],
+        *,
+        classes: int,
+        sample_weight: NDArray[np.float64] | None = None,
+        groups: Labels | None = None,  # noqa: ARG003 - no inner split is made
+        seed: int = 0,  # noqa: ARG003 - nothing is drawn
+    ) -> list[Logits]:
+        """Solve all settings of a fold on the same prepared rows (see `Head.sweep`)."""
+        cls._check(labels)
+
+        def one(fold: Fold) -> Logits:
+            fit, score = fold
+            rows = rows_of(features, labels, fit, classes=classes, sample_weight=sample_weight)
+            solved = [rows.fold_in(*pair) for pair in cls.solve(rows, settings)]
+            x = features[0, score].astype(np.float64)
+            return np.stack([x @ weight + bias for weight, bias in solved])
+
+        return each(one, folds)
+
+    @final
+    def logits(self, features: Features) -> Logits:
+        """Score rows (N, D): (N, C)."""
+        return np.asarray(features.astype(np.float64) @ self.weight.astype(np.float64) + self.bias)
+
+    @final
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Give `weight` (D, C) and `bias` (C,)."""
+        return {"weight": self.weight, "bias": self.bias}
+
+    @final
+    @classmethod
+    def from_state(cls, setting: Setting, state: dict[str, NDArray[Any]], *, several: bool = False) -> Self:
+        """Make the fitted head again."""
+        return cls(**setting).keep(state["weight"], state["bias"], several=several)
+
+    @final
+    def layers(self) -> list[Layer]:
+        """Give the one affine layer."""
+        return [Affine(self.weight, self.bias)]
+
+    @final
+    def keep(self, weight: NDArray[Any], bias: NDArray[Any], *, several: bool) -> Self:
+        self.weight = np.ascontiguousarray(weight, np.float32)
+        self.bias = np.asarray(bias, np.float32)
+        self.classes, self.several = len(self.bias), several
+        return self
+
+    @final
+    @classmethod
+    def _check(cls, labels: Labels) -> None:
+        if labels.ndim == 2 and not cls.takes_several:
+            raise DataError(
+                f"head {cls.name}: expected one label per photo, got a table of several."
+                " Try logistic or ridge."
+            )
+
+
+def known_classes(features: Features, labels: Labels, classes: int | None) -> int:
+    """Give C, from the labels where it is not said.
+
+    Raises:
+        DataError: where there is not one label for every photo.
+    """
+    photos = features.shape[-2]
+    if len(labels) != photos:
+        raise DataError(f"labels: expected one for each of {photos} photos, got {len(labels)}.")
+    if labels.ndim == 2:
+        return int(labels.shape[1])
+    return classes or int(labels.max()) + 1
+
+
+class NearestMean(Linear):
+    """The class whose mean is nearest, on standardised features.
+
+    Squared distances are divided by D, the number of features: they add up over features that know much the
+    same, so undivided they would be far too sure.
+    """
+
+    name: ClassVar[str] = "mean"
+    simplicity: ClassVar[int] = 0
+    takes_several: ClassVar[bool] = False
+
+    @property
+    def setting(self) -> Setting:
+        """There is nothing to set."""
+        return {}
+
+    @classmethod
+    def grid(cls) -> list[Setting]:
+        """The one there is."""
+        return [{}]
+
+    @classmethod
+    def solve(cls, rows: Rows, settings: Sequence[Setting]) -> list[tuple[Matrix, Matrix]]:
+        """Take the means."""
+        means = class_means(rows)
+        width = max(int((rows.inverse > 0).sum()), 1)
+        return [(means.T / width, -0.5 * (means**2).sum(axis=1) / width)] * len(settings)
+
+
+class Discriminant(Linear):
+    """Linear discriminant analysis with shrinkage of the covariance within classes.
+
+    Covariance: (1 - shrinkage)·S + shrinkage·(trace(S)/D)·I (Friedman 1989, eq. 18 with one covariance).
+
+    Args:
+        shrinkage: above 0 to 1; 1 is nearest mean with class sizes.
+    """
+
+    name: ClassVar[str] = "lda"
+    simplicity: ClassVar[int] = 2
+    takes_several: ClassVar[bool] = False
+
+    def __init__(self, shrinkage: float = 0.5) -> None:
+        if not 0 < shrinkage <= 1:
+            raise UsageError(f"head lda: shrinkage must be above 0 and at most 1, got {shrinkage}.")
+        self.shrinkage = shrinkage
+
+    @property
+    def setting(self) -> Setting:
+        """The shrinkage."""
+        return {"shrinkage": self.shrinkage}
+
+    @classmethod
+    def grid(cls) -> list[Setting]:
+        """From much shrinkage to little."""
+        return [{"shrinkage": value} for value in (0.95, 0.8, 0.5, 0.2, 0.05)]
+
+    @classmethod
+    def solve(cls, rows: Rows, settings: Sequence[Setting]) -> list[tuple[Matrix, Matrix]]:
+        """Solve the shrunken covariance for the class means, one Cholesky factor a setting."""
+        means = class_means(rows)
+        share = rows.weight @ rows.table / rows.photos
+        inside = (rows.z - (rows.table @ means)) * np.sqrt(rows.weight)[:, None]
+        covariance = inside.T @ inside / rows.photos
+        width = max(int((rows.inverse > 0).sum()), 1)
+        target = np.trace(covariance) / width
+        solved = []
+        for setting in settings:
+            shrinkage = float(setting["shrinkage"])
+            shrunken = (1 - shrinkage) * covariance + shrinkage * target * np.eye(len(covariance))
+            weight = cho_solve(cho_factor(shrunken, check_finite=False), means.T, check_finite=False)
+            prior = np.log(np.maximum(share, 0.5 / rows.photos))
+            solved.append((weight, prior - 0.5 * (means.T * weight).sum(axis=0)))
+        return solved
+
+
+def class_means(rows: Rows) -> Matrix:
+    """Give the weighted mean of every class's rows (C, r); a class without rows lies at the overall mean."""
+    weighted = rows.table * rows.weight[:, None]
+    return np.asarray(weighted.T @ rows.z / np.maximum(weighted.sum(axis=0), 1e-12)[:, None])

@@ -1,0 +1,27 @@
+"""Folds side by side: one core each.
+
+Matrix products on all cores at once would make the last bits depend on how many cores there are, and crawl
+where others use them too. One fold per thread and one core per product does neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from threadpoolctl import threadpool_limits
+
+from topgraft.settings import usable_cores
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def each(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+    """Do the same work on every item, as many at once as there are cores; results in the order of the items.
+
+    The work must release the interpreter lock where it is long (numpy and scipy do).
+    """
+    with threadpool_limits(limits=1, user_api="blas"), ThreadPoolExecutor(usable_cores()) as pool:
+        return list(pool.map(work, items))
