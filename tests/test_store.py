@@ -1,6 +1,7 @@
 """The feature store, where it lies on a disk and where it does not."""
 
 import itertools
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,9 @@ class TestMemory(StoreSuite):
         return f"memory://{folder.parent.name}-{folder.name}/features.zarr"
 
 
+scratch = tempfile.TemporaryDirectory(prefix="topgraft-test-")
 counter = itertools.count()
-Machine = store_machine(lambda: f"memory://machine-{next(counter)}/features.zarr")
+Machine = store_machine(lambda: f"{scratch.name}/{next(counter)}.zarr")
 TestAgainstModel = Machine.TestCase
 TestAgainstModel.settings = settings(
     max_examples=20, stateful_step_count=8, deadline=None, suppress_health_check=list(HealthCheck)

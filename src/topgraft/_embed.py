@@ -8,11 +8,13 @@ from pathlib import Path
 
 from topgraft.backbone import DEFAULT, Backbone, load_backbone
 from topgraft.dataset import Dataset
+from topgraft.engines import settle
 from topgraft.errors import DataError, UsageError
 from topgraft.partition import BATCH, Partition, compute
 from topgraft.policy import Policy
 from topgraft.settings import Settings
 from topgraft.store import FeatureStore
+from topgraft.store.place import Place
 from topgraft.store.table import Table, views_of
 from topgraft.types import Progress, silent
 
@@ -66,14 +68,26 @@ def embed(
         raise DataError(f"{data.root}: no photo to embed. Look at `topgraft check`.")
     if not isinstance(backbone, Backbone):
         backbone = load_backbone(backbone, settings=settings, progress=progress)
-    table = Table.of(data, backbone.card, precision, views_of(policies, seed))
-    store = FeatureStore.create(path)
-    with store.place.locked():
-        store.place.sweep()
+    engine, precision = settle(engine, precision, settings)
+    label = precision if engine != "fake" else "fake"  # no real engine may take these rows for its own
+    table = Table.of(data, backbone.card, label, views_of(policies, seed))
+    place = Place.at(path)
+    with place.locked():
+        store = FeatureStore.create(place.path)
+        place.sweep()
         work = store.begin(table)
         if work:
             whole = Partition(
-                store.path, table, tuple(work), data, backbone, engine, settings.threads, batch, settings
+                store.path,
+                table,
+                tuple(work),
+                data,
+                backbone,
+                engine,
+                precision,
+                settings.threads,
+                batch,
+                settings,
             )
             _run(whole, readers, progress)
         store.commit(table)

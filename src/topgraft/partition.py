@@ -56,6 +56,7 @@ class Partition:
         data: photos; each digest in `work` is one of theirs.
         backbone: what to run.
         engine: by which engine.
+        precision: to be asked of the engine.
         readers: threads that read, decode and warp.
         batch: pictures handed to the engine at once.
         settings: cores and device.
@@ -67,6 +68,7 @@ class Partition:
     data: Dataset
     backbone: Backbone
     engine: str
+    precision: str
     readers: int
     batch: int
     settings: Settings
@@ -159,7 +161,7 @@ def compute(partition: Partition, tell: Tell = lambda _rows: None) -> None:
         open_engine(
             partition.backbone,
             engine=partition.engine,
-            precision=table.precision,
+            precision=partition.precision,
             settings=partition.settings,
         ) as engine,
         ThreadPoolExecutor(1, thread_name_prefix="topgraft-writer") as writer,

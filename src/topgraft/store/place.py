@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +55,7 @@ class Place:
         Its writes are whole or absent on every kind of place: the local store writes beside and renames,
         object stores show an object when all of it is there.
         """
-        from zarr.storage import FsspecStore, LocalStore
-
-        return FsspecStore.from_url(self.path) if self.remote else LocalStore(self.path)
+        return _zarr(self.path, self.remote)
 
     def names(self, key: str = "") -> set[str]:
         """List what lies directly below a key, without unfinished files."""
@@ -146,3 +145,10 @@ class Place:
             yield
         finally:
             os.close(handle)
+
+
+@lru_cache(maxsize=64)
+def _zarr(path: str, remote: bool) -> Any:
+    from zarr.storage import FsspecStore, LocalStore
+
+    return FsspecStore.from_url(path) if remote else LocalStore(path)

@@ -1,0 +1,294 @@
+"""Embedding: the right rows, only the missing ones, the same bytes however it was done."""
+
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from embedding import CARD, POLICIES, a_backbone, embed_here
+from photos import paint, paint_folder
+from topgraft import embed
+from topgraft.backbone import load_backbone
+from topgraft.dataset import Dataset
+from topgraft.engines import open_engine
+from topgraft.errors import DataError, StoreError, UsageError
+from topgraft.fit import fit
+from topgraft.policy import render
+from topgraft.store import FeatureStore
+from topgraft.store.rows import BLOCK
+from topgraft.testing.stores import contents
+
+N = 2 * BLOCK + 12
+
+
+class Counting(Dataset):
+    """Counts the photos that are read."""
+
+    def read(self, i: int) -> bytes:
+        seen.append(self.samples[i].id)
+        return super().read(i)
+
+
+seen: list[str] = []
+
+
+def counting(folder: Path) -> Counting:
+    data = Dataset.from_folder(folder)
+    seen.clear()
+    return Counting(**{name: getattr(data, name) for name in data.__dataclass_fields__})
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = paint_folder(tmp_path_factory.mktemp("photos"), apple=N // 2, pear=N // 2)
+    shutil.copy(folder / "apple" / "003.jpg", folder / "pear" / "same.jpg")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory):
+    return a_backbone(tmp_path_factory.mktemp("backbone"))
+
+
+@pytest.fixture(scope="module")
+def whole(photos, backbone, tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    """The store of an uninterrupted run."""
+    return embed_here(str(photos), str(tmp_path_factory.mktemp("whole") / "features.zarr"), backbone)
+
+
+def test_every_row_is_the_engines_features_of_that_view_of_that_photo(photos, backbone, whole):
+    data = Dataset.from_folder(photos)
+    assert whole.ids == data.ids
+    assert whole.classes == ("apple", "pear")
+    np.testing.assert_array_equal(whole.labels, data.labels)
+    np.testing.assert_array_equal(whole.groups, data.groups)
+    with open_engine(backbone, engine="fake") as engine:
+        for view, of in enumerate(whole.views):
+            images = [render(fit(data.image(i), CARD), of, one.digest) for i, one in enumerate(data.samples)]
+            expected = engine.embed(np.stack(images)).astype(np.float16)
+            np.testing.assert_array_equal(whole.features(view), expected)
+
+
+def test_the_default_engine_gives_the_same_rows_alone_and_in_company(photos, tmp_path):
+    small = Dataset.from_folder(photos).subset([f"apple/{i:03}.jpg" for i in range(5)])
+    backbone = load_backbone()
+    store = embed(small, tmp_path / "s.zarr", policies=POLICIES[:1], batch=3)
+    with open_engine(backbone) as engine:
+        for i, one in enumerate(small.samples):
+            views = [render(fit(small.image(i), backbone.card), view, one.digest) for view in store.views]
+            expected = engine.embed(np.stack(views)).astype(np.float16)
+            for view in (0, 1):
+                np.testing.assert_array_equal(store.features(view)[i], expected[view])
+
+
+@pytest.mark.parametrize(
+    "options", [{"workers": 1}, {"workers": 4}, {"batch": 1}, {"batch": 7}, {"batch": 200}]
+)
+def test_bytes_do_not_depend_on_workers_or_batch(photos, backbone, whole, tmp_path, options):
+    store = embed_here(str(photos), str(tmp_path / "s.zarr"), backbone, **options)
+    assert contents(store.path) == contents(whole.path)
+    assert store.fingerprint() == whole.fingerprint()
+
+
+def test_bytes_do_not_depend_on_the_order_of_files(photos, backbone, whole, tmp_path):
+    data = Dataset.from_folder(photos)
+    order = np.random.default_rng(0).permutation(len(data))
+    shuffled = replace(data, samples=tuple(data.samples[i] for i in order))
+    store = embed(shuffled, tmp_path / "s.zarr", backbone=backbone, policies=POLICIES, engine="fake")
+    assert contents(store.path) == contents(whole.path)
+
+
+def test_a_second_run_reads_no_photo_and_writes_nothing(photos, backbone, whole, tmp_path):
+    shutil.copytree(whole.path, tmp_path / "s.zarr")
+    before = {one: one.stat().st_mtime_ns for one in (tmp_path / "s.zarr").rglob("*")}
+    embed(counting(photos), tmp_path / "s.zarr", backbone=backbone, policies=POLICIES, engine="fake")
+    assert seen == []
+    assert before == {one: one.stat().st_mtime_ns for one in (tmp_path / "s.zarr").rglob("*")}
+
+
+def test_ten_new_photos_are_ten_photos_read_and_a_moved_folder_none(photos, backbone, whole, tmp_path):
+    shutil.copytree(whole.path, tmp_path / "s.zarr")
+    moved = Path(shutil.copytree(photos, tmp_path / "moved"))
+    new = [paint(moved / "pear" / f"new{i}.jpg", 10_000 + i) for i in range(10)]
+    options = {"backbone": backbone, "policies": POLICIES, "engine": "fake"}
+    store = embed(counting(moved), tmp_path / "s.zarr", **options)
+    assert sorted(seen) == sorted(one.relative_to(moved).as_posix() for one in new)
+    assert len(store) == len(whole) + 10
+    rows = [i for i, name in enumerate(store.ids) if "new" not in name]
+    for view in range(4):
+        np.testing.assert_array_equal(store.features(view)[rows], whole.features(view))
+    for one in new:
+        one.unlink()
+    store = embed(counting(moved), tmp_path / "s.zarr", **options)
+    assert seen == []
+    assert store.fingerprint() == whole.fingerprint()
+    assert store.info()["stale_rows"] == 40
+    assert store.prune() > 0
+
+
+def test_a_photo_is_decoded_once_for_all_views(photos, backbone, tmp_path):
+    data = counting(photos)
+    embed(data, tmp_path / "s.zarr", backbone=backbone, policies=POLICIES, engine="fake")
+    assert len(seen) == len(set(seen)) == N  # the copy is not read
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda path: path.unlink(), "cannot be opened"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-40]), "changed"),
+    ],
+)
+def test_a_photo_lost_meanwhile_is_named_and_nothing_done_is_lost(
+    photos, backbone, whole, tmp_path, spoil, words
+):
+    folder = Path(shutil.copytree(photos, tmp_path / "photos"))
+    data = Dataset.from_folder(folder)
+    last = max(data.samples, key=lambda one: one.digest)  # of the last block
+    good = (folder / last.path).read_bytes()
+    spoil(folder / last.path)
+    options = {"backbone": backbone, "policies": POLICIES, "engine": "fake"}
+    with pytest.raises(DataError, match=f"{last.id}.*{words}"):
+        embed(data, tmp_path / "s.zarr", **options)
+    assert FeatureStore.open(tmp_path / "s.zarr").missing() == 4 * (N - 2 * BLOCK)
+    (folder / last.path).write_bytes(good)
+    store = embed(Dataset.from_folder(folder), tmp_path / "s.zarr", **options)
+    assert store.fingerprint() == whole.fingerprint()
+
+
+def test_ctrl_c_leaves_a_store_that_goes_on(photos, backbone, whole, tmp_path):
+    def press(_what: str, done: int, _total: int) -> None:
+        if done > 3 * 4 * BLOCK // 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        embed_here(str(photos), str(tmp_path / "s.zarr"), backbone, progress=press)
+    missing = FeatureStore.open(tmp_path / "s.zarr").missing()
+    assert 0 < missing < 4 * N
+    store = embed_here(str(photos), str(tmp_path / "s.zarr"), backbone)
+    assert contents(store.path) == contents(whole.path)
+
+
+def test_a_fake_row_is_never_taken_for_a_real_one(photos, whole):
+    assert whole.precision == "fake"
+
+
+def test_photos_and_store_behind_urls(photos, backbone, whole, tmp_path):
+    fsspec = pytest.importorskip("fsspec")
+    memory = fsspec.filesystem("memory")
+    memory.put(str(photos), f"/{tmp_path.name}/photos", recursive=True)
+    store = embed_here(f"memory://{tmp_path.name}/photos", f"memory://{tmp_path.name}/s.zarr", backbone)
+    assert store.fingerprint() == whole.fingerprint()
+    table = contents(store.path)
+    assert {k for k in table if k.startswith("rows")} == {
+        k for k in contents(whole.path) if k.startswith("rows")
+    }
+    assert all(table[k] == v for k, v in contents(whole.path).items() if k.startswith("rows"))
+
+
+def test_opencv_has_its_threads_back(photos, backbone, tmp_path):
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(2)
+    try:
+        embed_here(str(photos), str(tmp_path / "s.zarr"), backbone, policies=())
+        assert cv2.getNumThreads() == 2
+    finally:
+        cv2.setNumThreads(before)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"workers": 0}, "workers must be a number from 1"),
+        ({"workers": "dask"}, "`ray` or `ray:ADDRESS`, got 'dask'"),
+        ({"batch": 0}, "batch must be at least 1"),
+    ],
+)
+def test_wrong_options_are_refused_before_anything_is_written(photos, backbone, tmp_path, options, words):
+    with pytest.raises(UsageError, match=words):
+        embed_here(str(photos), str(tmp_path / "s.zarr"), backbone, **options)
+    assert not (tmp_path / "s.zarr").exists()
+
+
+def test_no_photo_is_an_error(photos, backbone, tmp_path):
+    with pytest.raises(DataError, match="no photo to embed"):
+        embed(Dataset.from_folder(photos).subset([]), tmp_path / "s.zarr", backbone=backbone)
+
+
+def test_a_second_writer_is_kept_out(photos, backbone, tmp_path):
+    def meanwhile(_what: str, _done: int, _total: int) -> None:
+        with pytest.raises(StoreError, match="another process is writing"):
+            embed_here(str(photos), str(tmp_path / "s.zarr"), backbone)
+
+    embed_here(str(photos), str(tmp_path / "s.zarr"), backbone, policies=(), progress=meanwhile)
+
+
+def test_a_folder_of_other_files_and_a_file_in_the_way_are_refused(photos, backbone, tmp_path):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").write_text("mine")
+    with pytest.raises(StoreError, match="found other files"):
+        embed_here(str(photos), str(tmp_path / "notes"), backbone)
+    assert [one.name for one in (tmp_path / "notes").iterdir()] == ["a.txt"]
+    with pytest.raises(StoreError, match="a file lies where a folder is needed"):
+        embed_here(str(photos), str(tmp_path / "notes" / "a.txt"), backbone)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 96 KB of its own."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=96k", "tmpfs", folder],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if made.returncode:
+        pytest.skip(f"a small disk needs the right to mount one: {made.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_full_disk_is_one_line_and_the_store_stays_usable(photos, backbone, small_disk, tmp_path):
+    path = str(small_disk / "s.zarr")
+    few = Dataset.from_folder(photos).subset([f"apple/{i:03}.jpg" for i in range(9)])
+    old = embed(few, path, backbone=backbone, engine="fake").fingerprint()
+    (small_disk / "ballast").write_bytes(bytes(30_000))
+    with pytest.raises(StoreError, match=r"s\.zarr: the disk is full\. Free some space") as caught:
+        embed_here(str(photos), path, backbone)
+    assert "\n" not in str(caught.value)
+    assert FeatureStore.open(path).fingerprint() == old
+    subprocess.run(["mount", "-o", "remount,size=4m", small_disk], check=True)
+    store = embed_here(str(photos), path, backbone)
+    assert store.missing() == 0
+    whole = embed_here(str(photos), str(tmp_path / "s.zarr"), backbone)
+    assert store.fingerprint() == whole.fingerprint()
+
+
+def test_a_read_only_folder_is_one_line_and_still_read(photos, backbone, small_disk):
+    path = str(small_disk / "s.zarr")
+    few = Dataset.from_folder(photos).subset([f"apple/{i:03}.jpg" for i in range(9)])
+    old = embed(few, path, backbone=backbone, engine="fake").fingerprint()
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    with pytest.raises(StoreError, match=r"the folder is read-only\. Give another place"):
+        embed_here(str(photos), path, backbone)
+    assert FeatureStore.open(path).fingerprint() == old
+    with pytest.raises(StoreError, match=r"the folder is read-only"):
+        embed_here(str(photos), str(small_disk / "new.zarr"), backbone)
+
+
+def test_large_views_are_mapped_and_gone_from_the_disk(whole, monkeypatch, tmp_path):
+    monkeypatch.setattr("topgraft.store.store.IN_MEMORY", 1000)
+    monkeypatch.setenv("TOPGRAFT_CACHE_DIR", str(tmp_path))
+    store = FeatureStore.open(whole.path)
+    for view in range(4):
+        assert isinstance(store.features(view), np.memmap)
+        np.testing.assert_array_equal(store.features(view), whole.features(view))
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ValueError, match="read-only"):
+        store.features()[0] = 0
