@@ -54,13 +54,13 @@ class Heads(_Section):
     Attributes:
         names: `linear` (all that need no PyTorch), `all`, or names.
         folds, repeats: of the grouped, stratified cross-validation.
-        class_weight: `auto` balances where the largest class is over 1.5 times the smallest.
+        class_weight: `auto` weighs classes alike where the largest has over 1.5 times the smallest's photos.
     """
 
     names: tuple[str, ...] = ("linear",)
     folds: int = Field(default=5, ge=2)
     repeats: int = Field(default=1, ge=1)
-    class_weight: Literal["auto", "balanced", "none"] = "auto"
+    class_weight: Literal["auto", "on", "off"] = "auto"
 
 
 class Config(_Section):

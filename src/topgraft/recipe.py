@@ -91,7 +91,9 @@ def follow(
         repeats=config.heads.repeats,
         class_weight=config.heads.class_weight,
         seed=config.seed,
+        refused=len(data.refused),
         out=run,
+        backbone=backbone,
         settings=settings,
         progress=progress,
     )

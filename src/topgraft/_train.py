@@ -1,0 +1,151 @@
+"""Compare heads on the training side, refit the best, test it once, and write the run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from topgraft.backbone import Backbone, load_backbone
+from topgraft.heads import Comparison, Head, compare, fit_chosen, setting_text, stack, to_probabilities
+from topgraft.predictor import Predictor
+from topgraft.results import SCHEMA, Answers, Side, backbone_facts, counts, rounded, write_predictions
+from topgraft.run import Run, versions
+from topgraft.settings import Settings
+from topgraft.splits import Split
+from topgraft.store import FeatureStore
+from topgraft.types import Labels, Progress, silent
+
+say = logging.getLogger(__name__).info
+
+
+def train(
+    store: FeatureStore,
+    split: Split | None = None,
+    *,
+    heads: str | Sequence[str] = "linear",
+    folds: int = 5,
+    repeats: int = 1,
+    class_weight: str = "auto",
+    seed: int = 0,
+    refused: int = 0,
+    out: str | Path | Run | None = None,
+    backbone: Backbone | None = None,
+    settings: Settings | None = None,
+    progress: Progress = silent,
+) -> Run:
+    """Train a classifier on stored features.
+
+    Heads are compared by grouped, stratified cross-validation on the training side alone; the chosen one is
+    fitted again on all of it and meets the test side once.
+
+    Args:
+        store: features of all photos.
+        split: which photos are for what; None trains on all and tests on none.
+        heads: `linear` (all that need no PyTorch), `all`, or names.
+        folds: of the cross-validation.
+        repeats: how often the folds are dealt anew.
+        class_weight: `auto`, `on` or `off`.
+        seed: of the folds and of heads that draw.
+        refused: unreadable files that were left out, for the record.
+        out: the run's folder; None takes the next free number in `runs/`.
+        backbone: what made the features; None finds it by the store's card.
+        settings: cores and cache.
+        progress: told of every head.
+
+    Returns:
+        The run, with its predictor in `model/`; no report yet.
+
+    Raises:
+        DataError: for a split whose photos are not in the store, or more folds than photos.
+        UsageError: for options out of range.
+    """
+    settings = settings or Settings.load()
+    split = split or Split(train=tuple(one.id for one in store.samples))
+    learn, test = Side.of(store, split.train), Side.of(store, split.test)
+    run = out if isinstance(out, Run) else Run.create(out)
+    backbone = backbone or load_backbone(store.card.name, settings=settings, progress=progress)
+    with run.timed("compare heads"):
+        views = stack(store, learn.rows)
+        found = compare(
+            views,
+            learn.targets,
+            learn.groups,
+            heads=heads,
+            folds=folds,
+            repeats=repeats,
+            seed=seed,
+            classes=len(store.classes),
+            class_weight=class_weight,
+            progress=progress,
+        )
+    with run.timed("refit"):
+        head = fit_chosen(found, views, learn.targets, learn.groups, classes=len(store.classes), seed=seed)
+    answers = {"cv": Answers(learn, found.oof, _fold_of(found, len(learn.rows)))}
+    if len(test.rows):
+        answers["test"] = _test(store, head, test, found.temperature)
+    facts = {
+        "schema": SCHEMA,
+        "classes": list(store.classes),
+        "counts": counts(store, learn, test, refused),
+        "backbone": backbone_facts(store.card, store.precision),
+        "policies": [str(view.policy) for view in store.views[1:]],
+        "seed": seed,
+        **_learned(found, answers, store.classes, seed),
+        "notes": _notes(found),
+    }
+    run.write_json("metrics.json", rounded(facts))
+    write_predictions(run, store.classes, answers)
+    run.write_json("versions.json", versions())
+    with run.timed("predictor"):
+        Predictor.build(backbone, head, classes=store.classes, temperature=found.temperature).save(run.model)
+    return run
+
+
+def _fold_of(found: Comparison, n: int) -> Labels:
+    """(n,) the fold each photo was scored in, in the first repeat."""
+    fold = np.full(n, -1, dtype=np.int64)
+    for number, (_, scored) in enumerate(found.folds[0]):
+        fold[scored] = number
+    return fold
+
+
+def _test(store: FeatureStore, head: Head, test: Side, temperature: float) -> Answers:
+    """Answer for the test side, once, on the photos as they are."""
+    logits = head.logits(store.features(0)[test.rows].astype(np.float32))
+    answers = to_probabilities(logits, several=head.several, temperature=temperature)
+    return Answers(test, answers[None], np.full(len(test.rows), -1, dtype=np.int64))
+
+
+def _learned(
+    found: Comparison, answers: dict[str, Answers], classes: Sequence[str], seed: int
+) -> dict[str, Any]:
+    """Say what was chosen and how good it is."""
+    return {
+        "head": {
+            "name": found.chosen.head,
+            "setting": setting_text(found.chosen.setting),
+            "temperature": found.temperature,
+        },
+        "cross_validation": {
+            "folds": len(found.folds[0]),
+            "repeats": len(found.folds),
+            **answers["cv"].scores(classes, seed),
+        },
+        "test": answers["test"].scores(classes, seed) if "test" in answers else None,
+        "leaderboard": found.rows,
+        "worth": None,
+    }
+
+
+def _notes(found: Comparison) -> list[str]:
+    repeats, folds = len(found.folds), len(found.folds[0])
+    times = f", {repeats} times" if repeats > 1 else ""
+    chosen = (
+        f"Chosen: {found.chosen}, the simplest of {len(found.rows)} head settings within one standard error"
+        f" of the lowest log loss in {folds}-fold cross-validation{times}."
+    )
+    return [chosen, *found.notes]

@@ -1,0 +1,156 @@
+"""What a run has to say: its numbers and its predictions, in the same form whoever trained it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from topgraft import metrics
+from topgraft.card import Card
+from topgraft.dataset import Sample
+from topgraft.errors import DataError
+from topgraft.run import Run
+from topgraft.store import FeatureStore
+from topgraft.types import Labels, Probabilities
+
+SCHEMA = 1
+PREDICTION = ("id", "split", "fold", "label", "predicted", "probability")
+
+
+@dataclass(frozen=True)
+class Side:
+    """The photos of one side of a split.
+
+    Attributes:
+        rows: (n,) indices into the store's samples.
+        samples: n samples.
+        targets: (n,) class indices, or a 0/1 table (n, C) where photos carry several labels.
+        groups: (n,) group numbers.
+    """
+
+    rows: Labels
+    samples: tuple[Sample, ...]
+    targets: Labels
+    groups: Labels
+
+    @classmethod
+    def of(cls, store: FeatureStore, ids: Sequence[str]) -> Side:
+        """Find photos in a store by id.
+
+        Raises:
+            DataError: for a photo the store does not have.
+        """
+        place = {one.id: i for i, one in enumerate(store.samples)}
+        lost = [one for one in ids if one not in place]
+        if lost:
+            raise DataError(
+                f"{store.path}: expected all photos of the split in the feature store, {len(lost)} are not"
+                f" (first: {lost[0]}). Embed the same photos again."
+            )
+        rows = np.array(sorted(place[one] for one in ids), dtype=np.int64)
+        samples = tuple(store.samples[i] for i in rows)
+        several = any(one.labels for one in store.samples)
+        targets = table(samples, len(store.classes)) if several else store.labels[rows]
+        return cls(rows, samples, targets, store.groups[rows])
+
+    @property
+    def labels(self) -> Labels:
+        """(n,) the first label of each photo."""
+        return np.array([one.label for one in self.samples], dtype=np.int64)
+
+
+def table(samples: Sequence[Sample], classes: int) -> Labels:
+    """Give several labels as a 0/1 table (n, C)."""
+    found = np.zeros((len(samples), classes), dtype=np.int64)
+    for row, one in enumerate(samples):
+        found[row, list(one.labels or (one.label,))] = 1
+    return found
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Probabilities for one side, and how they came about.
+
+    Attributes:
+        side: the photos.
+        probabilities: (R, n, C), one layer a repeat of the cross-validation; R = 1 for a test.
+        fold: (n,) the fold each photo was scored in, in the first repeat; -1 for a test.
+        distance: (n,) how unlike the training photos each is; None where nobody measured.
+    """
+
+    side: Side
+    probabilities: Probabilities
+    fold: Labels
+    distance: np.ndarray | None = None
+
+    def scores(self, classes: Sequence[str], seed: int) -> dict[str, Any]:
+        """Give the `scores` of metrics.json; the headline numbers are over all repeats."""
+        targets, groups = self.side.targets, self.side.groups
+        losses = np.stack([metrics.losses(targets, one) for one in self.probabilities])
+        head = metrics.brief(targets, self.probabilities, losses=losses, groups=groups, seed=seed)
+        if targets.ndim == 2:
+            return {"n": len(targets), **head}
+        return metrics.summary(targets, self.probabilities[0], list(classes), seed=seed, groups=groups) | head
+
+
+def counts(store: FeatureStore, train: Side, test: Side, refused: int) -> dict[str, Any]:
+    """Count the photos of a run."""
+    sizes = np.unique(store.groups, return_counts=True)[1]
+    sides = {"train": train.labels, "test": test.labels}
+    return {
+        "photos": len(store),
+        "refused": refused,
+        "duplicates": int((sizes - 1).sum()),
+        "views": len(store.views),
+        "train": len(train.rows),
+        "test": len(test.rows),
+        "per_class": {
+            name: {side: int((labels == i).sum()) for side, labels in sides.items()}
+            for i, name in enumerate(store.classes)
+        },
+    }
+
+
+def backbone_facts(card: Card, precision: str) -> dict[str, Any]:
+    """Say which backbone made the features."""
+    return {
+        "name": card.name,
+        "fingerprint": card.fingerprint(),
+        "features": card.features,
+        "precision": precision,
+    }
+
+
+def write_predictions(run: Run, classes: Sequence[str], answers: dict[str, Answers]) -> None:
+    """Write predictions.csv: one line a photo, `cv` or `test`."""
+    columns = [*PREDICTION, *(f"p_{name}" for name in classes), "distance"]
+    lines = []
+    for split, given in answers.items():
+        for row, one in enumerate(given.side.samples):
+            shares = given.probabilities[0, row]
+            best = int(shares.argmax())
+            label = ";".join(classes[i] for i in one.labels or (one.label,))
+            far = "" if given.distance is None else f"{given.distance[row]:.6f}"
+            fold = "" if given.fold[row] < 0 else int(given.fold[row])
+            lines.append(
+                [one.id, split, fold, label, classes[best], f"{shares[best]:.6f}"]
+                + [f"{share:.6f}" for share in shares]
+                + [far]
+            )
+    run.write_table("predictions.csv", columns, lines)
+
+
+def rounded(facts: Any, digits: int = 12) -> Any:
+    """Round every float: the last bits of a sum differ between processors and say nothing."""
+    if isinstance(facts, float | np.floating):
+        return round(float(facts), digits)
+    if isinstance(facts, np.integer):
+        return int(facts)
+    if isinstance(facts, dict):
+        return {key: rounded(value, digits) for key, value in facts.items()}
+    if isinstance(facts, list | tuple):
+        return [rounded(value, digits) for value in facts]
+    return facts

@@ -1,0 +1,182 @@
+"""The main job, end to end, on drawn photos and on the real ones: nothing in it is a stand-in."""
+
+import json
+import shutil
+import subprocess
+import sys
+import tomllib
+
+import numpy as np
+import pytest
+
+import topgraft as tg
+from topgraft.config import Config
+from topgraft.errors import DataError, UsageError
+from topgraft.recipe import follow
+from topgraft.run import Run
+from topgraft.testing.drawing import draw_photos
+
+FILES = {
+    "config.toml",
+    "health.json",
+    "metrics.json",
+    "predictions.csv",
+    "report.html",
+    "timings.json",
+    "versions.json",
+}
+
+
+def command(*words, **options):
+    line = [sys.executable, "-m", "topgraft.cli", *map(str, words)]
+    return subprocess.run(line, check=False, capture_output=True, text=True, **options)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    return draw_photos(tmp_path_factory.mktemp("drawn") / "photos", 24, seed=0)
+
+
+@pytest.fixture(scope="module")
+def config(photos):
+    return Config.load(data__photos=str(photos), policies__count=3)
+
+
+@pytest.fixture(scope="module")
+def run(config, tmp_path_factory):
+    return follow(config, tmp_path_factory.mktemp("runs") / "first")
+
+
+def test_the_run_has_all_its_files(run):
+    assert {one.name for one in run.path.iterdir() if one.is_file()} == FILES
+    assert {one.name for one in run.model.iterdir()} >= {"model.onnx", "card.json"}
+    resolved = tomllib.loads((run.path / "config.toml").read_text())
+    assert Config.model_validate(resolved).policies.count == 3
+
+
+def test_numbers_are_neither_chance_nor_perfect_without_doubt(run):
+    metrics = run.metrics
+    assert metrics["counts"]["photos"] == 48
+    assert metrics["counts"]["train"] + metrics["counts"]["test"] == 48
+    assert metrics["counts"]["views"] == 4
+    accuracy = metrics["cross_validation"]["accuracy"]
+    assert 0.6 < accuracy["value"] <= 1
+    assert accuracy["low"] < accuracy["value"] <= accuracy["high"] <= 1
+    assert metrics["cross_validation"]["n"] == metrics["counts"]["train"]
+    assert metrics["test"]["n"] == metrics["counts"]["test"]
+    assert sum(row["chosen"] for row in metrics["leaderboard"]) == 1
+
+
+def test_predictions_add_up_to_the_metrics(run):
+    rows = run.table("predictions.csv")
+    for split, key in (("cv", "cross_validation"), ("test", "test")):
+        mine = [row for row in rows if row["split"] == split]
+        right = np.mean([row["label"] == row["predicted"] for row in mine])
+        assert right == pytest.approx(run.metrics[key]["accuracy"]["value"])
+    assert len({row["id"] for row in rows}) == 48
+
+
+def test_the_same_seed_gives_the_same_bytes(run, config, tmp_path):
+    again = follow(config, tmp_path / "again")
+    for name in ("metrics.json", "predictions.csv"):
+        assert (again.path / name).read_bytes() == (run.path / name).read_bytes()
+    text = (run.path / "metrics.json").read_text()
+    assert str(run.path) not in text
+    assert "seconds" not in text
+
+
+def test_resume_uses_every_stored_feature(run, config, tmp_path, photos, monkeypatch):
+    shutil.copytree(run.path, tmp_path / "copy")
+
+    def never(*_, **__):
+        raise AssertionError("decoded again")
+
+    monkeypatch.setattr("topgraft.partition.decode", never)
+    again = follow(config, tmp_path / "copy", resume=True)
+    assert again.metrics == run.metrics
+
+
+def test_a_run_that_is_there_is_not_overwritten(run, config):
+    with pytest.raises(UsageError, match="give --overwrite or --resume"):
+        follow(config, run.path)
+
+
+def test_nothing_is_written_among_the_photos(run, config, photos):
+    assert {one.suffix for one in photos.rglob("*") if one.is_file()} == {".jpg"}
+    with pytest.raises(UsageError, match="nothing is ever written"):
+        follow(config, photos / "run")
+
+
+def test_the_python_of_the_design_works(photos, tmp_path):
+    data = tg.Dataset.from_folder(photos)
+    split = tg.split(data, test=0.2, seed=0)
+    store = tg.embed(data, tmp_path / "features.zarr", policies=tg.draw(2, seed=0))
+    run = tg.train(store, split, heads=["mean"], folds=3, out=tmp_path / "run")
+    assert run.metrics["head"]["name"] == "mean"
+    found = tg.load(run.path).predict([data.location(0), tmp_path / "none.jpg"])
+    assert found[0].label in data.classes
+    assert found[1].error
+
+
+def test_predict_says_the_same_from_anywhere_without_torch(run, photos, tmp_path):
+    shutil.copytree(run.model, tmp_path / "elsewhere")
+    code = "import sys, topgraft as tg; p = tg.load(sys.argv[1]).predict(sys.argv[2:])[0]\n"
+    code += (
+        "assert not {'torch', 'timm', 'sklearn', 'zarr'} & set(sys.modules); print(p.label, p.probability)"
+    )
+    words = [sys.executable, "-c", code, tmp_path / "elsewhere"]
+    test = next(row for row in run.table("predictions.csv") if row["split"] == "test")
+    label, probability = subprocess.run(
+        [*map(str, words), str(photos / test["id"])], check=True, capture_output=True, text=True
+    ).stdout.split()
+    assert label == test["predicted"]
+    assert float(probability) == pytest.approx(float(test["probability"]), abs=5e-3)
+
+
+def test_predict_on_the_command_line(run, photos, tmp_path):
+    names = sorted(str(one) for one in photos.rglob("*.jpg"))[:3]
+    (tmp_path / "broken.jpg").write_bytes(b"no")
+    done = command("predict", run.path, "-", "--nl", input="\n".join([*names, str(tmp_path / "broken.jpg")]))
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["path"] for row in rows[:3]] == names
+    assert rows[3]["error"]
+    assert done.returncode == 1
+    assert command("predict", run.path, *names).returncode == 0
+
+
+def test_report_is_made_again_from_the_run(run):
+    before = (run.path / "report.html").read_bytes()
+    (run.path / "report.html").unlink()
+    assert command("report", run.path).returncode == 0
+    assert (run.path / "report.html").read_bytes() == before
+
+
+def test_the_estimator_is_one(photos):
+    from sklearn.base import clone
+    from sklearn.model_selection import cross_val_score
+
+    paths = np.array(sorted(str(one) for one in photos.rglob("*.jpg")))
+    labels = np.array([one.split("/")[-2] for one in paths])
+    model = clone(tg.TopgraftClassifier(policies=0, heads=["mean"], folds=2))
+    assert cross_val_score(model, paths, labels, cv=2).mean() > 0.6
+    model.fit(paths, labels)
+    assert model.predict_proba(paths[:3]).sum(axis=1) == pytest.approx(1)
+    assert set(model.predict(paths)) == set(model.classes_) == {"sandwich", "sushi"}
+
+
+def test_a_photo_that_vanishes_meanwhile_is_named(photos, tmp_path):
+    shutil.copytree(photos, tmp_path / "photos")
+    data = tg.Dataset.from_folder(tmp_path / "photos")
+    (tmp_path / "photos" / data.ids[5]).unlink()
+    with pytest.raises(DataError, match=data.ids[5]):
+        tg.embed(data, tmp_path / "f.zarr")
+
+
+@pytest.mark.shared
+def test_on_real_photos_no_worse_than_plain_logistic_regression(shared, tmp_path):
+    config = Config.load(data__photos=str(shared / "data" / "sushi_sandwich"), data__test=0.0)
+    run = follow(config, tmp_path / "run")
+    assert run.metrics["test"] is None
+    assert run.metrics["cross_validation"]["n"] == 160
+    assert run.metrics["cross_validation"]["accuracy"]["value"] >= 0.86
+    assert Run.open(run.path).metrics == run.metrics
