@@ -79,6 +79,34 @@ def check(photos: Photos, as_json: AsJson = False) -> None:
 
 
 @app.command()
+def preview(
+    photos: Annotated[str, typer.Argument(help="Photo folder, CSV table or one photo.", show_default=False)],
+    policies: Annotated[int, typer.Option(help="How many policies to draw.")] = 30,
+    grid: Annotated[str, typer.Option(help="grid288, gentle, photo, any-angle or a TOML grid.")] = "grid288",
+    out: Annotated[Path, typer.Option("--out", "-o", help="The contact sheet to write.")] = Path(
+        "preview.png"
+    ),
+    save_to: Annotated[Path | None, typer.Option(help="New folder for every single view.")] = None,
+    test: Annotated[float, typer.Option(help="Share that `train` would hold out; never shown.")] = 0.2,
+    seed: Annotated[int, typer.Option(help="Decides split, draw and views.")] = 0,
+) -> None:
+    """Draw a contact sheet: one training photo under each policy, several under one."""
+    from topgraft import _preview
+    from topgraft._split import split
+    from topgraft.dataset import Dataset
+    from topgraft.decode import SUFFIXES
+
+    if Path(photos).suffix.lower() in SUFFIXES:
+        _preview.preview([photos], n=policies, grid=grid, seed=seed, out=out, save_to=save_to)
+    else:
+        with progress() as bar:
+            data = Dataset.from_folder(photos, progress=bar)
+        shown = split(data, test=test, seed=seed).train
+        _preview.preview(data, n=policies, grid=grid, seed=seed, ids=shown, out=out, save_to=save_to)
+    print(out)
+
+
+@app.command()
 def train(
     photos: Photos,
     out: Annotated[

@@ -1,0 +1,180 @@
+"""Look at policies before anything is trained: a contact sheet of what they do to the photos at hand."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import zip_longest
+from pathlib import Path
+
+from PIL import Image as Pillow
+
+from topgraft.card import Card
+from topgraft.contact import Section, Tile, columns_for, lay_out
+from topgraft.dataset import Dataset
+from topgraft.decode import decode
+from topgraft.errors import DataError, DecodeError, UsageError
+from topgraft.files import is_url
+from topgraft.fingerprint import digest
+from topgraft.fit import fit
+from topgraft.grid import Grid, draw
+from topgraft.policy import IDENTITY, Policy, View, render
+from topgraft.types import Image
+
+CARD = Card(name="preview", input_size=(224, 224), mean=(0.5,) * 3, std=(0.5,) * 3, features=1)
+"""How photos are fitted where no backbone is named: as for the default one."""
+
+SHEETS = (".png", ".jpg", ".jpeg", ".webp")
+
+
+@dataclass(frozen=True)
+class _Photo:
+    """One photo, fitted to the card."""
+
+    id: str
+    digest: str
+    image: Image
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """One photo under one view."""
+
+    photo: _Photo
+    view: View
+
+    @cached_property
+    def image(self) -> Image:
+        return render(self.photo.image, self.view, self.photo.digest)
+
+
+def preview(
+    photos: Dataset | Sequence[str | Path],
+    *,
+    policies: Sequence[Policy] | None = None,
+    grid: str | Path | Grid = "grid288",
+    n: int = 30,
+    seed: int = 0,
+    ids: Iterable[str] | None = None,
+    card: Card = CARD,
+    out: str | Path | None = None,
+    save_to: str | Path | None = None,
+    side_px: int = 180,
+) -> Pillow.Image:
+    """Draw one photo under each policy, and several photos under the first one.
+
+    Views are those `embed` makes of the same photos with the same policies and seed.
+
+    Args:
+        photos: a dataset, or the paths of a few photos.
+        policies: what to show; drawn if left out.
+        grid: where to draw from: a Grid, the name of one, or a TOML file.
+        n: how many to draw.
+        seed: decides the draw and the views.
+        ids: of a dataset, the photos that may be shown, best the training side: `split.train`. Without it,
+            those that the data itself does not set apart for validation or test.
+        card: the backbone that the photos are fitted for.
+        out: where to write the sheet: .png, .jpg or .webp.
+        save_to: a new or empty folder for every single view, as PNG, with a table of what is what.
+        side_px: the side of a picture on the sheet.
+
+    Returns:
+        The sheet, RGB.
+
+    Raises:
+        UsageError: for more policies than the grid has, or a place that cannot or must not be written.
+        DataError: where there is no photo to show, or one cannot be read.
+    """
+    table = None if policies is not None else grid if isinstance(grid, Grid) else Grid.load(grid)
+    chosen = tuple(policies or ()) if table is None else draw(n, seed, table)
+    _keep_out(photos, out, save_to)
+    if out is not None and Path(out).suffix.lower() not in SHEETS:
+        raise UsageError(f"{out}: a contact sheet must end in {', '.join(SHEETS)}. Try preview.png.")
+    columns = columns_for(len(chosen) + 1)
+    shown = _fitted(photos, ids, card, columns)
+    views = [View(IDENTITY), *(View(policy, seed=seed) for policy in chosen)]
+    each = [_Shown(shown[0], view) for view in views]
+    first = [_Shown(photo, view) for photo in shown for view in views[1:2]]
+    if save_to is not None:
+        _save(Path(save_to), {"policy": each, "photo": first})
+    origin = f"drawn from the grid {table.name}, seed {seed}" if table else f"seed {seed}"
+    sections = [
+        Section(
+            f"One photo, {len(chosen)} {'policy' if len(chosen) == 1 else 'policies'}",
+            f"{shown[0].id}: {origin}. The captions are ranges, the pictures one draw from them.",
+            [Tile(one.image, str(one.view.policy) if i else "as it is") for i, one in enumerate(each)],
+            columns,
+        )
+    ]
+    if len(shown) > 1 and chosen:
+        sections.append(
+            Section(
+                f"One policy, {len(shown)} photos",
+                f"{chosen[0]}: above as they are, below one view of each.",
+                [Tile(photo.image, photo.id) for photo in shown] + [Tile(one.image, "") for one in first],
+                len(shown),
+            )
+        )
+    sheet = lay_out(sections, side_px)
+    if out is not None:
+        try:
+            Path(out).parent.mkdir(parents=True, exist_ok=True)
+            sheet.save(out, quality=92)
+        except OSError as error:
+            raise UsageError(f"{out}: cannot be written ({error.strerror or error}).") from error
+    return sheet
+
+
+def _fitted(
+    photos: Dataset | Sequence[str | Path], ids: Iterable[str] | None, card: Card, most: int
+) -> list[_Photo]:
+    """Read and fit as many photos as are needed, taking the classes in turn."""
+    if not isinstance(photos, Dataset):
+        read = [(Path(path).name, _bytes(Path(path))) for path in photos[:most]]
+    else:
+        allowed = (
+            set(ids) if ids is not None else {s.id for s in photos.samples if s.split in (None, "train")}
+        )
+        rows = [
+            [i for i, one in enumerate(photos.samples) if one.label == label and one.id in allowed]
+            for label in range(len(photos.classes))
+        ]
+        turns = [i for turn in zip_longest(*rows) for i in turn if i is not None][:most]
+        read = [(photos.samples[i].id, photos.read(i)) for i in turns]
+    if not read:
+        raise DataError("preview: there is no training photo to show. Give photos, or other ids.")
+    return [_Photo(name, digest(data), fit(decode(data, name), card)) for name, data in read]
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DecodeError(str(path), f"cannot be opened ({error.strerror or error})") from error
+
+
+def _keep_out(photos: Dataset | Sequence[str | Path], *places: str | Path | None) -> None:
+    """Never write into the photo folder."""
+    if not isinstance(photos, Dataset) or is_url(photos.root):
+        return
+    root = Path(photos.root).resolve()
+    for place in places:
+        if place is not None and Path(place).resolve().is_relative_to(root):
+            raise UsageError(f"{place}: lies in the photo folder {photos.root}, where nothing is written.")
+
+
+def _save(folder: Path, shown: dict[str, list[_Shown]]) -> None:
+    """Write every view as PNG, and `views.csv`: which file is which photo under which policy."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder}: expected a new or empty folder for the views. Name another one.")
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "views.csv").open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["file", "photo", "policy", "index", "seed"])
+        for kind, views in shown.items():
+            for i, one in enumerate(views):
+                name = f"{kind}-{i:03d}.png"
+                Pillow.fromarray(one.image).save(folder / name)
+                rows.writerow([name, one.photo.id, one.view.policy, one.view.index, one.view.seed])
