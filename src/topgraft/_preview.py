@@ -20,7 +20,8 @@ from topgraft.files import is_url
 from topgraft.fingerprint import digest
 from topgraft.fit import fit
 from topgraft.grid import Grid, draw
-from topgraft.policy import IDENTITY, Policy, View, render
+from topgraft.policy import Policy, View, render
+from topgraft.store.table import views_of
 from topgraft.types import Image
 
 CARD = Card(name="preview", input_size=(224, 224), mean=(0.5,) * 3, std=(0.5,) * 3, features=1)
@@ -94,7 +95,7 @@ def preview(
         raise UsageError(f"{out}: a contact sheet must end in {', '.join(SHEETS)}. Try preview.png.")
     columns = columns_for(len(chosen) + 1)
     shown = _fitted(photos, ids, card, columns)
-    views = [View(IDENTITY), *(View(policy, seed=seed) for policy in chosen)]
+    views = views_of(chosen, seed)
     each = [_Shown(shown[0], view) for view in views]
     first = [_Shown(photo, view) for photo in shown for view in views[1:2]]
     if save_to is not None:
