@@ -8,7 +8,7 @@ from photos import paint, paint_folder
 from topgraft import _preview, contact
 from topgraft.cli import app
 from topgraft.dataset import Dataset
-from topgraft.errors import DecodeError, UsageError
+from topgraft.errors import DataError, DecodeError, UsageError
 from topgraft.fit import fit
 from topgraft.grid import draw
 from topgraft.policy import Policy, View, render
@@ -53,6 +53,20 @@ def test_only_the_training_side_is_shown(data, tmp_path):
     allowed = [one.id for one in data.samples][3:5]
     _preview.preview(data, n=9, ids=allowed, save_to=tmp_path / "views")
     assert {row["photo"] for row in table(tmp_path / "views")} == set(allowed)
+
+
+def test_the_first_id_is_the_photo_under_each_policy(data, tmp_path):
+    _preview.preview(
+        data, n=2, ids=["rice/004.jpg", "rice/001.jpg", "bread/003.jpg"], save_to=tmp_path / "views"
+    )
+    assert [row["photo"] for row in table(tmp_path / "views")] == [
+        *["rice/004.jpg"] * 3,
+        *["rice/004.jpg", "bread/003.jpg", "rice/001.jpg"],
+    ]
+    with pytest.raises(DataError, match=r"no photo has the id 'rice/x.jpg'"):
+        _preview.preview(data, ids=["rice/x.jpg"])
+    with pytest.raises(DataError, match="no training photo"):
+        _preview.preview(data, ids=[])
 
 
 def test_a_split_that_came_with_the_data_is_kept(tmp_path):

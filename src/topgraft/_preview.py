@@ -74,8 +74,9 @@ def preview(
         grid: where to draw from: a Grid, the name of one, or a TOML file.
         n: how many to draw.
         seed: decides the draw and the views.
-        ids: of a dataset, the photos that may be shown, best the training side: `split.train`. Without it,
-            those that the data itself does not set apart for validation or test.
+        ids: of a dataset, the photos that may be shown, best the training side: `split.train`; the first one
+            is shown under each policy. Without it, those that the data itself does not set apart for
+            validation or test.
         card: the backbone that the photos are fitted for.
         out: where to write the sheet: .png, .jpg or .webp.
         save_to: a new or empty folder for every single view, as PNG, with a table of what is what.
@@ -86,7 +87,7 @@ def preview(
 
     Raises:
         UsageError: for more policies than the grid has, or a place that cannot or must not be written.
-        DataError: where there is no photo to show, or one cannot be read.
+        DataError: where there is no photo to show, an id is not there, or a photo cannot be read.
     """
     table = None if policies is not None else grid if isinstance(grid, Grid) else Grid.load(grid)
     chosen = tuple(policies or ()) if table is None else draw(n, seed, table)
@@ -135,15 +136,18 @@ def _fitted(
     if not isinstance(photos, Dataset):
         read = [(Path(path).name, _bytes(Path(path))) for path in photos[:most]]
     else:
-        allowed = (
-            set(ids) if ids is not None else {s.id for s in photos.samples if s.split in (None, "train")}
+        at = {one.id: i for i, one in enumerate(photos.samples)}
+        wanted = (
+            list(ids)
+            if ids is not None
+            else [i for i in at if photos.samples[at[i]].split in (None, "train")]
         )
-        rows = [
-            [i for i, one in enumerate(photos.samples) if one.label == label and one.id in allowed]
-            for label in range(len(photos.classes))
-        ]
-        turns = [i for turn in zip_longest(*rows) for i in turn if i is not None][:most]
-        read = [(photos.samples[i].id, photos.read(i)) for i in turns]
+        photos.subset(wanted)  # says which id is not there
+        classes: dict[int, list[str]] = {}
+        for one in wanted:
+            classes.setdefault(photos.samples[at[one]].label, []).append(one)
+        turns = [one for turn in zip_longest(*classes.values()) for one in turn if one][:most]
+        read = [(one, photos.read(at[one])) for one in turns]
     if not read:
         raise DataError("preview: there is no training photo to show. Give photos, or other ids.")
     return [_Photo(name, digest(data), fit(decode(data, name), card)) for name, data in read]
