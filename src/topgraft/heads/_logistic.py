@@ -49,7 +49,7 @@ class LogisticRegression(Linear):
     @classmethod
     def grid(cls) -> list[Setting]:
         """From a strong penalty to a weak one."""
-        return [{"C": value} for value in (1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0)]
+        return [{"C": value} for value in (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0)]
 
     @classmethod
     def solve(cls, rows: Rows, settings: Sequence[Setting]) -> list[tuple[Matrix, Matrix]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar, Protocol, Self
 
 import numpy as np
@@ -14,7 +15,7 @@ from topgraft.heads._base import Setting
 from topgraft.heads._linear import Linear
 from topgraft.heads._rows import Matrix, Rows, standardise
 
-STRENGTHS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
+STRENGTHS = (0.1, 0.03, 0.01, 0.003, 0.001, 0.0003)
 """From a strong penalty to a weak one."""
 
 
@@ -55,7 +56,7 @@ class Ridge(Linear):
     name: ClassVar[str] = "ridge"
     simplicity: ClassVar[int] = 1
 
-    def __init__(self, strength: float | str = 0.1) -> None:
+    def __init__(self, strength: float | str = 0.01) -> None:
         if strength != "loo" and not (isinstance(strength, float | int) and strength > 0):
             raise UsageError(f"head ridge: strength must be above 0 or loo, got {strength!r}.")
         self.strength = strength
@@ -72,21 +73,13 @@ class Ridge(Linear):
 
     @classmethod
     def solve(cls, rows: Rows, settings: Sequence[Setting]) -> list[tuple[Matrix, Matrix]]:
-        """Solve the normal equations, one Cholesky factor a strength."""
-        z, target = rows.z.astype(np.float64), 2 * rows.table - 1
-        centre, offset = rows.weight @ z / rows.photos, rows.weight @ target / rows.photos
-        pull = np.sqrt(rows.weight / rows.photos)[:, None]
-        z = (z - centre) * pull
-        gram, moment = z.T @ z, z.T @ ((target - offset) * pull)
+        """Solve the normal equations for all strengths at once, on the axes of the features' covariance."""
+        path = _Path.of(rows)
         asked = [setting["strength"] for setting in settings]
         if "loo" in asked:
-            best = STRENGTHS[int(np.argmin(left_out(rows, STRENGTHS)))]
+            best = STRENGTHS[int(np.argmin([path.left_out(one) for one in STRENGTHS]))]
             asked = [best if one == "loo" else one for one in asked]
-        solved = []
-        for strength in asked:
-            weight = _solve(gram, moment, float(strength))
-            solved.append((weight, offset - centre @ weight))
-        return solved
+        return [path.solve(float(strength)) for strength in asked]
 
     @classmethod
     def from_sums(cls, sums: Sums, strength: float) -> Self:
@@ -121,31 +114,68 @@ def _solve(gram: Matrix, moment: Matrix, strength: float) -> Matrix:
     return np.asarray(cho_solve(factor, moment, check_finite=False))
 
 
-def left_out(rows: Rows, strengths: Sequence[float]) -> Matrix:
-    """Give the mean squared error on view 0 of photos left out one at a time with all their views.
+@dataclass(frozen=True)
+class _Path:
+    """Weighted, centred rows of one fit on the axes of their covariance, where every strength is a division.
 
-    Nothing is fitted again: with H the hat matrix, the errors without photo i are (I - H_ii)⁻¹ times those
-    with it, H_ii being the block of its views (Cook & Weisberg 1982, section 3.4). The standardisation
-    stays.
-
-    Returns:
-        (len(strengths),).
+    Attributes:
+        rows: (n, V, r) the rows on the axes.
+        target: (n, V, C) -1 and 1, centred.
+        pull: (n, V, 1) square root of what each row weighs; the squares sum to 1.
+        values: (r,) the covariance's eigenvalues.
+        axes: (r, r) its eigenvectors.
+        moment: (r, C) rows times target.
+        centre, offset: what was subtracted from rows (r,) and target (C,).
     """
-    z, target = rows.z.astype(np.float64), 2 * rows.table - 1
-    n, V = rows.photos, rows.views
-    pull = np.sqrt(rows.weight / n)[:, None]
-    centre, offset = rows.weight @ z / n, rows.weight @ target / n
-    z, target = (z - centre) * pull, (target - offset) * pull
-    values, axes = np.linalg.eigh(z.T @ z)
-    values = np.maximum(values, 0)
-    turned = (z @ axes).reshape(V, n, -1).transpose(1, 0, 2)
-    moment = np.einsum("ivd,ivc->dc", turned, target.reshape(V, n, -1).transpose(1, 0, 2))
-    ones = pull.reshape(V, n, 1).transpose(1, 0, 2)
-    errors = []
-    for strength in strengths:
-        shrink = 1 / (values + strength * values.sum())
-        residual = target.reshape(V, n, -1).transpose(1, 0, 2) - turned @ (shrink[:, None] * moment)
-        hat = (turned * shrink) @ turned.transpose(0, 2, 1) + ones @ ones.transpose(0, 2, 1)
-        free = np.linalg.solve(np.eye(V) - hat, residual)[:, 0] / ones[:, 0]
-        errors.append(float((rows.weight[:n, None] * free**2).sum() / rows.weight[:n].sum()))
-    return np.array(errors)
+
+    rows: Matrix
+    target: Matrix
+    pull: Matrix
+    values: Matrix
+    axes: Matrix
+    moment: Matrix
+    centre: Matrix
+    offset: Matrix
+
+    @classmethod
+    def of(cls, rows: Rows) -> Self:
+        z, target, share = rows.z.astype(np.float64), 2 * rows.table - 1, rows.weight / rows.photos
+        pull, centre, offset = np.sqrt(share)[:, None], share @ z, share @ target
+        z, target = (z - centre) * pull, (target - offset) * pull
+        values, axes = np.linalg.eigh(z.T @ z)
+        turned = z @ axes
+
+        def by_photo(x: Matrix) -> Matrix:
+            return np.ascontiguousarray(x.reshape(rows.views, rows.photos, -1).swapaxes(0, 1))
+
+        return cls(
+            by_photo(turned),
+            by_photo(target),
+            by_photo(pull),
+            np.maximum(values, 0),
+            axes,
+            turned.T @ target,
+            centre,
+            offset,
+        )
+
+    def _shrink(self, strength: float) -> Matrix:
+        return np.asarray(1 / (self.values + strength * max(self.values.sum(), 1e-12)))[:, None]
+
+    def solve(self, strength: float) -> tuple[Matrix, Matrix]:
+        """Give the weight (r, C) and bias (C,) on the rows before they were turned and centred."""
+        weight = self.axes @ (self._shrink(strength) * self.moment)
+        return weight, self.offset - self.centre @ weight
+
+    def left_out(self, strength: float) -> float:
+        """Give the mean squared error on view 0 of photos left out one at a time with all their views.
+
+        Nothing is fitted again: with H the hat matrix, the errors without photo i are (I - H_ii)⁻¹ times
+        those with it, H_ii being the block of its views (Cook & Weisberg 1982, section 3.4). The
+        standardisation stays.
+        """
+        shrink = self._shrink(strength)
+        residual = self.target - self.rows @ (shrink * self.moment)
+        hat = (self.rows * shrink[:, 0]) @ self.rows.swapaxes(1, 2) + self.pull @ self.pull.swapaxes(1, 2)
+        free = np.linalg.solve(np.eye(hat.shape[1]) - hat, residual)[:, 0]
+        return float((free**2).sum() / (self.pull[:, 0] ** 2).sum())
