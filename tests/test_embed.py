@@ -1,7 +1,9 @@
 """Embedding: the right rows, only the missing ones, the same bytes however it was done."""
 
+import json
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -292,3 +294,31 @@ def test_large_views_are_mapped_and_gone_from_the_disk(whole, monkeypatch, tmp_p
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ValueError, match="read-only"):
         store.features()[0] = 0
+
+
+def test_the_commands_embed_info_and_prune(tmp_path):
+    folder = paint_folder(tmp_path / "photos", apple=4, pear=4)
+    (folder / "pear" / "torn.jpg").write_bytes(b"torn")
+
+    def topgraft(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "topgraft.cli", *words]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    store = str(tmp_path / "s.zarr")
+    made = topgraft("embed", str(folder), "-o", store, "--policies", "2", "--json")
+    assert made.returncode == 0, made.stderr
+    assert "left out pear/torn.jpg" in made.stderr
+    facts = json.loads(made.stdout)
+    assert (facts["photos"], len(facts["views"]), facts["missing_rows"]) == (8, 3, 0)
+    (folder / "apple" / "000.jpg").unlink()
+    assert topgraft("embed", str(folder), "-o", store, "--policies", "1").returncode == 0
+    said = topgraft("info", store).stdout
+    assert "photos     7" in said
+    assert "unused     10 rows" in said
+    assert topgraft("store", "prune", store).stdout.endswith("MB freed\n")
+    assert "unused" not in topgraft("info", store).stdout
+    inside = topgraft("embed", str(folder), "-o", str(folder / "s.zarr"))
+    assert inside.returncode == 2
+    assert "nothing is ever written" in inside.stderr
+    nothing = topgraft("info", str(tmp_path / "none.zarr"))
+    assert (nothing.returncode, nothing.stderr.count("\n")) == (1, 1)

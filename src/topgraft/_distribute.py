@@ -9,6 +9,7 @@ given out again and its finished blocks are passed over.
 from __future__ import annotations
 
 import os
+import socket
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -27,6 +28,9 @@ from topgraft.types import Progress, silent
 
 SHARES = 8
 """Partitions a worker gets on the average: what a lost one costs against opening the engine anew."""
+
+KNOCK_S = 10.0
+"""How long a cluster may take to answer."""
 
 ATTEMPTS = 5
 """How often one partition may lose its worker before something else must be wrong."""
@@ -152,20 +156,33 @@ def _cluster(ray: Any, address: str, threads: int) -> Iterator[None]:
         yield
         return
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    address = address or os.environ.get("RAY_ADDRESS", "")
     try:
-        if address or os.environ.get("RAY_ADDRESS"):
-            ray.init(address or None, **quiet)
+        if address:
+            _knock(address)
+            ray.init(address, **quiet)
         else:
             ray.init("local", num_cpus=threads, include_dashboard=False, **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise UsageError(
-            f"workers: no Ray cluster answers at {address or 'RAY_ADDRESS'} ({_line(error)})."
+            f"workers: no Ray cluster answers at {address or 'this machine'} ({_line(error)})."
             " Start one with `ray start --head`."
         ) from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Try `host:port` once: Ray itself waits for minutes where nobody answers.
+
+    Raises:
+        OSError: where nobody does.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host, int(port)), KNOCK_S).close()
 
 
 def _absolute(place: str) -> str:

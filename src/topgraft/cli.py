@@ -30,6 +30,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+stores = typer.Typer(help="Look after feature stores.", no_args_is_help=True)
+app.add_typer(stores, name="store")
 
 Photos = Annotated[
     str, typer.Argument(help="Folder with one folder of photos a class, or a CSV table.", show_default=False)
@@ -104,6 +106,92 @@ def preview(
         shown = split(data, test=test, seed=seed).train
         _preview.preview(data, n=policies, grid=grid, seed=seed, ids=shown, out=out, save_to=save_to)
     print(out)
+
+
+@app.command()
+def embed(
+    photos: Photos,
+    out: Annotated[
+        str, typer.Option("--out", "-o", help="Feature store to make or add to: a folder or URL.")
+    ] = "features.zarr",
+    backbone: Annotated[
+        str, typer.Option(help="architecture.tag, local-dir:PATH, a folder or an ONNX file.")
+    ] = "tf_efficientnet_lite0.in1k",
+    card: Annotated[Path | None, typer.Option(help="The card of a bare ONNX file.")] = None,
+    weights: Annotated[str, typer.Option(help="`pretrained`, `random`, or a weights file.")] = "pretrained",
+    policies: Annotated[int, typer.Option(help="How many augmentation policies to draw.", min=0)] = 16,
+    grid: Annotated[str, typer.Option(help="grid288, gentle, photo, any-angle or a TOML grid.")] = "grid288",
+    seed: Annotated[int, typer.Option(help="Decides draw and views.")] = 0,
+    engine: Annotated[str, typer.Option(help="auto, openvino, torch or fake.")] = "auto",
+    workers: Annotated[
+        str | None, typer.Option(help="Threads that decode, or ray[:ADDRESS]. [default: all cores]")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="Cores to use. [default: all]")] = None,
+    offline: Annotated[bool | None, typer.Option("--offline", help="Never open a socket.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Push photos through the backbone, once per view; what a store has is not computed again."""
+    from topgraft import files
+    from topgraft._embed import embed as into_store
+    from topgraft.backbone import load_backbone
+    from topgraft.dataset import Dataset
+    from topgraft.grid import draw
+    from topgraft.settings import Settings
+
+    files.keep_out(photos, out)
+    settings = Settings.load(threads=threads, offline=offline)
+    with progress() as bar:
+        data = Dataset.from_folder(photos, settings=settings, progress=bar)
+        store = into_store(
+            data,
+            out,
+            backbone=load_backbone(backbone, card=card, weights=weights, settings=settings, progress=bar),
+            policies=draw(policies, seed=seed, grid=grid),
+            seed=seed,
+            engine=engine,
+            workers=workers,
+            settings=settings,
+            progress=bar,
+        )
+    for one in data.refused:
+        print(f"topgraft: left out {one.id}: {one.reason}", file=sys.stderr)
+    _tell_store(store.info(), as_json)
+
+
+@app.command()
+def info(
+    store: Annotated[str, typer.Argument(help="A feature store.", show_default=False)],
+    as_json: AsJson = False,
+) -> None:
+    """Say what is in a feature store: photos, views, backbone, size, and what is missing."""
+    from topgraft.store import FeatureStore
+
+    _tell_store(FeatureStore.open(store).info(), as_json)
+
+
+@stores.command()
+def prune(store: Annotated[str, typer.Argument(help="A feature store.", show_default=False)]) -> None:
+    """Drop the features of removed photos and of views no longer asked for, and free their space."""
+    from topgraft.store import FeatureStore
+
+    freed = FeatureStore.open(store).prune()
+    print(f"{freed / 1e6:.1f} MB freed")
+
+
+def _tell_store(facts: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(facts)
+        return
+    copies = facts["photos"] - facts["different_photos"]
+    print(f"photos     {facts['photos']:,}{f' ({copies} copies)' if copies else ''}")
+    print(f"classes    {', '.join(f'{name} {n}' for name, n in facts['classes'].items())}")
+    print(f"views      {len(facts['views'])}")
+    print(f"backbone   {facts['backbone']}, {facts['features']} features, {facts['precision']}")
+    print(f"size       {facts['bytes'] / 1e6:.1f} MB in {facts['path']}")
+    if not facts["finished"]:
+        print(f"missing    {facts['missing_rows']:,} rows: run the same `topgraft embed` again")
+    if facts["stale_rows"]:
+        print(f"unused     {facts['stale_rows']:,} rows: `topgraft store prune` drops them")
 
 
 @app.command()

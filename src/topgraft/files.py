@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from topgraft.errors import DataError, need
+from topgraft.errors import DataError, UsageError, need
 
 
 def is_url(place: str) -> bool:
@@ -57,3 +57,24 @@ def read(root: str, name: str) -> bytes:
         system, base = filesystem(root)
         return bytes(system.cat_file(f"{base}/{name}"))
     return Path(root, name).read_bytes()
+
+
+def keep_out(photos: str, *places: str | Path | None) -> None:
+    """Never write into the user's photo folder.
+
+    Args:
+        photos: the folder; a URL or CSV table has no folder of its own.
+        places: where something shall be written.
+
+    Raises:
+        UsageError: for a place among the photos.
+    """
+    if is_url(photos) or photos.lower().endswith(".csv"):
+        return
+    top = Path(photos).resolve()
+    for place in places:
+        if place is not None and not is_url(str(place)) and Path(place).resolve().is_relative_to(top):
+            raise UsageError(
+                f"{place}: lies in the photo folder {photos}, where nothing is ever written."
+                " Give a folder elsewhere."
+            )

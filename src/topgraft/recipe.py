@@ -58,7 +58,7 @@ def follow(
         DataError: for photos that cannot be trained on.
     """
     settings = settings or Settings.load()
-    _keep_out(config.data.photos, out, store)
+    files.keep_out(config.data.photos, out, store)
     run = Run.create(out, overwrite=overwrite, resume=resume)
     with run.timed("read and check photos"):
         data = Dataset.from_folder(config.data.photos, settings=settings, progress=progress)
@@ -100,19 +100,6 @@ def follow(
     with run.timed("report"):
         report(run)
     return run
-
-
-def _keep_out(photos: str, *places: str | Path | None) -> None:
-    """Never write into the user's photo folder."""
-    if files.is_url(photos) or photos.lower().endswith(".csv"):
-        return
-    top = Path(photos).resolve()
-    for place in places:
-        if place is not None and not files.is_url(str(place)) and Path(place).resolve().is_relative_to(top):
-            raise UsageError(
-                f"{place}: lies in the photo folder {photos}, where nothing is ever written."
-                " Give a folder elsewhere."
-            )
 
 
 def _announce(data: Dataset, health: Health, sides: Split) -> None:
