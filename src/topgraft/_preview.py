@@ -115,7 +115,7 @@ def preview(
             Section(
                 f"One policy, {len(shown)} photos",
                 f"{chosen[0]}: above as they are, below one view of each.",
-                [Tile(photo.image, photo.id) for photo in shown] + [Tile(one.image, "") for one in first],
+                [Tile(photo.image, photo.id, "/") for photo in shown] + [Tile(one.image) for one in first],
                 len(shown),
             )
         )

@@ -25,11 +25,13 @@ class Tile:
 
     Attributes:
         image: (H, W, 3) uint8 RGB.
-        caption: what stands below it, if anything; broken at ` | ` where it is too long.
+        caption: what stands below it, if anything.
+        joint: where a caption that is too long is broken.
     """
 
     image: Image
-    caption: str
+    caption: str = ""
+    joint: str = " | "
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ Row = list[tuple[Tile, list[str]]]
 
 
 def _rows(section: Section, side_px: int) -> list[Row]:
-    laid = [(tile, _lines(tile.caption, side_px, " | ", CAPTION_PX)) for tile in section.tiles]
+    laid = [(tile, _lines(tile.caption, side_px, tile.joint, CAPTION_PX)) for tile in section.tiles]
     return [laid[i : i + section.columns] for i in range(0, len(laid), section.columns)]
 
 
