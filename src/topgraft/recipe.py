@@ -22,7 +22,6 @@ from topgraft.backbone import Backbone, load_backbone
 from topgraft.config import Config
 from topgraft.dataset import Dataset
 from topgraft.engines import open_engine
-from topgraft.errors import UsageError
 from topgraft.grid import draw
 from topgraft.run import Run
 from topgraft.settings import Settings
