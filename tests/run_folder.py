@@ -11,10 +11,11 @@ import numpy as np
 import tomli_w
 from PIL import Image
 
+from topgraft.fingerprint import digest
 from topgraft.metrics import summary
 from topgraft.run import Run
 
-POLICIES = ["rot30|hflip", "shift10", "zoom20|vflip"]
+POLICIES = ["rotation(30) | hflip", "shift(0.1)", "zoom(0.8,1.2) | vflip"]
 
 
 def draw_photos(folder: Path, ids: Sequence[str], side: int = 320) -> None:
@@ -99,7 +100,7 @@ def write_run(
         },
         "policies": list(policies),
         "seed": seed,
-        "head": {"name": "LogisticRegression", "setting": "C=0.01", "temperature": 1.3},
+        "head": {"name": "logistic", "setting": "C=0.01", "temperature": 1.3},
         **scores,
         "leaderboard": leaderboard(scores["cross_validation"]),
         "trust": trust(labels[~held], probabilities[~held], np.array(ids)[~held], list(classes)),
@@ -109,6 +110,9 @@ def write_run(
     place = photo_folder or folder.parent / f"{folder.name}-photos"
     if with_photos:
         draw_photos(place, ids)
+    digests = [
+        digest((place / name).read_bytes()) if with_photos else f"{i:032x}" for i, name in enumerate(ids)
+    ]
     run = Run.create(folder)
     run.write_json("metrics.json", metrics)
     run.write("config.toml", tomli_w.dumps({"seed": seed, "data": {"photos": str(place), "test": test}}))
@@ -144,6 +148,7 @@ def write_run(
         [
             [
                 ids[i],
+                digests[i],
                 "test" if held[i] else "cv",
                 "" if held[i] else i % 5,
                 classes[labels[i]],
@@ -160,8 +165,13 @@ def write_run(
 
 def leaderboard(scores: dict[str, Any]) -> list[dict[str, Any]]:
     """Rank five heads below the measured one."""
-    names = [("LogisticRegression", "C=0.01"), ("LinearSVM", "C=0.1"), ("RidgeClassifier", "alpha=100"),
-             ("KNearest", "k=5"), ("NearestMean", "")]  # fmt: skip
+    names = [
+        ("ridge", "alpha=100"),
+        ("logistic", "C=0.01"),
+        ("ridge", "alpha=10"),
+        ("knn", "k=5"),
+        ("mean", ""),
+    ]
     rows = []
     for place, (head, setting) in enumerate(names):
         row: dict[str, Any] = {"head": head, "setting": setting}
@@ -198,7 +208,7 @@ def trust(labels: Any, probabilities: Any, ids: Any, classes: list[str]) -> dict
         "temperature": 1.3,
         "ece": {"value": 0.041, "low": 0.02, "high": 0.07},
         "reliability": bins,
-        "unknown": {"method": "knn", "threshold": 1.9, "accepted": 0.96},
+        "unknown": {"method": "mahalanobis", "threshold": 1.9, "accepted": 0.96},
         "label_issues": [
             {
                 "id": str(ids[i]),

@@ -17,7 +17,7 @@ from topgraft.store import FeatureStore
 from topgraft.types import Labels, Probabilities
 
 SCHEMA = 1
-PREDICTION = ("id", "split", "fold", "label", "predicted", "probability")
+PREDICTION = ("id", "digest", "split", "fold", "label", "predicted", "probability")
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def write_predictions(run: Run, classes: Sequence[str], answers: dict[str, Answe
             far = "" if given.distance is None else f"{given.distance[row]:.6f}"
             fold = "" if given.fold[row] < 0 else int(given.fold[row])
             lines.append(
-                [one.id, split, fold, label, classes[best], f"{shares[best]:.6f}"]
+                [one.id, one.digest, split, fold, label, classes[best], f"{shares[best]:.6f}"]
                 + [f"{share:.6f}" for share in shares]
                 + [far]
             )

@@ -80,14 +80,14 @@ def page(facts: Facts) -> str:
         ],
         "pointer": pointer,
         "sentences": verdict.verdict(facts, metrics),
-        "scale": _scale(metrics, key),
+        "scale": _scale(facts, metrics, key),
         "matrices": tables,
         "most_classes": mistakes.MOST_CLASSES,
         "galleries": found,
         "shots": shots,
         "numbers": {name: f"photo-{i}" for i, name in enumerate(shots)},
         "trust_figures": _trust(facts, metrics, key),
-        "whiskers": _whiskers(metrics),
+        "ranks": _ranks(metrics),
         "learning": plots.learning(facts),
         "looked": [],
         "worth": [],
@@ -143,11 +143,12 @@ def _contents(context: dict[str, Any]) -> list[tuple[str, str]]:
     return [(anchor, name) for anchor, name, there in every if there]
 
 
-def _scale(metrics: Numbers, key: str) -> Markup:
+def _scale(facts: Facts, metrics: Numbers, key: str) -> Markup:
     """Draw the result on a scale from 0 to 100 %, beside what always naming the largest class would give."""
     low, value, high = (metrics.get(f"/{key}/accuracy/{part}") for part in ("low", "value", "high"))
-    table = metrics.get(f"/{key}/confusion")
-    base = max(sum(row) for row in table) / max(sum(map(sum, table)), 1)
+    rows = facts.of(facts.splits[0])
+    sizes = [sum(i in row.labels for row in rows) for i in range(len(facts.classes))]
+    base = max(sizes) / max(len(rows), 1)
 
     def at(share: float) -> float:
         return round(14 + 372 * share, 1)
@@ -174,13 +175,25 @@ def _trust(facts: Facts, metrics: Numbers, key: str) -> list[plots.Figure]:
     return ([first] if first else []) + plots.ranking(facts, metrics, split, key)
 
 
-def _whiskers(metrics: Numbers) -> list[Markup]:
-    """Draw every head's accuracy on one scale."""
-    rows = [row["accuracy"] for row in metrics.facts.get("leaderboard") or []]
-    if not rows:
-        return []
-    span = (min(row["low"] for row in rows), max(row["high"] for row in rows))
-    return [whisker(row["value"], row["low"], row["high"], span) for row in rows]
+def _ranks(metrics: Numbers) -> dict[str, list[tuple[int, Markup]]]:
+    """Part the leaderboard: each head's best setting and the chosen one first, the other settings apart.
+
+    Each place comes with its accuracy drawn on one scale.
+    """
+    rows = metrics.facts.get("leaderboard") or []
+    span = (
+        min((row["accuracy"]["low"] for row in rows), default=0.0),
+        max((row["accuracy"]["high"] for row in rows), default=1.0),
+    )
+    parts: dict[str, list[tuple[int, Markup]]] = {"first": [], "rest": []}
+    seen: set[str] = set()
+    for place, row in enumerate(rows):
+        first = row["chosen"] or row["head"] not in seen
+        seen.add(row["head"])
+        at = row["accuracy"]
+        drawn = whisker(at["value"], at["low"], at["high"], span)
+        parts["first" if first else "rest"].append((place, drawn))
+    return parts
 
 
 def _photo_notes(facts: Facts, book: Book) -> list[str]:

@@ -22,7 +22,8 @@ class Row:
         index: which line.
         id: the photo.
         split: `cv` or `test`.
-        label, predicted: class indices.
+        labels: class indices; several where a photo carries several labels.
+        predicted: class index.
         probability: of the predicted class.
         distance: how unlike the training photos it is; None where the run does not say.
     """
@@ -30,15 +31,20 @@ class Row:
     index: int
     id: str
     split: str
-    label: int
+    labels: tuple[int, ...]
     predicted: int
     probability: float
     distance: float | None
 
     @property
+    def label(self) -> int:
+        """The label, or the first of several."""
+        return self.labels[0]
+
+    @property
     def right(self) -> bool:
-        """Whether the prediction is the label."""
-        return self.label == self.predicted
+        """Whether the prediction is the label, or one of several."""
+        return self.predicted in self.labels
 
 
 @dataclass(frozen=True)
@@ -90,26 +96,32 @@ class Facts:
         return [split for split, key in known if self.metrics.get(key)]
 
     @cached_property
+    def several(self) -> bool:
+        """Whether photos may carry several labels: then there is no confusion matrix."""
+        return any(len(row.labels) > 1 for row in self.rows)
+
+    @cached_property
     def table(self) -> list[dict[str, str]]:
         """predictions.csv."""
         return self.run.table("predictions.csv")
 
     @cached_property
     def rows(self) -> list[Row]:
-        """predictions.csv, typed; photos of classes the run does not know are left out."""
+        """predictions.csv, typed."""
         index = {name: i for i, name in enumerate(self.classes)}
         return [
             Row(
                 i,
                 line["id"],
                 line["split"],
-                index[line["label"]],
+                (index[line["label"]],)
+                if line["label"] in index
+                else tuple(index[name] for name in line["label"].split(";")),
                 index[line["predicted"]],
                 float(line["probability"]),
                 float(line["distance"]) if line.get("distance") else None,
             )
             for i, line in enumerate(self.table)
-            if line["label"] in index and line["predicted"] in index
         ]
 
     def of(self, split: str) -> list[Row]:

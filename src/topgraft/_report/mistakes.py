@@ -15,7 +15,8 @@ KEYS = {"test": "test", "cv": "cross_validation"}
 MOST_CLASSES = 20
 """More classes than this do not fit a table of cells; their most frequent confusions are listed."""
 MOST_PAIRS = 40
-CELL_WRONG, CELL_RIGHT = 24, 12
+CELL_MOST, CELL_LEAST, CELLS_TOGETHER = 24, 4, 360
+"""Photos of one cell, and about how many all cells share."""
 GALLERY = 18
 
 
@@ -90,7 +91,8 @@ def predicted_at(facts: Facts, row: Row) -> Markup:
 
 def shot(facts: Facts, row: Row) -> Shot:
     """Say what a photo is and what it was taken for."""
-    label, predicted = facts.classes[row.label], facts.classes[row.predicted]
+    label = ", ".join(facts.classes[i] for i in row.labels)
+    predicted = facts.classes[row.predicted]
     at = predicted_at(facts, row)
     if row.right:
         caption = Markup('<span class="was">{}</span> {}').format(label, at)
@@ -115,13 +117,14 @@ def _matrix(facts: Facts, metrics: Numbers, split: str) -> Matrix:
     for row in facts.of(split):
         behind[row.label, row.predicted].append(row)
     table = metrics.get(f"/{KEYS[split]}/confusion")
+    room = min(max(CELLS_TOGETHER // max(len(behind), 1), CELL_LEAST), CELL_MOST)
     cells = []
     for i, counts in enumerate(table):
         total = sum(counts)
         line = []
         for j, count in enumerate(counts):
             rows = {row.id: row for row in sorted(behind[i, j], key=lambda row: -row.probability)}
-            chosen = list(rows)[:CELL_WRONG] if i != j else spread(list(rows), CELL_RIGHT)
+            chosen = list(rows)[:room] if i != j else spread(list(rows), room // 2)
             line.append(
                 Cell(
                     f"{split}-{i}-{j}",

@@ -22,6 +22,9 @@ T = TypeVar("T")
 LARGE_PX, SMALL_PX = 300, 132
 """Longest side of photos in galleries, and of those behind the confusion matrix."""
 
+MARKUP = 1_000
+"""About the bytes that a photo's captions and links take."""
+
 
 @dataclass(frozen=True)
 class Thumb:
@@ -49,11 +52,11 @@ def shrink(image: Image, side: int, quality: int = 62) -> tuple[int, int, bytes]
 
 
 def budget(photos: int) -> int:
-    """Give the bytes that thumbnails may take for so many photos: 0.85 MB up to 500, 2.4 MB from 10,000 on.
+    """Give the bytes of the page that thumbnails may take: 1.1 MB up to 500 photos, 3.3 MB from 10,000 on.
 
-    In the page they take a third more (base64): that keeps it under 1.5 MB and 4 MB.
+    The rest of the page is under 0.4 MB, 0.6 MB for many classes, so that it stays under 1.5 MB and 4 MB.
     """
-    return int(850_000 + min(max(photos - 500, 0), 9_500) / 9_500 * 1_550_000)
+    return int(1_100_000 + min(max(photos - 500, 0), 9_500) / 9_500 * 2_200_000)
 
 
 @dataclass
@@ -62,7 +65,7 @@ class Book:
 
     Attributes:
         root: folder or URL the ids are relative to; "" shows no photos.
-        left: bytes that may still be used.
+        left: bytes of the page that may still be used.
         gone: ids that could not be read.
         crowded: how many photos found no room.
     """
@@ -98,10 +101,11 @@ class Book:
 
     def _keep(self, name: str, made: tuple[int, int, bytes]) -> None:
         width, height, data = made
-        if len(data) > self.left:
+        cost = len(data) * 4 // 3 + MARKUP
+        if cost > self.left:
             self.crowded += 1
             return
-        self.left -= len(data)
+        self.left -= cost
         self.thumbs[name] = Thumb(f"i{len(self.thumbs)}", width, height, data)
 
     def has(self, name: str) -> bool:

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-from PIL import Image as Pillow
-
 from topgraft import files
 from topgraft._report.facts import Facts
 from topgraft._report.photos import Book, spread
+from topgraft.card import Card
 from topgraft.decode import decode
 from topgraft.errors import TopgraftError
 from topgraft.fingerprint import digest
+from topgraft.fit import fit
 from topgraft.policy import IDENTITY, Policy, render
 from topgraft.store.table import views_of
 from topgraft.types import Image
 
 MOST = 32
-SIDE_PX = 224
-"""Policies are drawn at about the size backbones see, then made small."""
+CARD = Card(name="sheet", input_size=(224, 224), mean=(0.5,) * 3, std=(0.5,) * 3, features=1)
+"""Photos are fitted as for the default backbone, then augmented, then made small."""
 
 
 @dataclass(frozen=True)
@@ -61,18 +60,7 @@ def _example(facts: Facts) -> tuple[str, bytes, Image] | None:
     for row in sorted(facts.rows, key=lambda row: (not row.right, row.id))[:20]:
         try:
             data = files.read(facts.photo_root, row.id)
-            return row.id, data, _square(decode(data, row.id))
+            return row.id, data, fit(decode(data, row.id), CARD)
         except (OSError, TopgraftError):
             continue
     return None
-
-
-def _square(image: Image) -> Image:
-    """The middle of a photo, as a square of the size policies are drawn at."""
-    picture = Pillow.fromarray(image)
-    side = min(picture.size)
-    left, top = (picture.width - side) // 2, (picture.height - side) // 2
-    small = picture.resize(
-        (SIDE_PX, SIDE_PX), Pillow.Resampling.LANCZOS, (left, top, left + side, top + side)
-    )
-    return np.array(small)

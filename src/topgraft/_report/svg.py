@@ -66,7 +66,7 @@ class Plot:
     y_ticks: Callable[[float], str] = plain
     whole_x: bool = False
     marks: list[Markup] = field(default_factory=list)
-    left: int = 50
+    left: int = 60
     right: int = 18
     top: int = 12
     bottom: int = 42

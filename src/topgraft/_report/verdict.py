@@ -24,17 +24,28 @@ def verdict(facts: Facts, metrics: Numbers) -> list[Markup]:
 
 
 def _how_good(metrics: Numbers, key: str) -> Markup:
-    size = len(metrics.get(f"/{key}/confusion"))
-    right = metrics.sum([pointer(key, "confusion", i, i) for i in range(size)])
     n, share = metrics(f"/{key}/n", "count"), metrics(f"/{key}/accuracy/value", "percent")
-    if key == "test":
+    if key == "test" and metrics.has("/test/confusion"):
         return Markup(
             "It named {} of {} held-out photos right, none of which was used to build it: {}."
-        ).format(right, n, share)
-    return Markup(
-        "It named {} of {} photos right, each judged by a version of it that had not seen that photo "
-        "(cross-validation, {} folds): {}."
-    ).format(right, n, metrics("/cross_validation/folds", "count"), share)
+        ).format(_right(metrics, key), n, share)
+    if key == "test":
+        return Markup(
+            "It was right for {} of {} held-out photos, none of which was used to build it."
+        ).format(share, n)
+    judged = Markup(
+        "each judged by a version of it that had not seen that photo (cross-validation, {} folds)"
+    ).format(metrics("/cross_validation/folds", "count"))
+    if metrics.has("/cross_validation/confusion") and metrics.get("/cross_validation/repeats") == 1:
+        return Markup("It named {} of {} photos right, {}: {}.").format(
+            _right(metrics, key), n, judged, share
+        )
+    return Markup("It was right for {} of {} photos, {}.").format(share, n, judged)
+
+
+def _right(metrics: Numbers, key: str) -> Markup:
+    size = len(metrics.get(f"/{key}/confusion"))
+    return metrics.sum([pointer(key, "confusion", i, i) for i in range(size)])
 
 
 def _how_sure(metrics: Numbers, key: str) -> Markup:
@@ -51,6 +62,8 @@ def _how_sure(metrics: Numbers, key: str) -> Markup:
 
 
 def _where_it_fails(facts: Facts, metrics: Numbers, key: str) -> Markup:
+    if not metrics.has(f"/{key}/confusion"):
+        return Markup("The classes it finds worst are listed under <a href=#numbers>Numbers</a>.")
     table = metrics.get(f"/{key}/confusion")
     size = range(len(table))
     wrong = [(table[i][j], i, j) for i in size for j in size if i != j and table[i][j]]

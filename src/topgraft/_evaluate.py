@@ -1,0 +1,325 @@
+"""Measure finished runs on labelled photos: each alone, and several together as an ensemble."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topgraft.dataset import Dataset, Refused
+from topgraft.ensemble import ensemble, paired, weights_of
+from topgraft.errors import DataError, DecodeError, UsageError
+from topgraft.metrics import Estimate, summary
+from topgraft.policy import Policy, render
+from topgraft.predictor import load
+from topgraft.run import Run
+from topgraft.store.table import views_of
+from topgraft.types import Labels, Probabilities, Progress, silent
+
+HEADLINES = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced",
+    "log_loss": "log loss",
+    "roc_auc": "ROC AUC",
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """The scores of one run, or of an ensemble of them.
+
+    Attributes:
+        name: the run's folder, or `mean` or `weighted`.
+        scores: as in metrics.json.
+        weight: a run's share in the weighted ensemble.
+        against: an ensemble's accuracy minus each member's, by the member's name.
+    """
+
+    name: str
+    scores: dict[str, Any]
+    weight: float | None = None
+    against: dict[str, Estimate] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give plain data for JSON."""
+        facts: dict[str, Any] = {"name": self.name}
+        if self.weight is not None:
+            facts["weight"] = self.weight
+        if self.against is not None:
+            facts["against"] = {name: one.as_dict() for name, one in self.against.items()}
+        return facts | {"scores": self.scores}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How good runs are on some photos. Print it, or take `as_dict()`.
+
+    Attributes:
+        classes: names.
+        members: one result a run.
+        ensembles: the plain and the weighted mean; none for one run.
+        strangers: photos of classes the runs do not know, by class; in no score.
+        flagged: how many of those the first run calls unknown.
+        refused: photos that could not be read; in no score.
+        notes: what should be known, in sentences.
+    """
+
+    classes: tuple[str, ...]
+    members: tuple[Result, ...]
+    ensembles: tuple[Result, ...]
+    strangers: dict[str, int]
+    flagged: int
+    refused: tuple[Refused, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def results(self) -> tuple[Result, ...]:
+        """Members and ensembles."""
+        return self.members + self.ensembles
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give plain data for JSON: numbers only, so that equal evaluations are equal bytes."""
+        return {
+            "schema": 1,
+            "classes": list(self.classes),
+            "members": [one.as_dict() for one in self.members],
+            "ensembles": [one.as_dict() for one in self.ensembles],
+            "strangers": {"classes": self.strangers, "flagged": self.flagged},
+            "refused": [{"id": one.id, "reason": one.reason} for one in self.refused],
+            "notes": list(self.notes),
+        }
+
+    def __str__(self) -> str:
+        width = max(len(one.name) for one in self.results)
+        lines = [f"{one.name:{width}}  {_headline(one.scores)}" for one in self.results]
+        return "\n".join([*lines, *self.notes])
+
+
+def _headline(scores: dict[str, Any]) -> str:
+    parts = [
+        f"{said} {scores[key]['value']:.3f} [{scores[key]['low']:.2f}, {scores[key]['high']:.2f}]"
+        for key, said in HEADLINES.items()
+        if scores.get(key) and scores[key]["value"] is not None
+    ]
+    return f"{'  '.join(parts)}  ({scores['n']} photos)"
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """What one run said.
+
+    Attributes:
+        probabilities: (N, C); nan where the photo could not be read.
+        unknown: (N,) whether it called the photo unknown.
+    """
+
+    probabilities: Probabilities
+    unknown: NDArray[np.bool_]
+
+
+def evaluate(
+    run: Run | str | Path | Sequence[Run | str | Path],
+    data: Dataset,
+    ids: Iterable[str] | None = None,
+    *,
+    split: Literal["test", "all"] | None = None,
+    tta: int = 0,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Evaluation:
+    """Measure runs on labelled photos; several runs are measured alone and as ensembles.
+
+    The order of the photos does not matter: they are sorted by content before anything is summed.
+
+    Args:
+        run: a run or its folder, or several.
+        data: photos with labels. Labels are compared by class name; unknown classes are reported, not scored.
+        ids: only these samples.
+        split: `test` takes only photos every run held out; `all` takes all. None is `test` where the photos
+            are those the run was trained from, else `all`.
+        tta: test-time augmentation: averages the photo as it is with so many of the run's own policies.
+        seed: of the intervals.
+        progress: told of photos done.
+
+    Raises:
+        UsageError: for runs of different classes, or a negative `tta`.
+        DataError: where no photo is left to measure.
+    """
+    runs = _opened(run)
+    classes = _classes_of(runs)
+    if tta < 0:
+        raise UsageError(f"tta must be 0 or more views, got {tta}.")
+    data = data if ids is None else data.subset(ids)
+    chosen, notes = _choose(runs, data, split, given=ids is not None)
+    known = [i for i in chosen if data.classes[data.samples[i].label] in classes]
+    strange = [i for i in chosen if data.classes[data.samples[i].label] not in classes]
+    if not known:
+        raise DataError(
+            f"{data.root}: expected photos of {', '.join(classes[:5])}, found none of"
+            f" {'them' if chosen else 'the split asked for'}. Check the folders' names or --split."
+        )
+    answers = [_ask(one, data, known, classes, tta=tta, progress=progress) for one in runs]
+    read: NDArray[np.bool_] = np.asarray(~np.isnan(answers[0].probabilities).any(axis=1))
+    refused = _refused(data, known, read)
+    if not read.any():
+        raise DataError(
+            f"{data.root}: none of the {len(known)} photos can be read. Look at `topgraft check`."
+        )
+    index = {name: i for i, name in enumerate(classes)}
+    labels = np.array([index[data.classes[data.samples[i].label]] for i in known], np.int64)[read]
+    groups = np.unique(data.groups[known][read], return_inverse=True)[1].astype(np.int64)
+    tables = [one.probabilities[read] for one in answers]
+    members, ensembles = _score(runs, labels, tables, classes, groups=groups, seed=seed)
+    flagged = int(_ask(runs[0], data, strange, classes).unknown.sum())
+    counts = Counter(data.classes[data.samples[i].label] for i in strange)
+    notes += _strangers(counts, flagged) + _worse(members, ensembles)
+    if refused:
+        notes.append(f"{len(refused)} unreadable photos are in no number (first: {refused[0].id}).")
+    return Evaluation(
+        classes, members, ensembles, dict(sorted(counts.items())), flagged, refused, tuple(notes)
+    )
+
+
+def _opened(run: Run | str | Path | Sequence[Run | str | Path]) -> list[Run]:
+    several = [run] if isinstance(run, Run | str | Path) else list(run)
+    if not several:
+        raise UsageError("expected at least one run to evaluate, got none.")
+    return [one if isinstance(one, Run) else Run.open(one) for one in several]
+
+
+def _classes_of(runs: list[Run]) -> tuple[str, ...]:
+    first = tuple(runs[0].metrics["classes"])
+    for other in runs[1:]:
+        if tuple(other.metrics["classes"]) != first:
+            raise UsageError(
+                f"runs of one ensemble must have the same classes: {runs[0].path} has {', '.join(first)},"
+                f" {other.path} has {', '.join(other.metrics['classes'])}. Evaluate them one by one."
+            )
+    return first
+
+
+def _choose(
+    runs: list[Run], data: Dataset, split: Literal["test", "all"] | None, *, given: bool
+) -> tuple[list[int], list[str]]:
+    """Choose the photos to measure, in the order of their content; say where that flatters."""
+    if split not in (None, "test", "all"):
+        raise UsageError(f"split must be test or all, got {split!r}.")
+    sides = [_sides(run) for run in runs]
+    held = set.intersection(*({one for one, side in each.items() if side == "test"} for each in sides))
+    seen = {one for each in sides for one, side in each.items() if side == "cv"}
+    if split is None:
+        ours = any(one.digest in seen for one in data.samples)
+        split = "test" if held and ours and not given else "all"
+    order = sorted(range(len(data)), key=lambda i: (data.samples[i].digest, data.samples[i].id))
+    chosen = [i for i in order if split == "all" or data.samples[i].digest in held]
+    trained = sum(data.samples[i].digest in seen for i in chosen)
+    notes = []
+    if trained:
+        notes.append(f"{trained} of these photos were used for training: these numbers flatter.")
+    elif split == "test":
+        notes.append(f"Measured on the {len(chosen)} photos that were held out from training.")
+    return chosen, notes
+
+
+def _sides(run: Run) -> dict[str, str]:
+    """Say by content on which side of the run's split its photos lay: `cv` or `test`."""
+    return {row["digest"]: row["split"] for row in run.table("predictions.csv")}
+
+
+def _ask(
+    run: Run,
+    data: Dataset,
+    indices: list[int],
+    classes: tuple[str, ...],
+    *,
+    tta: int = 0,
+    progress: Progress = silent,
+) -> _Answers:
+    """Let one run's predictor look at photos, and at some augmented views of each."""
+    names = run.metrics.get("policies", [])
+    if tta > len(names):
+        raise UsageError(f"{run.path}: tta must be 0 to {len(names)}, the run's policies, got {tta}.")
+    views = views_of([Policy.parse(name) for name in names[:tta]], int(run.metrics.get("seed", 0)))
+    predictor = load(run.path)
+    probabilities, unknown = np.full((len(indices), len(classes)), np.nan), np.zeros(len(indices), bool)
+    for done, i in enumerate(indices):
+        try:
+            image = data.image(i)
+        except DecodeError:
+            continue
+        # Views are made of the photo itself: the predictor fits each to its backbone, as it does any photo.
+        seen = predictor.predict([render(image, view, data.samples[i].digest) for view in views])
+        probabilities[done] = np.mean([[one.probabilities[name] for name in classes] for one in seen], axis=0)
+        unknown[done] = seen[0].unknown
+        progress(f"evaluating {run.path.name}", done + 1, len(indices))
+    return _Answers(probabilities, unknown)
+
+
+def _refused(data: Dataset, known: list[int], read: NDArray[np.bool_]) -> tuple[Refused, ...]:
+    gone = [
+        Refused(data.samples[i].id, "cannot be read any more")
+        for i, ok in zip(known, read, strict=True)
+        if not ok
+    ]
+    return tuple(sorted([*data.refused, *gone], key=lambda one: one.id))
+
+
+def _score(
+    runs: list[Run],
+    labels: Labels,
+    tables: list[Probabilities],
+    classes: tuple[str, ...],
+    *,
+    groups: Labels,
+    seed: int,
+) -> tuple[tuple[Result, ...], tuple[Result, ...]]:
+    names = [run.path.name for run in runs]
+    if len(set(names)) < len(names):
+        names = [str(run.path) for run in runs]
+    shares = weights_of([run.metrics["cross_validation"]["log_loss"]["value"] for run in runs])
+    members = tuple(
+        Result(name, summary(labels, table, classes, seed=seed, groups=groups), float(share))
+        for name, table, share in zip(names, tables, shares, strict=True)
+    )
+    if len(runs) == 1:
+        return members, ()
+    together = {"mean": ensemble(tables), "weighted": ensemble(tables, shares.tolist())}
+    return members, tuple(
+        Result(
+            name,
+            summary(labels, table, classes, seed=seed, groups=groups),
+            against={
+                member: paired(labels, table, other, groups=groups, seed=seed)
+                for member, other in zip(names, tables, strict=True)
+            },
+        )
+        for name, table in together.items()
+    )
+
+
+def _strangers(counts: Counter[str], flagged: int) -> list[str]:
+    if not counts:
+        return []
+    each = ", ".join(f"{name} {n}" for name, n in sorted(counts.items())[:8])
+    total = counts.total()
+    said = f"{total} photos are of classes the run does not know ({each}); they are in no number,"
+    return [f"{said} and {flagged} of {total} are called unknown."]
+
+
+def _worse(members: tuple[Result, ...], ensembles: tuple[Result, ...]) -> list[str]:
+    """Say it where an ensemble is worse than one of its members."""
+    notes = []
+    for together in ensembles:
+        for member in members:
+            gap = (together.against or {})[member.name]
+            if gap.value < 0:
+                notes.append(
+                    f"The {together.name} ensemble is worse than {member.name} alone: accuracy"
+                    f" {gap.value:+.3f} [{gap.low:+.2f}, {gap.high:+.2f}] on the same photos."
+                )
+    return notes

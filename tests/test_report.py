@@ -1,0 +1,327 @@
+"""The report: what is on the page equals the run's files, it is small, and it stands on its own."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from run_folder import POLICIES, load, write_run
+from topgraft import report
+from topgraft._report.numbers import pointer, resolve, written
+from topgraft._report.svg import Plot, thin, ticks
+from topgraft.errors import DataError
+from topgraft.run import Run
+
+VOID = {"meta", "link", "br"}
+
+
+class Page(HTMLParser):
+    """Collects elements with their attributes and text, and every text with the tags around it."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[dict[str, Any]] = []
+        self.elements: list[dict[str, Any]] = []
+        self.loose: list[tuple[list[str], str]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        element = {"tag": tag, "text": "", **{name: value or "" for name, value in attrs}}
+        self.elements.append(element)
+        if tag not in VOID:
+            self.open.append(element)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append({"tag": tag, "text": "", **{name: value or "" for name, value in attrs}})
+
+    def handle_endtag(self, tag: str) -> None:
+        while self.open and self.open.pop()["tag"] != tag:
+            pass
+
+    def handle_data(self, data: str) -> None:
+        for element in self.open:
+            element["text"] += data
+        if data.strip():
+            self.loose.append(([element["tag"] for element in self.open], data))
+
+    def all(self, tag: str) -> list[dict[str, Any]]:
+        return [element for element in self.elements if element["tag"] == tag]
+
+    def id(self, name: str) -> dict[str, Any]:
+        return next(element for element in self.elements if element.get("id") == name)
+
+
+# what the page itself counts
+COUNTED = r"\d+ augmentation policies|A sample: \d+ of|The first \d+ are shown; there are \d+ more"
+
+
+def is_rounded(text: str, exact: float) -> bool:
+    """Tell whether a text is a number, rounded to the digits it shows, in a unit it names or shares."""
+    plain = text.replace("−", "-").replace("\u202f", "").strip()
+    digits, unit = re.fullmatch(r"([-+\d.e]+)\s*(%|s|min|)", plain).groups()  # type: ignore[union-attr]
+    units = {"%": (100,), "s": (1,), "min": (1 / 60,), "": (1, 100)}[unit]
+    mantissa, _, power = digits.partition("e")
+    half = 0.5 * 10.0 ** (int(power or 0) - len(mantissa.partition(".")[2]))
+    return any(abs(float(digits) - unit * exact) <= half * 1.000001 for unit in units)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = write_run(tmp_path_factory.mktemp("report") / "first", photos=60, skill=1.5, policies=POLICIES)
+    report(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(run: Path) -> Page:
+    return Page((run / "report.html").read_text(encoding="utf-8"))
+
+
+def test_every_number_equals_the_runs_files(run: Path, page: Page) -> None:
+    metrics, health, timings = (load(run / name) for name in ("metrics.json", "health.json", "timings.json"))
+    table = Run.open(run).table("predictions.csv")
+    sources = {"data-metric": metrics, "data-health": health, "data-timing": timings}
+    numbers, checked = page.all("data"), 0
+    assert len(numbers) > 150
+    for one in numbers:
+        exact = json.loads(one["value"])
+        for attribute, facts in sources.items():
+            if attribute in one:
+                assert exact == resolve(facts, one[attribute])
+                checked += 1
+            elif f"{attribute}-sum" in one:
+                assert exact == sum(resolve(facts, path) for path in one[f"{attribute}-sum"].split())
+                checked += 1
+        if "data-prediction" in one:
+            row, column = one["data-prediction"].split("/")
+            assert one["value"] == table[int(row)][column]
+            checked += 1
+        if "data-pace" in one:
+            views = metrics["counts"]["photos"] * metrics["counts"]["views"]
+            assert exact == pytest.approx(views / timings[one["data-pace"]])
+            checked += 1
+        assert is_rounded(one["text"], exact), one
+    assert checked == len(numbers)
+
+
+def test_no_number_stands_outside_its_element(page: Page) -> None:
+    """A digit in running text is inside `<data>`; the rest is plots, names, code and the interval's 95."""
+    apart = {"data", "svg", "code", "style", "script", "title", "pre"}
+    known = re.compile(
+        r"95 %|95 of 100|F1|Top \d|Zhou et al\. 2016|0 is (chance|perfect)|0\.5 is chance|1 perfect|holds 0 "
+    )
+    names = {"C=0.01", "alpha=10", "alpha=100", "k=5"}
+    for tags, text in page.loose:
+        if apart & set(tags) or text.strip() in names:
+            continue
+        rest = known.sub("", text)
+        rest = re.sub(r"(sandwich|sushi)/\d+\.jpg", "", rest)
+        rest = re.sub(r"(rotation|shift|zoom|crop|shear)\S*", "", rest)
+        rest = re.sub(r"tf_efficientnet_lite0.in1k|Topgraft \d\.\d\.\d", "", rest)
+        rest = re.sub(COUNTED, "", rest)
+        assert not re.search(r"\d", rest) or tags[-1] in ("dd", "summary", "a"), (tags, text)
+
+
+def test_the_page_stands_alone(run: Path) -> None:
+    text = (run / "report.html").read_text(encoding="utf-8")
+    assert not re.findall(r"""(?:src|href|action)\s*=\s*["'](?!#|data:)[^"']*""", text)
+    assert "url(" not in text
+    assert "@import" not in text
+    assert str(run) not in text.split("<pre")[0]  # no path of this machine but in the command
+
+
+def test_sections_headings_and_names(page: Page) -> None:
+    sections = [one["id"] for one in page.all("section") if one.get("class") != "cell"]
+    assert sections == [
+        "numbers",
+        "mistakes",
+        "photos",
+        "trust",
+        "heads",
+        "learning",
+        "policies",
+        "health",
+        "cost",
+        "repeat",
+    ]
+    levels = [int(one["tag"][1]) for one in page.elements if re.fullmatch(r"h[1-6]", one["tag"])]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    ids = [one["id"] for one in page.elements if "id" in one]
+    assert len(ids) == len(set(ids))
+    for link in page.all("a"):
+        assert link["href"][1:] in ids
+    for picture in page.all("svg"):
+        assert picture.get("aria-hidden") == "true" or picture.get("aria-label")
+    for head in page.all("th"):
+        assert head.get("scope") in ("row", "col")
+
+
+def test_a_cell_opens_all_its_photos(run: Path, page: Page) -> None:
+    rows = Run.open(run).table("predictions.csv")
+    text = (run / "report.html").read_text(encoding="utf-8")
+    classes = ["sandwich", "sushi"]
+    wrong = [row for row in rows if row["label"] != row["predicted"]]
+    assert len(wrong) >= 3
+    for row in wrong:
+        anchor = f"{row['split']}-{classes.index(row['label'])}-{classes.index(row['predicted'])}"
+        cell = re.search(rf'<section class="cell" id="{anchor}".*?</section>', text, re.DOTALL)
+        assert cell
+        assert f'aria-label="{row["id"]}: {row["label"]} taken for {row["predicted"]}' in cell[0]
+
+
+def test_each_photo_is_in_the_page_once(run: Path) -> None:
+    text = (run / "report.html").read_text(encoding="utf-8")
+    images = re.findall(r'href="(data:image/webp[^"]+)"', text)
+    assert len(images) > 20
+    assert len(images) == len(set(images))
+
+
+def test_photos_that_are_gone_are_said(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", photos=30, with_photos=False, policies=POLICIES)
+    text = report(folder).read_text(encoding="utf-8")
+    assert re.search(r"\d+ photos cannot be read any more where they were \(first: s\w+/\d+\.jpg\)", text)
+    assert "data:image/webp" not in text
+
+
+def test_without_a_test_split_cross_validation_speaks(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", photos=40, test=0, curves=False)
+    page = Page(report(folder).read_text(encoding="utf-8"))
+    first = next(one for one in page.all("p") if "It named" in one["text"])["text"]
+    assert "each judged by a version of it that had not seen that photo" in first
+    assert all(not one.get("data-metric", "").startswith("/test") for one in page.all("data"))
+
+
+def test_a_perfect_result_is_not_called_perfect(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", photos=40, skill=60, with_photos=False)
+    assert "which does not mean that it never will" in report(folder).read_text(encoding="utf-8")
+
+
+def test_names_with_markup_are_shown_as_they_are(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", photos=30, classes=("<b>x</b>", 'a "&" ~ b'), with_photos=False)
+    text = report(folder).read_text(encoding="utf-8")
+    assert "<b>x</b>" not in text
+    page = Page(text)
+    assert any(one["text"] == "<b>x</b>" for one in page.all("th"))
+    paths = [one["data-metric"] for one in page.all("data") if "data-metric" in one]
+    assert any('a "&" ~0 b' in path for path in paths)
+
+
+def test_data_health_is_told(tmp_path: Path) -> None:
+    health = {
+        "warnings": ["2 unreadable files are left out."],
+        "refused": [{"id": "sushi/bad.jpg", "reason": "is empty (0 bytes)"}],
+        "cross_class_duplicates": [["sushi/0001.jpg", "sandwich/0009.jpg"]],
+        "duplicates": [["sushi/0001.jpg", "sushi/0002.jpg"]],
+        "leaks": [["sushi/0003.jpg", "sushi/0004.jpg"]],
+        "odd_sizes": [{"id": "sushi/0005.jpg", "width": 20, "height": 900}],
+    }
+    folder = write_run(tmp_path / "run", photos=30, with_photos=False, health=health)
+    page = Page(report(folder).read_text(encoding="utf-8"))
+    said = page.id("health")["text"]
+    for words in (
+        "2 unreadable files",
+        "sushi/bad.jpg: is empty",
+        "sushi/0001.jpg, sandwich/0009.jpg",
+        "20 × 900 px",
+    ):
+        assert words in said
+    assert "1 warning" in page.id("result")["text"]
+
+
+def test_five_hundred_photos_fit_in_1500_kilobytes(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", photos=500, skill=1.0, policies=POLICIES)
+    size = report(folder).stat().st_size
+    assert 600_000 < size < 1_500_000
+
+
+@pytest.mark.nightly
+def test_ten_thousand_photos_of_many_classes_fit_in_four_megabytes(tmp_path: Path) -> None:
+    classes = [f"class {i}" for i in range(102)]
+    folder = write_run(tmp_path / "run", photos=10_000, skill=2.5, classes=classes, policies=POLICIES)
+    path = report(folder)
+    assert path.stat().st_size < 4_000_000
+    assert "A sample of the photos is shown, so that this page stays small" in path.read_text(
+        encoding="utf-8"
+    )
+
+
+def test_many_classes_list_their_most_frequent_mistakes(tmp_path: Path) -> None:
+    classes = [f"class {i}" for i in range(24)]
+    folder = write_run(tmp_path / "run", photos=240, skill=1.5, classes=classes, with_photos=False)
+    page = Page(report(folder).read_text(encoding="utf-8"))
+    assert not any("confusion" in one.get("class", "") for one in page.all("table"))
+    assert "The most frequent mistakes" in page.id("mistakes")["text"]
+    assert "of the 5 classes with the smallest area" in page.id("trust")["text"]
+
+
+def test_a_bare_run_still_has_a_report(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", photos=30, with_photos=False)
+    for name in ("health.json", "timings.json", "versions.json", "curves.json", "config.toml"):
+        (folder / name).unlink()
+    page = Page(report(folder).read_text(encoding="utf-8"))
+    sections = [one["id"] for one in page.all("section") if one.get("class") != "cell"]
+    assert sections == ["numbers", "mistakes", "photos", "trust", "heads", "repeat"]
+
+
+def test_no_run_no_report(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="expected a run made by"):
+        report(tmp_path)
+
+
+def test_pointers_lead_to_any_key() -> None:
+    facts = {"a/b": {"~x": [1, {"": 2}]}}
+    assert resolve(facts, pointer("a/b", "~x", 0)) == 1
+    assert resolve(facts, pointer("a/b", "~x", 1, "")) == 2
+
+
+@pytest.mark.parametrize(
+    ("value", "style", "text"),
+    [
+        (0.90625, "percent", "90.6 %"),
+        (0.90625, "share", "90.6"),
+        (0.978, "whole", "98 %"),
+        (-0.0254, "signed", "−0.025"),
+        (0.025, "signed", "+0.025"),
+        (12345, "count", "12\u202f345"),
+        (0.1234, "fixed", "0.123"),
+        (0.00012, "fixed", "1.2e-04"),
+        (0, "fixed", "0.000"),
+        (3.14, "seconds", "3.1 s"),
+        (180.0, "seconds", "3.0 min"),
+        (None, "percent", "–"),
+    ],
+)
+def test_numbers_are_written_for_people(value: float | None, style: Any, text: str) -> None:
+    assert written(value, style) == text
+
+
+def test_ticks_are_round_and_inside() -> None:
+    assert ticks(0, 1) == [0, 0.2, 0.4, 0.6, 0.8, 1]
+    assert ticks(1, 10) == [2, 4, 6, 8, 10]
+    assert ticks(0, 0.00093) == [0, 0.0002, 0.0004, 0.0006, 0.0008]
+    assert ticks(3, 3) == [3]
+
+
+def test_plots_keep_their_ends_and_stay_inside() -> None:
+    points = [(i / 999, (i / 999) ** 2) for i in range(1000)]
+    few = thin(points)
+    assert len(few) <= 160
+    assert (few[0], few[-1]) == (points[0], points[-1])
+    plot = Plot("t", (0, 1), (0, 1), "x", "y")
+    plot.line(points)
+    drawn = re.search(r'points="([^"]+)"', str(plot.__html__()))
+    assert drawn
+    places = np.array([pair.split(",") for pair in drawn[1].split()], float)
+    assert places[:, 0].min() >= 0
+    assert places[:, 0].max() <= plot.width
+    assert places[:, 1].min() >= 0
+    assert places[:, 1].max() <= plot.height
