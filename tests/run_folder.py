@@ -137,6 +137,7 @@ def write_run(
         "predictions.csv",
         [
             "id",
+            "digest",
             "split",
             "fold",
             "label",
