@@ -24,6 +24,8 @@ SPARE = 16
 """Directions the search for axes carries beyond those it keeps (Halko and others 2011, section 4.3)."""
 TURNS = 3
 """Power iterations of that search."""
+AXES = (64, 512)
+"""Principal axes kept: half as many as photos, rounded down to a power of two, between these."""
 SAMPLE = 2048
 """Rows the axes are found on."""
 
@@ -39,20 +41,22 @@ class Inputs:
         stop: photos (m,) of the inner split, for early stopping alone; empty where there were too few.
         turn: (D, K) from a centred feature row to its coordinates, the scale folded in.
         centre: (D,) what is subtracted first.
-        views: (V, n, K) every view of `rows`.
-        stop_view: (m, K) view 0 of `stop`.
     """
 
     rows: Labels
     stop: Labels
     turn: Matrix
     centre: Matrix
-    views: Matrix
-    stop_view: Matrix
 
 
 def prepare(
-    features: Features, labels: Labels, groups: Labels | None, photos: Labels, *, axes: int, seed: int
+    features: Features,
+    labels: Labels,
+    groups: Labels | None,
+    photos: Labels,
+    *,
+    seed: int,
+    positions: int = 1,
 ) -> Inputs:
     """Make a fold's inputs.
 
@@ -61,26 +65,23 @@ def prepare(
         labels: (N,) class indices or a 0/1 table (N, C): what the inner split is stratified by.
         groups: (N,) photos that must stay together.
         photos: the fold's photos to fit on.
-        axes: K at most.
         seed: of the inner split.
+        positions: how many numbers side by side share their statistics: 1, or h·w of a flattened map.
     """
     rows, stop = _inner(labels, groups, photos, seed)
     count, _, width = features.shape
     block = np.asarray(features[:, rows], np.float32).reshape(count * len(rows), width)
-    centre = block.mean(axis=0)
-    spread = block.std(axis=0)
+    channels = block.reshape(len(block), -1, positions)
+    centre = channels.mean(axis=(0, 2)).repeat(positions)
+    spread = channels.std(axis=(0, 2)).repeat(positions)
     scale = np.where(spread > 1e-6, 1 / np.maximum(spread, 1e-6), 0).astype(np.float32)
-    basis = _principal((block[_thinned(len(block), len(rows))] - centre) * scale, axes)
+    basis = _principal((block[_thinned(len(block), len(rows))] - centre) * scale, _axes(len(rows)))
     turn = np.ascontiguousarray(scale[:, None] * basis)
-    shift = centre @ turn
-    return Inputs(
-        rows=rows,
-        stop=stop,
-        turn=turn,
-        centre=centre,
-        views=(block @ turn - shift).reshape(count, len(rows), -1),
-        stop_view=np.asarray(features[0, stop], np.float32) @ turn - shift,
-    )
+    return Inputs(rows=rows, stop=stop, turn=turn, centre=centre)
+
+
+def _axes(photos: int) -> int:
+    return int(np.clip(2 ** int(np.log2(max(photos, 2) / 2)), *AXES))
 
 
 def _inner(labels: Labels, groups: Labels | None, photos: Labels, seed: int) -> tuple[Labels, Labels]:
@@ -108,10 +109,24 @@ def _principal(rows: Matrix, axes: int) -> Matrix:
     if width == rows.shape[1]:
         return np.eye(width, dtype=np.float32)
     start = np.random.default_rng(0x70F5).standard_normal((rows.shape[1], min(axes + SPARE, rows.shape[1])))
-    basis = start.astype(np.float32)
+    basis = _orthonormal(start.astype(np.float32))
     for _ in range(TURNS):
-        basis = np.linalg.qr(rows.T @ (rows @ basis))[0]
-    _, _, inner = np.linalg.svd(np.asarray(rows @ basis, np.float64), full_matrices=False)
-    found = basis @ inner[:width].T.astype(np.float32)
+        basis = _orthonormal(rows.T @ (rows @ basis))
+    found = basis @ _leading(rows @ basis)[1][:, :width]
+    largest = found[np.abs(found).argmax(axis=0), np.arange(found.shape[1])]
     # The sign of an axis is arbitrary: fix it, so that the same rows give the same network.
-    return np.asarray(found * np.sign(found[np.abs(found).argmax(axis=0), np.arange(width)]), np.float32)
+    return np.asarray(found * np.sign(largest), np.float32)
+
+
+def _orthonormal(columns: Matrix) -> Matrix:
+    """Span the same space with orthonormal columns: many times faster than a QR of a tall matrix."""
+    size, turn = _leading(columns)
+    kept = size > size[0] * 1e-10
+    return np.asarray(columns @ (turn[:, kept] / np.sqrt(size[kept])).astype(np.float32))
+
+
+def _leading(columns: Matrix) -> tuple[NDArray[np.float64], Matrix]:
+    """Give the eigenvalues and eigenvectors of the columns' inner products, the largest first."""
+    tall = columns.astype(np.float64)
+    size, turn = np.linalg.eigh(tall.T @ tall)
+    return size[::-1], turn[:, ::-1].astype(np.float32)

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Self, final
 import numpy as np
 from numpy.typing import NDArray
 
-from topgraft.errors import DataError, UnknownNameError, UsageError
+from topgraft.errors import DataError, UnknownNameError, UsageError, need
 from topgraft.heads._base import Affine, Array, Flatten, Fold, Head, Layer, Relu, Setting, as_table, as_views
 from topgraft.types import Features, Labels, Logits
 
@@ -43,13 +43,14 @@ class Network(Head):
     kept apart to stop early: the weights are those of the epoch with the lowest log loss on it.
 
     Args:
-        **setting: `dropout`, the share of units dropped where the shape has Dropout; `rate`, the peak
-            learning rate of AdamW; `decay`, its weight decay; for the mlp `widths`, as `128` or `256-64`.
+        **setting: what differs from the head's `defaults`: `dropout`, the share of units dropped where the
+            head has Dropout; `rate`, the peak learning rate of AdamW; `decay`, its weight decay; for the mlp
+            `widths`, as `128` or `256-64`.
     """
 
     layout: ClassVar[Shape]
-    defaults: ClassVar[Setting] = {"dropout": 0.5, "rate": 0.003, "decay": 0.1}
-    changes: ClassVar[tuple[Setting, ...]] = ({"decay": 1.0}, {})
+    defaults: ClassVar[Setting]
+    changes: ClassVar[tuple[Setting, ...]] = ({"dropout": 0.75}, {"dropout": 0.5})
     arrays: tuple[tuple[Array, Array], ...] = ()
 
     @final
@@ -58,7 +59,9 @@ class Network(Head):
             if key not in self.defaults:
                 raise UnknownNameError(f"setting of the head {self.name}", key, self.defaults)
         given = {**self.defaults, **setting}
-        self.dropout, self.rate, self.decay = (float(given[key]) for key in ("dropout", "rate", "decay"))
+        self.dropout, self.rate, self.decay = (
+            float(given.get(key, 0)) for key in ("dropout", "rate", "decay")
+        )
         if not 0 <= self.dropout < 1:
             raise UsageError(f"head {self.name}: dropout must be from 0 to below 1, got {self.dropout}.")
         if not self.rate > 0 or not self.decay >= 0:
@@ -185,10 +188,10 @@ class Network(Head):
 
 def score(arrays: Sequence[tuple[Array, Array]], features: Features) -> Logits:
     """Run the layers on rows (N, D) or maps (N, C, h, w)."""
-    value = np.asarray(features, np.float64).reshape(len(features), -1)
+    value = np.asarray(features, np.float32).reshape(len(features), -1)
     for number, (weight, bias) in enumerate(arrays):
-        value = (np.maximum(value, 0) if number else value) @ weight.astype(np.float64) + bias
-    return value
+        value = (np.maximum(value, 0) if number else value) @ weight + bias
+    return value.astype(np.float64)
 
 
 def _widths(text: float | str) -> tuple[int, ...]:
@@ -210,11 +213,14 @@ def _train(
     seed: int,
 ) -> list[tuple[tuple[Array, Array], ...]]:
     """Train every head on every fold, fold by fold in the answer."""
-    from topgraft.heads._torch import Job, Task, train
+    need("torch", "timm", f"the head {heads[0].name!r}")
+    from topgraft.heads._torch import train
+    from topgraft.heads._torch_feed import Job, Task
 
     views = as_views(features)
     if views.shape[1] != len(labels):
         raise DataError(f"features: expected {len(labels)} photos as in the labels, got {views.shape[1]}.")
+    positions = int(np.prod(views.shape[3:]))
     views = views.reshape(*views.shape[:2], -1)
     jobs = [
         Job(fold, head.shape, dropout=head.dropout, rate=head.rate, decay=head.decay, seed=seed)
@@ -223,7 +229,7 @@ def _train(
     ]
     weight = np.ones(len(labels)) if sample_weight is None else sample_weight
     task = Task(as_table(labels, classes), weight, several=labels.ndim == 2)
-    return train(views, jobs, folds, task, groups=groups)
+    return train(views, jobs, folds, task, groups=groups, positions=positions)
 
 
 class LinearBN(Network):
@@ -232,6 +238,8 @@ class LinearBN(Network):
     name: ClassVar[str] = "linear_bn"
     simplicity: ClassVar[int] = 50
     layout: ClassVar[Shape] = Shape()
+    defaults: ClassVar[Setting] = {"rate": 0.01, "decay": 1.0}
+    changes: ClassVar[tuple[Setting, ...]] = ({"decay": 3.0}, {})
 
 
 class Light(Network):
@@ -240,6 +248,7 @@ class Light(Network):
     name: ClassVar[str] = "light"
     simplicity: ClassVar[int] = 51
     layout: ClassVar[Shape] = Shape(drop_input=True)
+    defaults: ClassVar[Setting] = {"dropout": 0.5, "rate": 0.01, "decay": 1.0}
 
 
 class Flat(Network):
@@ -249,6 +258,7 @@ class Flat(Network):
     simplicity: ClassVar[int] = 52
     on_map: ClassVar[bool] = True
     layout: ClassVar[Shape] = Shape(drop_input=True)
+    defaults: ClassVar[Setting] = {"dropout": 0.5, "rate": 0.01, "decay": 1.0}
 
 
 class T1(Network):
@@ -257,6 +267,7 @@ class T1(Network):
     name: ClassVar[str] = "t1"
     simplicity: ClassVar[int] = 60
     layout: ClassVar[Shape] = Shape((256,), norm=True, drop_input=True, drop_hidden=True)
+    defaults: ClassVar[Setting] = {"dropout": 0.5, "rate": 0.001, "decay": 0.1}
 
 
 class TwoDense(Network):
@@ -265,6 +276,8 @@ class TwoDense(Network):
     name: ClassVar[str] = "two_dense"
     simplicity: ClassVar[int] = 61
     layout: ClassVar[Shape] = Shape((256, 256), drop_hidden=True)
+    defaults: ClassVar[Setting] = {"dropout": 0.5, "rate": 0.0003, "decay": 0.1}
+    changes: ClassVar[tuple[Setting, ...]] = ({"dropout": 0.5}, {"dropout": 0.0})
 
 
 class Deep(Network):
@@ -273,6 +286,8 @@ class Deep(Network):
     name: ClassVar[str] = "deep"
     simplicity: ClassVar[int] = 62
     layout: ClassVar[Shape] = Shape((1024, 512, 256, 256), drop_hidden=True)
+    defaults: ClassVar[Setting] = {"dropout": 0.5, "rate": 0.0003, "decay": 0.1}
+    changes: ClassVar[tuple[Setting, ...]] = ({},)
 
 
 class MLP(Network):
@@ -281,5 +296,5 @@ class MLP(Network):
     name: ClassVar[str] = "mlp"
     simplicity: ClassVar[int] = 59
     layout: ClassVar[Shape] = Shape(norm=True, drop_input=True, drop_hidden=True)
-    defaults: ClassVar[Setting] = {"widths": "64", **Network.defaults}
-    changes: ClassVar[tuple[Setting, ...]] = ({"widths": "32"}, {"widths": "128"}, {"widths": "128-64"})
+    defaults: ClassVar[Setting] = {"widths": "64", "dropout": 0.5, "rate": 0.001, "decay": 0.1}
+    changes: ClassVar[tuple[Setting, ...]] = ({"widths": "64"}, {"widths": "128"}, {"widths": "128-64"})

@@ -28,14 +28,14 @@ class Batch:
         targets: (M, B, C) 0/1.
         weight: (M, B) in the loss.
         real: (M, B, 1) 1, or 0 where a smaller batch was filled up.
-        drops: for the input and every hidden layer a factor (M, B, units); None where nothing drops.
+        drops: a factor (M, B, units) for every hidden layer, or none where nothing drops.
     """
 
     rows: torch.Tensor
     targets: torch.Tensor
     weight: torch.Tensor
     real: torch.Tensor
-    drops: list[torch.Tensor | None]
+    drops: list[torch.Tensor]
 
 
 @dataclass
@@ -58,19 +58,20 @@ class Stack:
     variances: list[torch.Tensor]
 
     @classmethod
-    def start(cls, shape: Shape, sizes: Sequence[int], draws: Sequence[NDArray[np.float32]]) -> Stack:
+    def start(cls, shape: Shape, inputs: Sequence[int], draws: Sequence[NDArray[np.float32]]) -> Stack:
         """Begin as torch's Dense layers do: weights and biases uniform within 1/sqrt(inputs).
 
         Args:
             shape: of every model.
-            sizes: units of the input, the hidden layers and the output.
+            inputs: of every layer; for the first the width of a feature row, not the number of its axes: that
+                is the same start, turned.
             draws: for every layer uniform numbers (M, in + 1, out) in [0, 1).
         """
         scaled = [
-            torch.from_numpy((2 * drawn - 1) / np.float32(np.sqrt(inputs)))
-            for drawn, inputs in zip(draws, sizes, strict=False)
+            torch.from_numpy((2 * drawn - 1) / np.float32(np.sqrt(count)))
+            for drawn, count in zip(draws, inputs, strict=True)
         ]
-        hidden = [(len(scaled[0]), 1, units) for units in (sizes[1:-1] if shape.norm else ())]
+        hidden = [(len(scaled[0]), 1, units) for units in (shape.widths if shape.norm else ())]
         return cls(
             shape,
             [drawn[:, :-1].contiguous() for drawn in scaled],
@@ -102,8 +103,6 @@ class Stack:
     def forward(self, rows: torch.Tensor, batch: Batch | None = None) -> torch.Tensor:
         """Score rows (M, B, K): logits (M, B, C). With a batch as in training, without as finished."""
         value = rows
-        if batch is not None and batch.drops[0] is not None:
-            value = value * batch.drops[0]
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             value = torch.baddbmm(bias, value, weight)
             if layer == len(self.weights) - 1:
@@ -111,9 +110,8 @@ class Stack:
             value = torch.relu(value)
             if self.shape.norm:
                 value = self._normalise(layer, value, batch)
-            if batch is not None:
-                drop = batch.drops[layer + 1]
-                value = value if drop is None else value * drop
+            if batch is not None and batch.drops:
+                value = value * batch.drops[layer]
         return value
 
     def _normalise(self, layer: int, value: torch.Tensor, batch: Batch | None) -> torch.Tensor:

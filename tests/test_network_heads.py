@@ -1,0 +1,292 @@
+"""Network heads: together as alone, as an ordinary torch module, and without torch once trained."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from topgraft.errors import UnknownNameError, UsageError
+from topgraft.heads import HEADS, head_class
+from topgraft.heads._axes import prepare
+from topgraft.heads._base import Affine, Flatten, Relu
+from topgraft.heads._network import MLP, T1, Deep, Flat, Light, LinearBN, Network, TwoDense
+from topgraft.splits import folds as make_folds
+
+pytestmark = pytest.mark.timm
+torch = pytest.importorskip("torch")
+TOPS = [LinearBN, Light, T1, TwoDense, MLP]
+
+
+@pytest.fixture(autouse=True)
+def one_core():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def photos(count=90, views=3, width=120, classes=3, seed=0, strength=0.4):
+    """Rows whose class moves their mean; views are noisy copies."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count) % classes
+    means = strength * rng.standard_normal((classes, width))
+    rows = means[labels] + rng.standard_normal((count, width))
+    return (rows + 0.3 * rng.standard_normal((views, count, width))).astype(np.float32), labels
+
+
+def job(head, fold=0, seed=0):
+    from topgraft.heads._torch_feed import Job
+
+    return Job(fold, head.shape, dropout=head.dropout, rate=head.rate, decay=head.decay, seed=seed)
+
+
+def trained(features, labels, jobs, folds, plan=None, weight=None, several=False):
+    from topgraft.heads._torch import train
+    from topgraft.heads._torch_feed import Plan, Task
+
+    table = labels.astype(float) if several else np.eye(labels.max() + 1)[labels]
+    weight = np.ones(len(labels)) if weight is None else weight
+    task = Task(table, weight, several, plan or Plan(epochs=12, patience=4))
+    return train(features, jobs, folds, task)
+
+
+@pytest.mark.parametrize("top", TOPS)
+def test_together_is_as_alone(top):
+    features, labels = photos()
+    folds = [fit for fit, _ in make_folds(labels, None, 3)]
+    heads = [top(rate=rate, decay=decay) for rate, decay in ((0.003, 0.1), (0.01, 1.0))]
+    jobs = [job(head, fold, seed) for fold in range(3) for head in heads for seed in (0, 7)]
+    together = trained(features, labels, jobs, folds)
+    for one, found in zip(jobs, together, strict=True):
+        (alone,) = trained(features, labels, [one], folds)
+        for ours, theirs in zip(found, alone, strict=True):
+            np.testing.assert_allclose(ours[0], theirs[0], atol=2e-4)
+            np.testing.assert_allclose(ours[1], theirs[1], atol=2e-4)
+
+
+def ordinary(features, labels, one, fold, plan):
+    """The same network as a plain torch module, one model, one optimizer, the same draws."""
+    from topgraft.heads._torch_feed import START, Feed, Task, draw
+    from topgraft.heads._torch_stack import Stack
+
+    given = prepare(features, labels, None, fold, seed=one.seed)
+    task = Task(np.eye(labels.max() + 1)[labels], np.ones(len(labels)), plan=plan)
+    feed = Feed(features, [one], [given], task)
+    sizes = [given.turn.shape[1], *one.shape.widths, labels.max() + 1]
+    drawn = [draw(one.seed, START + k, 0, (a + 1, b))[None] for k, (a, b) in enumerate(pairwise(sizes))]
+    first = Stack.start(one.shape, [features.shape[2], *one.shape.widths], drawn)
+
+    dense = [torch.nn.Linear(a, b) for a, b in pairwise(sizes)]
+    norms = [torch.nn.BatchNorm1d(units) for units in (one.shape.widths if one.shape.norm else ())]
+    for layer, weight, bias in zip(dense, first.weights, first.biases, strict=True):
+        layer.weight.data, layer.bias.data = weight[0].T.clone(), bias[0, 0].clone()
+
+    class Module(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.dense, self.norms = torch.nn.ModuleList(dense), torch.nn.ModuleList(norms)
+
+        def forward(self, x, drops=()):
+            for k, layer in enumerate(self.dense[:-1]):
+                x = torch.relu(layer(x))
+                x = self.norms[k](x) if self.norms else x
+                x = x * drops[k] if drops else x
+            return self.dense[-1](x)
+
+    module = Module()
+    optimizer = torch.optim.AdamW(module.parameters(), lr=one.rate, weight_decay=one.decay)
+    factors = plan.schedule.factors(plan.epochs * feed.steps)
+    rows, targets, _ = feed.held()
+    best, kept, step, since = np.inf, None, 0, 0
+    for epoch in range(plan.epochs):
+        module.train()
+        for batch in feed.epoch(epoch):
+            real = batch.real[0, :, 0].bool()
+            optimizer.param_groups[0]["lr"] = one.rate * factors[step]
+            step += 1
+            logits = module(batch.rows[0, real], [drop[0, real] for drop in batch.drops])
+            loss = torch.nn.functional.cross_entropy(logits, batch.targets[0, real].argmax(1))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        module.eval()
+        with torch.no_grad():
+            now = torch.nn.functional.cross_entropy(module(rows[0]), targets[0].argmax(1)).item()
+        since += 1
+        if now < best:
+            best, since = now, 0
+            kept = {key: value.clone() for key, value in module.state_dict().items()}
+        if since >= plan.patience:
+            break
+    module.load_state_dict(kept)
+    module.eval()
+    with torch.no_grad():
+        return module(torch.from_numpy((features[0] - given.centre) @ given.turn)).numpy()
+
+
+@pytest.mark.parametrize("top", TOPS)
+def test_as_an_ordinary_torch_module(top):
+    from topgraft.heads._network import score
+    from topgraft.heads._torch_feed import Plan
+
+    features, labels = photos(count=83)
+    fold = np.arange(70)
+    plan = Plan(epochs=15, patience=5)
+    one = job(top(rate=0.003), seed=3)
+    (layers,) = trained(features, labels, [one], [fold], plan)
+    np.testing.assert_allclose(
+        score(layers, features[0]), ordinary(features, labels, one, fold, plan), atol=2e-3
+    )
+
+
+def test_the_scored_part_and_foreign_folds_change_nothing():
+    features, labels = photos()
+    cut = make_folds(labels, None, 3)
+    one = job(T1(), fold=1)
+    (before,) = trained(features, labels, [one], [fit for fit, _ in cut])
+    spoiled = features.copy()
+    spoiled[:, cut[1][1]] += 100
+    (after,) = trained(spoiled, labels, [one], [fit for fit, _ in cut])
+    assert all((a[0] == b[0]).all() for a, b in zip(before, after, strict=True))
+
+
+def test_the_inner_split_keeps_groups_together_and_out_of_training():
+    features, labels = photos()
+    groups = np.arange(90) // 2 % 30
+    given = prepare(features, labels, groups, np.arange(80), seed=1)
+    assert not set(groups[given.rows]) & set(groups[given.stop])
+    assert set(given.rows) | set(given.stop) == set(range(80))
+    assert 0.1 < len(given.stop) / 80 < 0.3
+    spoiled = features.copy()
+    spoiled[:, given.stop] += 100
+    assert (prepare(spoiled, labels, groups, np.arange(80), seed=1).turn == given.turn).all()
+
+
+def test_the_axes_hold_what_the_best_axes_hold():
+    rng = np.random.default_rng(0)
+    features = (rng.standard_normal((2, 150, 30)) @ rng.standard_normal((30, 300))).astype(np.float32)
+    given = prepare(features, np.zeros(150, int), None, np.arange(150), seed=0)
+    rows = (features[:, given.rows].reshape(-1, 300) - given.centre) / features[:, given.rows].std((0, 1))
+    axes = given.turn * features[:, given.rows].std((0, 1))[:, None]
+    assert axes.shape == (300, 30)  # no more than the rows span
+    np.testing.assert_allclose(axes.T @ axes, np.eye(30), atol=1e-3)
+    assert ((rows @ axes) ** 2).sum() == pytest.approx((rows**2).sum(), rel=1e-3)
+
+
+@pytest.mark.parametrize("top", [*TOPS, Deep])
+def test_a_sweep_learns_and_agrees_with_the_fitted_head(top):
+    features, labels = photos(count=120)
+    cut = make_folds(labels, None, 3)
+    settings = top.grid()
+    found = top.sweep(features, labels, cut, settings, classes=3)
+    for scored, (_, held) in zip(found, cut, strict=True):
+        assert scored.shape == (len(settings), len(held), 3)
+        assert ((scored.argmax(2) == labels[held]).mean(axis=1) > 0.8).all()
+
+
+def test_a_trained_head_needs_no_torch(tmp_path):
+    from safetensors.numpy import save_file
+
+    features, labels = photos()
+    head = MLP(widths="16-8").fit(features, labels)
+    save_file({**head.state(), "rows": features[0], "logits": head.logits(features[0])}, tmp_path / "head")
+    program = (
+        "import sys; sys.modules['torch'] = None\n"
+        "import numpy as np\n"
+        "from safetensors.numpy import load_file\n"
+        "from topgraft.errors import MissingExtraError\n"
+        "from topgraft.heads._network import MLP\n"
+        f"kept = load_file({str(tmp_path / 'head')!r})\n"
+        "rows, logits = kept.pop('rows'), kept.pop('logits')\n"
+        f"head = MLP.from_state({head.setting!r}, kept)\n"
+        "np.testing.assert_allclose(head.logits(rows), logits, atol=1e-5)\n"
+        "try: head.fit(rows, np.arange(len(rows)) % 2)\n"
+        "except MissingExtraError as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "the head 'mlp' needs the `timm` extra" in done.stdout
+
+
+@pytest.mark.parametrize("top", [*TOPS, Deep])
+def test_layers_and_state_say_the_same_as_the_head(top):
+    features, labels = photos()
+    head = top().fit(features, labels, seed=2)
+    value = features[0]
+    for layer in head.layers():
+        value = value @ layer.weight + layer.bias if isinstance(layer, Affine) else np.maximum(value, 0)
+    np.testing.assert_allclose(head.logits(features[0]), value, atol=1e-4)
+    twin = top.from_state(head.setting, head.state())
+    assert (twin.logits(features[0]) == head.logits(features[0])).all()
+    assert isinstance(head.layers()[1], Relu) if head.shape.widths else len(head.layers()) == 1
+    again = top().fit(features, labels, seed=2)
+    assert (again.logits(features[0]) == head.logits(features[0])).all()
+
+
+def test_flat_reads_maps_channel_by_channel():
+    rng = np.random.default_rng(0)
+    labels = np.arange(80) % 2
+    maps = rng.standard_normal((2, 80, 6, 3, 3)).astype(np.float32) * np.arange(1, 7)[:, None, None]
+    maps[:, :, 2, 0, 0] += 15 * labels  # in one corner of one channel: pooling would bury it
+    head = Flat().fit(maps, labels)
+    assert (head.logits(maps[0]).argmax(1) == labels).mean() > 0.9
+    assert isinstance(head.layers()[0], Flatten)
+    assert head.layers()[1].weight.shape == (54, 2)
+    given = prepare(maps.reshape(2, 80, -1), labels, None, np.arange(80), seed=0, positions=9)
+    assert (given.centre.reshape(6, 9) == given.centre.reshape(6, 9)[:, :1]).all()
+
+
+def test_several_labels_a_photo():
+    features, labels = photos(classes=2)
+    table = np.stack([labels, 1 - labels, np.ones_like(labels)], axis=1)
+    head = T1().fit(features, table)
+    probabilities = head.probabilities(features[0])
+    assert ((probabilities[:, 0] > 0.5) == labels).mean() > 0.9
+    assert ((probabilities[:, 1] > 0.5) == 1 - labels).mean() > 0.9
+    assert (probabilities[:, 2] > 0.5).mean() > 0.9
+
+
+def test_weights_move_the_decision_and_weight_nought_is_absence():
+    features, labels = photos(classes=2, strength=0.05)
+    rare = np.where(labels == 1, 10.0, 1.0)
+    plain, weighted = Light().fit(features, labels), Light().fit(features, labels, sample_weight=rare)
+    assert weighted.logits(features[0]).argmax(1).sum() > plain.logits(features[0]).argmax(1).sum() + 5
+
+
+def test_a_few_photos_are_enough():
+    features, labels = photos(count=4, classes=2)
+    head = T1().fit(features[:1], labels)
+    assert np.isfinite(head.logits(features[0])).all()
+    alone = Light().fit(features[:, :2], labels[:2])
+    assert np.isfinite(alone.logits(features[0])).all()
+
+
+def test_a_constant_feature_says_nothing():
+    features, labels = photos()
+    features[..., 3] = 5
+    head = T1().fit(features, labels)
+    moved = features[0].copy()
+    moved[:, 3] = 50
+    np.testing.assert_allclose(head.logits(moved), head.logits(features[0]), atol=1e-4)
+
+
+def test_names_and_settings():
+    tops = {name for name, entry in HEADS.items() if entry.requires}
+    assert tops == {"t1", "light", "flat", "two_dense", "deep", "linear_bn", "mlp"}
+    for name in tops:
+        top = head_class(name)
+        assert issubclass(top, Network)
+        assert all(top(**setting).setting == setting for setting in top.grid())
+    assert repr(MLP(widths="128-64")) == "MLP(widths=128-64, dropout=0.5, rate=0.001, decay=0.1)"
+    with pytest.raises(UnknownNameError, match="decay"):
+        T1(weight_decay=1)
+    with pytest.raises(UsageError, match="dropout must be from 0 to below 1, got 1"):
+        T1(dropout=1)
+    with pytest.raises(UsageError, match="widths must be whole numbers joined by -"):
+        MLP(widths="64,32")
+    with pytest.raises(UsageError, match="not fitted yet"):
+        T1().logits(np.zeros((2, 3), np.float32))
