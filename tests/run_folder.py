@@ -15,7 +15,7 @@ from topgraft.fingerprint import digest
 from topgraft.metrics import summary
 from topgraft.run import Run
 
-POLICIES = ["rotation(30) | hflip", "shift(0.1)", "zoom(0.8,1.2) | vflip"]
+POLICIES = ["rotate(30) | hflip", "shift(0.1)", "zoom(0.8,1.2) | vflip"]
 
 
 def draw_photos(folder: Path, ids: Sequence[str], side: int = 320) -> None:

@@ -47,7 +47,7 @@ def test_eight_cells_have_no_geometry_and_are_two_policies():
 
 def test_levels_name_what_a_cell_is_made_of():
     assert GRID.levels(287) == {
-        "rotation": "rotation(120)",
+        "rotation": "rotate(120)",
         "shift": "shift(0.6) | shear(34.38)",
         "zoom": "zoom(0.1,1.9)",
         "channel_shift": "none",
@@ -115,14 +115,14 @@ def test_unknown_grids_list_the_close_ones():
 def test_own_grids_come_from_toml(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text(
-        'name = "mine"\n[axes]\nturn = ["none", "rotation(30)"]\n'
+        'name = "mine"\n[axes]\nturn = ["none", "rotate(30)"]\n'
         'colour = ["saturation(0.5)", "brightness(0.2) | contrast(0.1)", "none"]\n'
     )
     table = grid(path)
     assert table == Grid(
         "mine",
         (
-            ("turn", ("none", "rotation(30)")),
+            ("turn", ("none", "rotate(30)")),
             ("colour", ("saturation(0.5)", "brightness(0.2) | contrast(0.1)", "none")),
         ),
     )
@@ -143,7 +143,7 @@ def test_own_grids_come_from_toml(tmp_path):
         ("[axes]\na = [1]", "axis a must be a list of policy strings"),
         ("[axes]\na = []", "axis a has no levels"),
         ("[axes]\na = ['rotaton(3)']", "axis a: no policy term is named 'rotaton'"),
-        ("[axes]\na = ['rotation(3)']\nb = ['hflip', 'rotation(4)']", "rotation stands there twice"),
+        ("[axes]\na = ['rotate(3)']\nb = ['hflip', 'rotate(4)']", "rotate stands there twice"),
         ("[axes", "no grid can be read here"),
     ],
 )

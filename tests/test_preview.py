@@ -120,7 +120,7 @@ def test_columns_leave_few_holes(tiles, columns):
 
 def test_no_caption_is_wider_than_its_picture():
     text = str(
-        Policy.parse("rotation(120) | shift(0.6,0.1) | shear(34.38) | zoom(0.1,1.9) | vflip | fill(wrap)")
+        Policy.parse("rotate(120) | shift(0.6,0.1) | shear(34.38) | zoom(0.1,1.9) | vflip | fill(wrap)")
     )
     for width in (40, 90, 180):
         lines = contact._lines(text, width, " | ", 13)

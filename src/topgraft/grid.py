@@ -84,7 +84,7 @@ class Grid(Sequence[Policy]):
         ```toml
         name = "mine"
         [axes]                                # the last one runs fastest
-        rotation = ["none", "rotation(30)"]
+        rotation = ["none", "rotate(30)"]
         flip = ["hflip"]
         ```
 
@@ -152,7 +152,7 @@ GRIDS: dict[str, Grid] = {
         Grid(
             "grid288",
             (
-                ("rotation", ("none", "rotation(60)", "rotation(120)")),
+                ("rotation", ("none", "rotate(60)", "rotate(120)")),
                 # shear is the shift's number read as radians: 0.3 and 0.6 rad
                 ("shift", ("none", "shift(0.3) | shear(17.19)", "shift(0.6) | shear(34.38)")),
                 ("zoom", ("none", "zoom(0.7,1.3)", "zoom(0.4,1.6)", "zoom(0.1,1.9)")),
@@ -164,7 +164,7 @@ GRIDS: dict[str, Grid] = {
         Grid(
             "gentle",
             (
-                ("rotation", ("none", "rotation(10)", "rotation(20)")),
+                ("rotation", ("none", "rotate(10)", "rotate(20)")),
                 ("shift", ("none", "shift(0.05)", "shift(0.1)")),
                 ("zoom", ("none", "zoom(0.9,1.1)", "zoom(0.8,1.2)")),
                 ("crop", ("none", "crop(random,0.85)")),
@@ -174,7 +174,7 @@ GRIDS: dict[str, Grid] = {
         Grid(
             "photo",
             (
-                ("rotation", ("none", "rotation(15)")),
+                ("rotation", ("none", "rotate(15)")),
                 ("crop", ("none", "crop(random,0.85)", "crop(random,0.7)")),
                 ("light", ("none", "brightness(0.7,1.3)", "brightness(0.8,1.2) | contrast(0.7,1.4)")),
                 ("colour", ("none", "saturation(0.5,1.5)")),
@@ -185,7 +185,7 @@ GRIDS: dict[str, Grid] = {
         Grid(
             "any-angle",
             (
-                ("rotation", ("rotation(180)",)),
+                ("rotation", ("rotate(180)",)),
                 ("shift", ("none", "shift(0.1)", "shift(0.2)")),
                 ("zoom", ("none", "zoom(0.8,1.2)", "zoom(0.6,1.4)")),
                 ("shear", ("none", "shear(10)")),

@@ -1,4 +1,4 @@
-"""The grammar of policy strings: `rotation(60) | shift(0.3) | hflip | fill(reflect)`, read and written.
+"""The grammar of policy strings: `rotate(60) | shift(0.3) | hflip | fill(reflect)`, read and written.
 
 It deals in plain field values, so that the policy itself can use it.
 """
@@ -59,7 +59,7 @@ def _fill(words: list[str]) -> Fields:
 
 
 TERMS: dict[str, tuple[str, Callable[[list[str]], Fields]]] = {
-    "rotation": ("rotation(degrees)", _one("rotation")),
+    "rotate": ("rotate(degrees)", _one("rotation")),
     "shift": ("shift(fraction) or shift(x,y)", _shift),
     "shear": ("shear(degrees)", _one("shear")),
     "zoom": ("zoom(low,high)", _range("zoom")),
@@ -89,7 +89,7 @@ def read(text: str) -> Fields:
             continue
         match = re.fullmatch(r"(\w+)\s*(?:\(([^()]*)\))?", term)
         if not match:
-            raise UsageError(f"policy {text!r}: cannot read {term!r}. Write it like `rotation(60) | hflip`.")
+            raise UsageError(f"policy {text!r}: cannot read {term!r}. Write it like `rotate(60) | hflip`.")
         name, inside = match[1], match[2]
         if name not in TERMS:
             raise UnknownNameError("policy term", name, TERMS)
@@ -113,7 +113,7 @@ def write(fields: Mapping[str, Any]) -> str:
     shift = (fields["shift_x"], fields["shift_y"])
     level = f",{fields['cval']}" if fields["cval"] else ""
     terms = [
-        _term("rotation", fields["rotation"]),
+        _term("rotate", fields["rotation"]),
         _term("shift", *(shift[:1] if shift[0] == shift[1] else shift)) if any(shift) else "",
         _term("shear", fields["shear"]),
         _term("zoom", *fields["zoom"]),
