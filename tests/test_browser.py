@@ -1,0 +1,167 @@
+"""The report in a real browser: no error, no request, no serious finding of axe, and what a click does."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from run_folder import POLICIES, write_run
+from topgraft import report
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+AXE = Path(__file__).parent.parent / "node_modules" / "axe-core" / "axe.min.js"
+VIEWS = [(390, "light"), (390, "dark"), (1400, "light"), (1400, "dark")]
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: `make browser` installs it")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("browser")
+    long = ["a class with quite a long name", "another_one_without_any_space_in_it", *"cdefghij"]
+    health = {
+        "warnings": ["1 unreadable file is left out."],
+        "refused": [{"id": "sushi/bad.jpg", "reason": "is empty (0 bytes)"}],
+        "leaks": [["sushi/0003.jpg", "sushi/0004.jpg"]],
+    }
+    runs = {
+        "two": write_run(folder / "two", photos=60, skill=1.5, policies=POLICIES, health=health),
+        "ten": write_run(folder / "ten", photos=150, skill=2.0, classes=long, policies=POLICIES, test=0),
+    }
+    return {name: report(run) for name, run in runs.items()}
+
+
+class Watched:
+    """A page that notes every console message, error and request but the first."""
+
+    def __init__(self, browser: Any, path: Path, width: int, scheme: str, script: bool = True) -> None:
+        self.context = browser.new_context(
+            viewport={"width": width, "height": 844}, color_scheme=scheme, java_script_enabled=script
+        )
+        self.page = self.context.new_page()
+        self.trouble: list[str] = []
+        self.requests: list[str] = []
+        self.page.on("console", lambda message: self.trouble.append(message.text))
+        self.page.on("pageerror", lambda error: self.trouble.append(str(error)))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.goto(path.as_uri())
+
+    def __enter__(self) -> Any:
+        return self.page
+
+    def __exit__(self, *_: object) -> None:
+        self.context.close()
+
+
+@pytest.mark.parametrize("name", ["two", "ten"])
+@pytest.mark.parametrize(("width", "scheme"), VIEWS)
+def test_no_error_no_request_no_sideways_scrolling(
+    browser: Any, pages: dict[str, Path], name: str, width: int, scheme: str
+) -> None:
+    watched = Watched(browser, pages[name], width, scheme)
+    with watched as page:
+        page.locator("summary").first.click()
+        page.locator(".confusion a").first.click()
+        page.locator(".cell:target a.photo").first.click()
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("Escape")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == (
+            "rgb(255, 255, 255)" if scheme == "light" else "rgb(18, 23, 22)"
+        )
+        assert watched.trouble == []
+        assert watched.requests == [pages[name].as_uri()]
+
+
+@pytest.mark.skipif(not AXE.is_file(), reason="needs axe-core: `make browser` installs it")
+@pytest.mark.parametrize("name", ["two", "ten"])
+@pytest.mark.parametrize(("width", "scheme"), VIEWS)
+def test_axe_finds_nothing_serious(
+    browser: Any, pages: dict[str, Path], name: str, width: int, scheme: str
+) -> None:
+    with Watched(browser, pages[name], width, scheme) as page:
+        page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true })")
+        page.locator(".confusion a").first.click()
+        page.add_script_tag(content=AXE.read_text(encoding="utf-8"))
+        found = page.evaluate("axe.run()")
+    assert len(found["passes"]) > 20  # it did look
+    assert [
+        (one["id"], one["impact"], [node["html"][:120] for node in one["nodes"][:3]])
+        for one in found["violations"]
+    ] == []
+
+
+@pytest.mark.parametrize("script", [True, False])
+def test_a_cell_shows_its_photos_and_a_photo_is_enlarged(
+    browser: Any, pages: dict[str, Path], script: bool
+) -> None:
+    with Watched(browser, pages["two"], 1400, "light", script=script) as page:
+        assert page.locator(".cell:visible").count() == 0
+        cell = page.locator(".confusion a[href='#cv-0-1']")
+        count = int(cell.inner_text())
+        cell.click()
+        assert page.locator(".cell:visible").count() == 1
+        photos = page.locator("#cv-0-1 a.photo:visible")
+        assert photos.count() == count > 0
+        assert "sandwich taken for sushi" in page.locator("#cv-0-1 h4").inner_text()
+        small = photos.first.bounding_box()
+        photos.first.click()
+        large = page.locator("dialog[open] .thumb" if script else ".large:target .thumb")
+        assert large.bounding_box()["width"] > 2 * small["width"]
+        page.locator("dialog[open] a" if script else ".large:target a").click()
+        assert page.locator("dialog[open], .large:target").count() == 0
+        if script:
+            assert cell.get_attribute("aria-current") == "true"
+            assert page.locator(".cell:visible").count() == 1
+
+
+def test_the_keyboard_reaches_everything(browser: Any, pages: dict[str, Path]) -> None:
+    with Watched(browser, pages["two"], 1400, "light") as page:
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.textContent") == "Skip to the result"
+        page.locator(".confusion a").first.focus()
+        page.keyboard.press("Enter")
+        photo = page.locator(".cell:target a.photo").first
+        photo.focus()
+        page.keyboard.press("Enter")
+        first = page.locator("dialog figcaption").inner_text()
+        page.keyboard.press("ArrowRight")
+        assert page.locator("dialog figcaption").inner_text() != first
+        page.keyboard.press("ArrowLeft")
+        assert page.locator("dialog figcaption").inner_text() == first
+        page.keyboard.press("Escape")
+        assert page.evaluate("document.activeElement.className") == "photo"
+
+
+def test_photos_are_drawn_and_not_only_there(browser: Any, pages: dict[str, Path]) -> None:
+    """A photo's pixels reach the screen: its thumbnail is not one flat colour."""
+    import io
+
+    import numpy as np
+    from PIL import Image
+
+    with Watched(browser, pages["two"], 1400, "light") as page:
+        shot = page.locator("#photos .thumb").first.screenshot()
+    assert np.asarray(Image.open(io.BytesIO(shot)).convert("RGB")).std(axis=(0, 1)).min() > 10
+
+
+def test_it_prints_on_white_without_navigation(browser: Any, pages: dict[str, Path]) -> None:
+    with Watched(browser, pages["two"], 1400, "light") as page:
+        page.emulate_media(media="print")
+        assert not page.locator(".contents").is_visible()
+        assert page.locator("#heads table").first.is_visible()
+        assert len(page.pdf()) > 50_000
