@@ -1,0 +1,113 @@
+"""Activations at a cut, kept by content: a photo's view is pushed through the frozen prefix once, ever.
+
+    <folder>/rows.f16     float16 rows of one width, one after the other
+    <folder>/index.txt    one line a row, in the same order: the photo's digest, a tab, the view's key
+    <folder>/lock         held by who writes
+
+A row counts when its line is whole, and lines are written after their rows are on the disk. So a process that
+is killed leaves at most rows nobody knows of, which the next one overwrites.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topgraft.errors import BackboneError, StoreError
+
+Rows = NDArray[np.float16]
+Key = tuple[str, str]
+"""(digest of the photo's bytes, key of the view)."""
+
+
+class Activations:
+    """Rows (n, width) float16, found by photo and view.
+
+    Args:
+        folder: where they lie; it belongs to one backbone, one cut and one kind of device.
+        width: numbers in a row.
+    """
+
+    def __init__(self, folder: Path, width: int) -> None:
+        self.folder, self.width = folder, width
+        self._rows, self._index = folder / "rows.f16", folder / "index.txt"
+        self._where: dict[Key, int] = {}
+        self._refresh()
+
+    def missing(self, keys: Sequence[Key]) -> list[Key]:
+        """List the keys that have no row yet, each once, in the given order."""
+        return [key for key in dict.fromkeys(keys) if key not in self._where]
+
+    def places(self, keys: Sequence[Key]) -> NDArray[np.int64]:
+        """Give the row number of each key: (n,)."""
+        return np.array([self._where[key] for key in keys], np.int64)
+
+    def rows(self) -> Rows:
+        """Map all rows (n, width) into memory, to read."""
+        if not self._where:
+            return np.empty((0, self.width), np.float16)
+        return np.memmap(self._rows, np.float16, "r", shape=(len(self._where), self.width))
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Be the only one who adds rows; see what others added before.
+
+        Raises:
+            StoreError: where the folder cannot be written.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with (self.folder / "lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                self._refresh()
+                yield
+        except OSError as error:
+            raise StoreError(
+                f"{self.folder}: activations cannot be kept ({error.strerror})."
+                " Free some space, or set TOPGRAFT_CACHE_DIR to another folder."
+            ) from error
+
+    def add(self, keys: Sequence[Key], rows: NDArray[np.float32]) -> None:
+        """Add one row for each key, while `writing`.
+
+        Raises:
+            BackboneError: where an activation does not fit float16.
+        """
+        with np.errstate(over="ignore"):
+            half = rows.astype(np.float16)
+        if not np.isfinite(half).all():
+            raise BackboneError(
+                f"the activations at this cut reach {np.abs(rows).max():.3g}, beyond float16 (65504)."
+                " Try other --blocks."
+            )
+        count = len(self._where)
+        with self._rows.open("r+b" if self._rows.exists() else "w+b") as file:
+            file.truncate(count * self.width * 2)
+            file.seek(0, os.SEEK_END)
+            file.write(np.ascontiguousarray(half).tobytes())
+            file.flush()
+            os.fsync(file.fileno())
+        with self._index.open("a", encoding="utf-8") as file:
+            file.writelines(f"{digest}\t{view}\n" for digest, view in keys)
+            file.flush()
+            os.fsync(file.fileno())
+        self._where.update({key: count + i for i, key in enumerate(keys)})
+
+    def _refresh(self) -> None:
+        """Read the index; a last line that is not whole is cut off before the next is written."""
+        try:
+            text = self._index.read_bytes()
+        except FileNotFoundError:
+            self._where = {}
+            return
+        whole = text[: text.rfind(b"\n") + 1]
+        lines = whole.decode("utf-8").splitlines()
+        self._where = {(line.split("\t", 1)[0], line.split("\t", 1)[1]): i for i, line in enumerate(lines)}
+        if len(whole) < len(text):
+            os.truncate(self._index, len(whole))

@@ -1,0 +1,116 @@
+"""How far a training is, kept in one safetensors file that is replaced whole after every epoch."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from topgraft.errors import DataError
+
+Line = dict[str, Any]
+"""What is known of one epoch."""
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+
+
+@dataclass
+class SoFar:
+    """A training up to some epoch.
+
+    Attributes:
+        lines: one an epoch, the first before any step.
+        best: the weights of the epoch with the lowest loss.
+        at: that epoch.
+    """
+
+    lines: list[Line]
+    best: dict[str, Tensor]
+    at: int = 0
+
+    @property
+    def epoch(self) -> int:
+        """How many epochs are done."""
+        return len(self.lines) - 1
+
+    @property
+    def stale(self) -> int:
+        """How many epochs ago the best one was."""
+        return self.epoch - self.at
+
+    def note(self, line: Line, copy: Callable[[], dict[str, Tensor]]) -> None:
+        """Add an epoch, and its weights where they are the best yet."""
+        self.lines.append(line)
+        if line["loss"] < self.lines[self.at]["loss"]:
+            self.at, self.best = self.epoch, copy()
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A training's file.
+
+    Attributes:
+        path: of the file.
+        what: hash of all that decides the training; a file of another one is refused.
+    """
+
+    path: Path
+    what: str
+
+    def save(self, net: nn.Module, optimiser: torch.optim.Optimizer, so_far: SoFar) -> None:
+        """Keep an epoch: the old file or the new one is there, never half of one."""
+        tensors = {f"now.{name}": value for name, value in net.state_dict().items()}
+        tensors |= {f"best.{name}": value for name, value in so_far.best.items()}
+        for number, weight in enumerate(_weights(optimiser)):
+            for name in MOMENTS:
+                tensors[f"{name}.{number}"] = optimiser.state[weight][name]
+        facts = json.dumps({"what": self.what, "lines": so_far.lines, "at": so_far.at})
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        half = self.path.with_name(f".{self.path.name}.half")
+        save_file({name: value.contiguous() for name, value in tensors.items()}, half, {"so_far": facts})
+        with half.open("rb") as file:
+            os.fsync(file.fileno())
+        half.replace(self.path)
+
+    def load(self, net: nn.Module, optimiser: torch.optim.Optimizer) -> SoFar | None:
+        """Put network and optimiser where the file left them; None where there is no file.
+
+        Every value is copied into memory laid out as it was, since the layout decides the last bits.
+
+        Raises:
+            DataError: for a checkpoint of another training.
+        """
+        if not self.path.exists():
+            return None
+        with safe_open(self.path, "pt") as file:
+            facts = json.loads(file.metadata()["so_far"])
+            if facts["what"] != self.what:
+                raise DataError(
+                    f"{self.path}: belongs to a training with other photos or options."
+                    " Give the same ones to --resume, or --overwrite to begin anew."
+                )
+            state = net.state_dict()
+            best = {name: _like(value, file.get_tensor(f"best.{name}")) for name, value in state.items()}
+            net.load_state_dict({name: file.get_tensor(f"now.{name}") for name in state})
+            for number, weight in enumerate(_weights(optimiser)):
+                optimiser.state[weight] = {
+                    "step": file.get_tensor(f"step.{number}").to(weight.device),
+                    "exp_avg": _like(weight.detach(), file.get_tensor(f"exp_avg.{number}")),
+                    "exp_avg_sq": _like(weight.detach(), file.get_tensor(f"exp_avg_sq.{number}")),
+                }
+        return SoFar(facts["lines"], best, facts["at"])
+
+
+def _weights(optimiser: torch.optim.Optimizer) -> list[Tensor]:
+    return [weight for group in optimiser.param_groups for weight in group["params"]]
+
+
+def _like(model: Tensor, value: Tensor) -> Tensor:
+    return torch.empty_like(model).copy_(value)

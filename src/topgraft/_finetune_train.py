@@ -1,0 +1,293 @@
+"""Train a tail and its head on activations kept at the cut.
+
+AdamW with one rate a block (each block that lies deeper learns slower), cosine with warm-up, early stopping
+on photos kept apart, the best weights kept. Every epoch ends with a checkpoint; a training that was killed
+goes on from it and ends with the same bits, because nothing is drawn from a state: the order of an epoch is
+a function of seed and epoch.
+
+Sources: one rate a block, Howard and Ruder 2018, "Universal language model fine-tuning" (arXiv:1801.06146);
+AdamW, Loshchilov and Hutter 2019 (arXiv:1711.05101).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from topgraft._finetune_checkpoint import Checkpoint, Line, SoFar
+from topgraft.heads._base import Affine
+from topgraft.schedules import Schedule
+from topgraft.types import Labels, Logits
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How a tail is trained.
+
+    Attributes:
+        epochs: at most.
+        batch: photos a step.
+        rate: peak learning rate of the last block.
+        depth: every block deeper has this times the rate of the one above it, in (0, 1].
+        head_rate: peak learning rate of the head.
+        weight_decay: of AdamW.
+        warmup: share of the steps spent rising to the peak.
+        patience: epochs without a better loss on the photos kept apart, until it stops.
+        batch_norm: `frozen` leaves BatchNorm in inference mode, `train` learns its statistics.
+        seed: decides order and views.
+    """
+
+    epochs: int = 20
+    batch: int = 32
+    rate: float = 1e-4
+    depth: float = 0.5
+    head_rate: float = 1e-4
+    weight_decay: float = 0.01
+    warmup: float = 0.1
+    patience: int = 5
+    batch_norm: Literal["frozen", "train"] = "frozen"
+    seed: int = 0
+
+
+class Feed:
+    """Activations as the tail wants them.
+
+    Args:
+        rows: (n, width) float16, usually a memory map.
+        places: (V, N) the row of each view of each photo.
+        shapes: of the activations that make a row, without the batch.
+        device: where the tail lives.
+    """
+
+    def __init__(
+        self,
+        rows: NDArray[Any],
+        places: NDArray[np.int64],
+        shapes: Sequence[tuple[int, ...]],
+        device: torch.device | None = None,
+    ) -> None:
+        self.rows, self.places = rows, places
+        self.shapes = list(shapes)
+        self.device = device or torch.device("cpu")
+
+    @property
+    def views(self) -> int:
+        """V."""
+        return len(self.places)
+
+    def take(self, photos: Labels, views: Labels | int = 0) -> tuple[Tensor, ...]:
+        """Give the activations of some photos, each in the view it is asked for."""
+        chosen = torch.from_numpy(np.asarray(self.rows[self.places[views, photos]]))
+        flat = chosen.to(self.device).float()
+        parts = flat.split([int(np.prod(shape)) for shape in self.shapes], dim=1)
+        return tuple(unpack(part, shape) for part, shape in zip(parts, self.shapes, strict=True))
+
+
+def pack(values: Sequence[Tensor]) -> Tensor:
+    """Lay the activations of each picture in one row (n, width); maps with their channels last."""
+    return torch.cat([_channels_last(one).flatten(1) for one in values], dim=1)
+
+
+def unpack(part: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Undo `pack` for one activation: a map comes back as (n, C, h, w) in channels-last memory."""
+    if len(shape) != 3:
+        return part.reshape(-1, *shape)
+    channels, height, width = shape
+    return part.reshape(-1, height, width, channels).contiguous().permute(0, 3, 1, 2)
+
+
+def _channels_last(value: Tensor) -> Tensor:
+    return value.permute(0, 2, 3, 1) if value.ndim == 4 else value
+
+
+class Tuned(nn.Module):  # type: ignore[misc]
+    """A tail with a linear head on it; gives logits (n, C).
+
+    Args:
+        tail: activations to features (n, D).
+        blocks: the weights of each unfrozen block by name, first to last.
+        head: the affine layer to begin with.
+    """
+
+    def __init__(self, tail: nn.Module, blocks: Sequence[Sequence[str]], head: Affine) -> None:
+        super().__init__()
+        self.tail = tail
+        self.blocks = [list(names) for names in blocks]
+        self.head = nn.Linear(*head.weight.shape)
+        self.begin(head)
+
+    def forward(self, *activations: Tensor) -> Tensor:
+        """Score pictures."""
+        return self.head(self.tail(*activations))
+
+    def begin(self, head: Affine) -> None:
+        """Set the head."""
+        with torch.no_grad():
+            self.head.weight.copy_(torch.from_numpy(np.ascontiguousarray(head.weight.T)))
+            self.head.bias.copy_(torch.from_numpy(np.array(head.bias)))
+
+    def affine(self) -> Affine:
+        """Give the head."""
+        weight, bias = (one.detach().cpu().float().numpy() for one in (self.head.weight, self.head.bias))
+        return Affine(np.ascontiguousarray(weight.T), bias.copy())
+
+    def groups(self, plan: Training) -> list[dict[str, Any]]:
+        """Give AdamW's groups: the last block at the full rate, deeper ones slower, the head at its own."""
+        known = dict(self.tail.named_parameters())
+        groups: list[dict[str, Any]] = []
+        for above, names in enumerate(reversed(self.blocks)):
+            weights = [known[name] for name in names if name in known]
+            groups.append({"params": weights, "peak": plan.rate * plan.depth**above})
+        groups.append({"params": list(self.head.parameters()), "peak": plan.head_rate})
+        for group in groups:
+            for weight in group["params"]:
+                weight.requires_grad_(True)
+        return groups
+
+    def learn(self, *, batch_norm: bool) -> None:
+        """Let BatchNorm learn its statistics, or leave it in inference mode."""
+        for module in self.tail.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.train(batch_norm)
+
+    def copy(self) -> dict[str, Tensor]:
+        """Copy everything training may change."""
+        return {name: value.detach().clone() for name, value in self.state_dict().items()}
+
+
+def train(
+    net: Tuned,
+    feed: Feed,
+    labels: Labels,
+    plan: Training,
+    *,
+    fit: Labels,
+    held: Labels,
+    weight: NDArray[np.float64] | None = None,
+    checkpoint: Checkpoint | None = None,
+    tell: Callable[[int], None] = lambda _epoch: None,
+) -> list[Line]:
+    """Train until the loss on the photos kept apart falls no more, and keep the best weights.
+
+    Args:
+        net: tail and head; holds the best weights afterwards.
+        feed: activations of all photos.
+        labels: (N,) class indices, or a 0/1 table (N, C), of all photos.
+        plan: how.
+        fit: indices of the photos to train on.
+        held: indices of the photos kept apart to stop by.
+        weight: (N,) what each photo weighs; None is one each.
+        checkpoint: where every epoch is kept, and an unfinished training goes on from.
+        tell: told how many epochs are done.
+
+    Returns:
+        One line an epoch, the first before any step: epoch, rate, train_loss, loss and accuracy on `held`,
+        seconds.
+    """
+    optimiser = torch.optim.AdamW(net.groups(plan), lr=plan.rate, weight_decay=plan.weight_decay, fused=True)
+    schedule = Schedule(name="cosine", warmup=plan.warmup)
+    steps = -(-len(fit) // plan.batch)
+    so_far = checkpoint.load(net, optimiser) if checkpoint else None
+    if so_far is None:
+        before = measure(net, feed, labels, held, weight)
+        so_far = SoFar([{"epoch": 0, "rate": 0.0, "train_loss": None, **before, "seconds": 0.0}], net.copy())
+    while so_far.epoch < plan.epochs and so_far.stale < plan.patience:
+        begun, spent, epoch = time.perf_counter(), 0.0, so_far.epoch
+        net.learn(batch_norm=plan.batch_norm == "train")
+        for step, (photos, views) in enumerate(batches(fit, feed.views, plan, epoch)):
+            share = schedule.factor(epoch * steps + step, plan.epochs * steps)
+            for group in optimiser.param_groups:
+                group["lr"] = group["peak"] * share
+            spent += take_step(net, optimiser, feed.take(photos, views), labels[photos], _of(weight, photos))
+        net.learn(batch_norm=False)
+        line = {"epoch": epoch + 1, "rate": plan.rate * share, "train_loss": spent / len(fit)}
+        line |= measure(net, feed, labels, held, weight)
+        so_far.note(line | {"seconds": time.perf_counter() - begun}, net.copy)
+        if checkpoint:
+            checkpoint.save(net, optimiser, so_far)
+        tell(epoch + 1)
+    net.load_state_dict(so_far.best)
+    return so_far.lines
+
+
+def batches(fit: Labels, views: int, plan: Training, epoch: int) -> Iterator[tuple[Labels, Labels]]:
+    """Deal the photos of one epoch: every photo once, in a drawn order, each in a drawn view.
+
+    The batches are as even as whole photos allow, so that no photo is left out or alone.
+    """
+    draw = np.random.default_rng([plan.seed, epoch, 0xF17])
+    order = fit[draw.permutation(len(fit))]
+    shown = draw.integers(0, views, len(fit))
+    count = -(-len(fit) // plan.batch)
+    yield from zip(np.array_split(order, count), np.array_split(shown, count), strict=True)
+
+
+def take_step(
+    net: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    inputs: tuple[Tensor, ...],
+    labels: Labels,
+    weight: NDArray[np.float64] | None = None,
+) -> float:
+    """Take one step; gives the batch's loss, summed over its photos."""
+    optimiser.zero_grad(set_to_none=True)
+    with autocast(inputs[0].device):
+        logits = net(*inputs)
+    loss = _loss(logits.float(), torch.from_numpy(labels).to(logits.device))
+    if weight is not None:
+        loss = loss * torch.from_numpy(weight).to(loss)
+    loss.mean().backward()
+    optimiser.step()
+    return float(loss.detach().sum())
+
+
+def _loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Give the log loss of each photo (n,); several labels add up over classes."""
+    if labels.ndim == 1:
+        return functional.cross_entropy(logits, labels, reduction="none")
+    each = functional.binary_cross_entropy_with_logits(logits, labels.to(logits), reduction="none")
+    return each.sum(dim=1)
+
+
+def measure(
+    net: Tuned, feed: Feed, labels: Labels, held: Labels, weight: NDArray[np.float64] | None = None
+) -> dict[str, float]:
+    """Give log loss and accuracy on some photos as they are."""
+    answers = logits(net, feed, held)
+    share = np.ones(len(held)) if weight is None else weight[held]
+    with torch.no_grad():
+        losses = _loss(torch.from_numpy(answers), torch.from_numpy(labels[held])).numpy()
+    if labels.ndim == 1:
+        right = answers.argmax(axis=1) == labels[held]
+    else:
+        right = ((answers > 0) == (labels[held] > 0)).all(axis=1)
+    return {"loss": float((losses * share).mean()), "accuracy": float(right.mean())}
+
+
+def logits(net: nn.Module, feed: Feed, photos: Labels, view: int = 0, batch: int = 32) -> Logits:
+    """Run a network on some photos: (n, outputs). The tail alone gives features."""
+    found = []
+    with torch.inference_mode(), autocast(feed.device):
+        for start in range(0, len(photos), batch):
+            found.append(net(*feed.take(photos[start : start + batch], view)).float().cpu())  # noqa: PERF401
+    return np.asarray(torch.cat(found), np.float64)
+
+
+def autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """Compute in bfloat16 on a GPU where that is safe; on a CPU it is slower, so not there."""
+    if device.type == "cuda":
+        return torch.autocast("cuda", torch.bfloat16)  # type: ignore[no-any-return]
+    return nullcontext()
+
+
+def _of(weight: NDArray[np.float64] | None, photos: Labels) -> NDArray[np.float64] | None:
+    return None if weight is None else weight[photos]

@@ -1,0 +1,378 @@
+"""The cut, the cache and the training loop: the same network, trained the same way, without its prefix."""
+
+from __future__ import annotations
+
+import copy
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs the timm extra")
+timm = pytest.importorskip("timm", reason="needs the timm extra")
+
+from topgraft._finetune_cache import Activations  # noqa: E402
+from topgraft._finetune_checkpoint import Checkpoint  # noqa: E402
+from topgraft._finetune_cut import cut  # noqa: E402
+from topgraft._finetune_train import Feed, Training, Tuned, batches, logits, pack, take_step, train, unpack  # noqa: E402
+from topgraft.backbones._timm import groups  # noqa: E402
+from topgraft.errors import BackboneError, DataError, UsageError  # noqa: E402
+from topgraft.heads._base import Affine  # noqa: E402
+
+pytestmark = pytest.mark.timm
+
+SIDE = 64
+NETWORKS = {  # architecture: (input side, what makes it small)
+    "mobilenetv1_100": (SIDE, {}),
+    "mobilenetv2_050": (SIDE, {}),
+    "mobilenetv3_small_050": (SIDE, {}),
+    "efficientnet_lite0": (SIDE, {}),
+    "resnet18": (SIDE, {}),
+    "inception_v3": (96, {}),
+    "densenet121": (SIDE, {}),
+    "convnext_atto": (SIDE, {}),
+    "vit_tiny_patch16_224": (SIDE, {"img_size": SIDE}),
+    "legacy_xception": (96, {}),
+}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def network(name="mobilenetv1_100", seed=0, **more):
+    torch.manual_seed(seed)
+    model = timm.create_model(name, num_classes=0, **more).eval()
+    with torch.no_grad():  # statistics of its own, so that BatchNorm matters and signals neither die nor grow
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.running_mean.normal_(0, 0.1)
+                module.running_var.uniform_(0.5, 1.5)
+    return model.to(memory_format=torch.channels_last)
+
+
+def pictures(n, side=SIDE, seed=0):
+    drawn = torch.randn(n, 3, side, side, generator=torch.Generator().manual_seed(seed))
+    return drawn.contiguous(memory_format=torch.channels_last)
+
+
+def last(model, k):
+    return [names for _, names in groups(model)[-k:]]
+
+
+def parts(model, k, side=SIDE):
+    blocks = last(model, k)
+    return cut(model, [name for names in blocks for name in names], (side, side)), blocks
+
+
+def head_of(model, classes=2, seed=1):
+    drawn = np.random.default_rng(seed).normal(size=(model.num_features, classes)) * 0.05
+    return Affine(drawn.astype(np.float32), np.zeros(classes, np.float32))
+
+
+def feed_of(parting, images):
+    with torch.no_grad():
+        rows = pack(parting.prefix(images)).numpy()
+    return Feed(rows, np.arange(len(rows))[None], parting.shapes)
+
+
+@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_parts_of_any_architecture_are_the_whole(name, k):
+    side, more = NETWORKS[name]
+    model = network(name, **more)
+    parting, blocks = parts(model, k, side)
+    images = pictures(3, side)
+    with torch.no_grad():
+        whole, apart = model(images), parting.tail(*parting.prefix(images))
+    assert torch.allclose(whole, apart, rtol=1e-4, atol=1e-5 * float(whole.abs().max()))
+    trained = {name for names in blocks for name in names}
+    assert trained <= {name for name, _ in parting.tail.named_parameters()}
+    assert not trained & {name for name, _ in parting.prefix.named_parameters()}
+
+
+@pytest.mark.parametrize("name", ["mobilenetv1_100", "resnet18", "densenet121", "vit_tiny_patch16_224"])
+def test_a_packed_row_comes_back(name):
+    side, more = NETWORKS[name]
+    parting, _ = parts(network(name, **more), 2, side)
+    with torch.no_grad():
+        values = parting.prefix(pictures(2, side))
+    rows = pack(values)
+    assert rows.shape == (2, parting.width)
+    pieces = rows.split([int(np.prod(shape)) for shape in parting.shapes], dim=1)
+    for value, piece, shape in zip(values, pieces, parting.shapes, strict=True):
+        back = unpack(piece, shape)
+        assert torch.equal(back, value)
+        assert value.ndim != 4 or back.is_contiguous(memory_format=torch.channels_last)
+
+
+class Whole(torch.nn.Module):
+    """The uncut network with a head, as anybody would train it."""
+
+    def __init__(self, model, head):
+        super().__init__()
+        self.model, self.head = model, torch.nn.Linear(*head.weight.shape)
+        with torch.no_grad():
+            self.head.weight.copy_(torch.from_numpy(head.weight.T))
+            self.head.bias.copy_(torch.from_numpy(head.bias))
+
+    def forward(self, images):
+        return self.head(self.model(images))
+
+
+@pytest.mark.parametrize("name", ["mobilenetv1_100", "mobilenetv2_050", "resnet18", "vit_tiny_patch16_224"])
+def test_twenty_steps_from_cached_activations_are_twenty_steps_of_the_whole(name):
+    side, more = NETWORKS[name]
+    plan = Training(batch=4, rate=1e-3, head_rate=1e-3)
+    images, labels = pictures(16, side), np.arange(16) % 2
+    whole = Whole(network(name, **more), head_of(network(name, **more)))
+    cached = network(name, **more)
+    parting, blocks = parts(cached, 3, side)
+    start = copy.deepcopy(cached.state_dict())
+    net, feed = Tuned(parting.tail, blocks, head_of(cached)), feed_of(parting, images)
+    assert feed.rows.dtype == np.float32
+
+    named = dict(whole.model.named_parameters())
+    trained = [name for names in blocks for name in names]
+    for name_, weight in named.items():
+        weight.requires_grad_(name_ in trained)
+    # plain steps: Adam divides by the gradient's size, and so makes a large difference of a rounding one
+    ours = torch.optim.SGD([weight for group in net.groups(plan) for weight in group["params"]], lr=0.01)
+    theirs = torch.optim.SGD([*(named[name_] for name_ in trained), *whole.head.parameters()], lr=0.01)
+    for step in range(20):
+        photos, views = next(batches(np.arange(16), 1, plan, step))
+        one = take_step(net, ours, feed.take(photos, views), labels[photos])
+        other = take_step(whole, theirs, (images[photos],), labels[photos])
+        assert one == pytest.approx(other, rel=1e-4)
+    moved = 0
+    for name_ in trained:
+        now, then = cached.get_parameter(name_), start[name_]
+        assert torch.allclose(now, named[name_], rtol=1e-4, atol=1e-6), name_
+        moved += not torch.equal(now, then)
+    assert moved > len(trained) / 2
+    assert torch.allclose(net.head.weight, whole.head.weight, rtol=1e-4, atol=1e-6)
+    for name_, weight in cached.named_parameters():
+        assert name_ in trained or torch.equal(weight, start[name_])
+    for name_, value in cached.named_buffers():
+        assert torch.equal(value, start[name_]), f"{name_}: a frozen statistic moved"
+
+
+def test_a_network_that_cannot_be_cut_says_so():
+    class Branching(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(3, 2)
+
+        def forward(self, images):
+            return self.layer(images.mean((2, 3))) if images.sum() > 0 else images
+
+    with pytest.raises(BackboneError, match="Branching: cannot be traced"):
+        cut(Branching(), ["layer.weight"], (8, 8))
+    with pytest.raises(UsageError, match="expected weights to train"):
+        cut(network(), ["no.such.weight"], (SIDE, SIDE))
+
+
+def test_every_photo_is_dealt_once_an_epoch_in_an_order_of_its_own():
+    fit = np.array([3, 5, 7, 8, 9, 11, 20])
+    plan = Training(batch=3, seed=4)
+    dealt = [list(batches(fit, 5, plan, epoch)) for epoch in range(2)]
+    for epoch in dealt:
+        photos = np.concatenate([one for one, _ in epoch])
+        assert sorted(photos.tolist()) == fit.tolist()
+        assert [len(one) for one, _ in epoch] == [3, 2, 2]
+        assert all(0 <= view < 5 for _, views in epoch for view in views)
+    assert [one.tolist() for one, _ in dealt[0]] != [one.tolist() for one, _ in dealt[1]]
+    again = list(batches(fit, 5, plan, 1))
+    assert all(
+        np.array_equal(a, b)
+        for one, two in zip(again, dealt[1], strict=True)
+        for a, b in zip(one, two, strict=True)
+    )
+
+
+def task(k=2, n=24):
+    """A network, its feed and labels that its features nearly tell apart."""
+    model = network()
+    parting, blocks = parts(model, k)
+    feed = feed_of(parting, pictures(n))
+    features = logits(parting.tail, feed, np.arange(n))
+    score = features @ np.random.default_rng(3).normal(size=features.shape[1])
+    labels = (score > np.median(score)).astype(np.int64)
+    return Tuned(parting.tail, blocks, head_of(model)), feed, labels
+
+
+PLAN = Training(epochs=6, batch=5, rate=3e-3, head_rate=3e-3, patience=6)
+FIT, HELD = np.arange(16), np.arange(16, 24)
+
+
+def test_training_lowers_the_loss_and_keeps_the_best_weights():
+    net, feed, labels = task()
+    before = net.copy()
+    lines = train(net, feed, labels, PLAN, fit=FIT, held=HELD)
+    assert [one["epoch"] for one in lines] == list(range(len(lines)))
+    assert lines[-1]["train_loss"] < lines[1]["train_loss"]
+    assert any(not torch.equal(before[name], value) for name, value in net.copy().items())
+    best = min(lines, key=lambda one: one["loss"])
+    from topgraft._finetune_train import measure
+
+    assert measure(net, feed, labels, HELD)["loss"] == pytest.approx(best["loss"], rel=1e-6)
+
+
+def test_training_stops_when_nothing_gets_better():
+    net, feed, labels = task()
+    plan = Training(epochs=9, batch=5, rate=10.0, head_rate=10.0, patience=2)
+    before = net.copy()
+    lines = train(net, feed, labels, fit=FIT, held=HELD, plan=plan)
+    assert len(lines) == 3
+    assert all(torch.equal(before[name], value) for name, value in net.copy().items())
+
+
+def test_deeper_blocks_learn_slower_and_the_schedule_warms_up():
+    net, feed, labels = task(k=3)
+    peaks = [group["peak"] for group in net.groups(Training(rate=1.0, depth=0.5, head_rate=7.0))]
+    assert peaks == [1.0, 0.5, 0.25, 7.0]
+    plan = Training(epochs=8, batch=16, rate=1e-5, warmup=0.25, patience=8)
+    lines = train(net, feed, labels, plan, fit=FIT, held=HELD)
+    rates = [one["rate"] for one in lines[1:]]
+    assert rates[0] < max(rates)
+    assert rates[-1] < 0.1 * max(rates)
+
+
+def test_batch_norm_stands_still_unless_asked():
+    net, feed, labels = task()
+    names = [name for name, _ in net.named_buffers() if name.endswith("running_mean")]
+    assert names
+    before = net.copy()
+    train(net, feed, labels, fit=FIT, held=FIT, plan=Training(epochs=1, batch=5))
+    assert all(torch.equal(before[name], net.copy()[name]) for name in names)
+    train(
+        net,
+        feed,
+        labels,
+        fit=FIT,
+        held=HELD,
+        plan=Training(epochs=1, batch=5, batch_norm="train", patience=1),
+    )
+    optimiser = torch.optim.SGD(net.parameters(), lr=0.1)
+    net.learn(batch_norm=True)
+    take_step(net, optimiser, feed.take(FIT, 0), labels[FIT])
+    net.learn(batch_norm=False)
+    assert not any(torch.equal(before[name], net.copy()[name]) for name in names)
+
+
+def test_several_labels_train_with_a_sigmoid_each():
+    net, feed, labels = task()
+    both = np.stack([labels, 1 - labels], axis=1)
+    lines = train(net, feed, both, fit=FIT, held=HELD, plan=PLAN)
+    assert lines[-1]["train_loss"] < lines[1]["train_loss"]
+
+
+class StoppedError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("at", [1, 4])
+def test_a_stopped_training_goes_on_to_the_same_bits(tmp_path, at):
+    whole, feed, labels = task()
+    lines = train(whole, feed, labels, PLAN, fit=FIT, held=HELD)
+
+    def stop(epoch):
+        if epoch == at:
+            raise StoppedError
+
+    net, feed, labels = task()
+    kept = Checkpoint(tmp_path / "kept" / "fold.safetensors", "this")
+    with pytest.raises(StoppedError):
+        train(net, feed, labels, PLAN, fit=FIT, held=HELD, checkpoint=kept, tell=stop)
+    net, feed, labels = task()
+    resumed = train(net, feed, labels, PLAN, fit=FIT, held=HELD, checkpoint=kept)
+    assert [{**one, "seconds": 0} for one in resumed] == [{**one, "seconds": 0} for one in lines]
+    for name, value in whole.copy().items():
+        assert torch.equal(net.copy()[name], value), name
+    with pytest.raises(DataError, match="belongs to a training with other photos or options"):
+        train(net, feed, labels, PLAN, fit=FIT, held=HELD, checkpoint=Checkpoint(kept.path, "that"))
+
+
+def test_activations_are_found_by_content_and_added_once(tmp_path):
+    drawn = np.random.default_rng(0).normal(size=(5, 7)).astype(np.float32)
+    keys = [(f"photo{i}", "identity") for i in range(5)]
+    kept = Activations(tmp_path / "cut", 7)
+    assert kept.missing([*keys[:3], keys[0]]) == keys[:3]
+    assert kept.rows().shape == (0, 7)
+    with kept.writing():
+        kept.add(keys[:3], drawn[:3])
+    again = Activations(tmp_path / "cut", 7)
+    assert again.missing(keys) == keys[3:]
+    with again.writing():
+        again.add(keys[3:], drawn[3:])
+    order = [4, 0, 2]
+    assert np.array_equal(
+        again.rows()[again.places([keys[i] for i in order])], drawn[order].astype(np.float16)
+    )
+    with kept.writing():  # what another process added is seen before anything is added twice
+        assert kept.missing(keys) == []
+
+
+def test_activations_beyond_float16_are_refused(tmp_path):
+    kept = Activations(tmp_path / "cut", 2)
+    with kept.writing(), pytest.raises(BackboneError, match="beyond float16"):
+        kept.add([("photo", "identity")], np.array([[1.0, 7e4]], np.float32))
+    assert Activations(tmp_path / "cut", 2).missing([("photo", "identity")])
+
+
+KILL = """
+import os, sys
+import numpy as np
+from pathlib import Path
+from topgraft import _finetune_cache as cache
+kept = cache.Activations(Path(sys.argv[1]), 1000)
+after, written = int(sys.argv[2]), 0
+sync = os.fsync
+def fsync(handle):
+    global written
+    written += 1
+    if written == after:
+        os.kill(os.getpid(), 9)
+    sync(handle)
+os.fsync = fsync
+for i in range(0, 12, 2):
+    keys = [(f"photo{i}", "identity"), (f"photo{i + 1}", "identity")]
+    todo = kept.missing(keys)
+    if todo:
+        with kept.writing():
+            kept.add(todo, np.stack([np.full(1000, int(one[0][5:]), np.float32) for one in todo]))
+"""
+
+
+def test_a_killed_process_loses_no_row_that_counts(tmp_path):
+    keys = [(f"photo{i}", "identity") for i in range(12)]
+    for after in (1, 2, 3, 6, 99):
+        folder = tmp_path / "cut"
+        done = subprocess.run([sys.executable, "-c", KILL, folder, str(after)], check=False, env=os.environ)
+        assert done.returncode == (0 if after == 99 else -signal.SIGKILL)
+        kept = Activations(folder, 1000)
+        there = [key for key in keys if not kept.missing([key])]
+        rows = kept.rows()[kept.places(there)]
+        assert all((row == int(key[0][5:])).all() for key, row in zip(there, rows, strict=True))
+    assert there == keys
+
+
+def test_a_line_that_is_not_whole_does_not_count(tmp_path):
+    kept = Activations(tmp_path / "cut", 3)
+    with kept.writing():
+        kept.add([("a", "identity"), ("b", "identity")], np.ones((2, 3), np.float32))
+    index = tmp_path / "cut" / "index.txt"
+    index.write_bytes(index.read_bytes()[:-4])
+    torn = Activations(tmp_path / "cut", 3)
+    assert torn.missing([("a", "identity"), ("b", "identity")]) == [("b", "identity")]
+    with torn.writing():
+        torn.add([("b", "identity")], np.full((1, 3), 2, np.float32))
+    assert Activations(tmp_path / "cut", 3).rows().tolist() == [[1, 1, 1], [2, 2, 2]]
+    assert index.read_text() == "a\tidentity\nb\tidentity\n"
