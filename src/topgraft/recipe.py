@@ -23,6 +23,7 @@ from topgraft.config import Config
 from topgraft.dataset import Dataset
 from topgraft.engines import open_engine
 from topgraft.grid import draw
+from topgraft.modelcard import write_model_card
 from topgraft.run import Run
 from topgraft.settings import Settings
 from topgraft.splits import Split
@@ -96,6 +97,7 @@ def follow(
         settings=settings,
         progress=progress,
     )
+    write_model_card(run)
     with run.timed("report"):
         report(run)
     return run

@@ -67,10 +67,15 @@ def _where_it_fails(facts: Facts, metrics: Numbers, key: str) -> Markup:
     table = metrics.get(f"/{key}/confusion")
     size = range(len(table))
     wrong = [(table[i][j], i, j) for i in size for j in size if i != j and table[i][j]]
-    largest = max(size, key=lambda i: sum(table[i]))
-    base = Markup("always answering <q>{}</q>, the largest class, would be right {} times").format(
-        facts.classes[largest], metrics(pointer(key, "per_class", facts.classes[largest], "support"), "count")
-    )
+    sizes = [sum(counts) for counts in table]
+    largest = sizes.index(max(sizes))
+    support = metrics(pointer(key, "per_class", facts.classes[largest], "support"), "count")
+    if sizes.count(max(sizes)) == 1:
+        base = Markup("always answering <q>{}</q>, the largest class, would be right {} times").format(
+            facts.classes[largest], support
+        )
+    else:
+        base = Markup("always giving the same answer would be right {} times").format(support)
     if not wrong:
         return Markup(
             "It made no mistake here, which does not mean that it never will; for comparison, {}."
