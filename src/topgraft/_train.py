@@ -10,7 +10,17 @@ from typing import Any
 import numpy as np
 
 from topgraft.backbone import Backbone, load_backbone
-from topgraft.heads import Comparison, Head, compare, fit_chosen, setting_text, stack, to_probabilities
+from topgraft.heads import (
+    Comparison,
+    Head,
+    Trust,
+    compare,
+    fit_chosen,
+    setting_text,
+    stack,
+    to_probabilities,
+    trust,
+)
 from topgraft.predictor import Predictor
 from topgraft.results import SCHEMA, Answers, Side, backbone_facts, counts, rounded, write_predictions
 from topgraft.run import Run, versions
@@ -84,9 +94,18 @@ def train(
         )
     with run.timed("refit"):
         head = fit_chosen(found, views, learn.targets, learn.groups, classes=len(store.classes), seed=seed)
-    answers = {"cv": Answers(learn, found.oof, _fold_of(found, len(learn.rows)))}
+        judged = trust(
+            found,
+            views[0],
+            learn.targets,
+            learn.groups,
+            ids=[one.id for one in learn.samples],
+            classes=store.classes,
+            seed=seed,
+        )
+    answers = {"cv": Answers(learn, found.oof, _fold_of(found, len(learn.rows)), judged.distances)}
     if len(test.rows):
-        answers["test"] = _test(store, head, test, found.temperature)
+        answers["test"] = _test(store, head, judged, test)
     facts = {
         "schema": SCHEMA,
         "classes": list(store.classes),
@@ -95,13 +114,22 @@ def train(
         "policies": [str(view.policy) for view in store.views[1:]],
         "seed": seed,
         **_learned(found, answers, store.classes, seed),
-        "notes": _notes(found),
+        "trust": judged.numbers,
+        "worth": None,
+        "notes": [*_notes(found), *judged.notes],
     }
     run.write_json("metrics.json", rounded(facts))
     write_predictions(run, store.classes, answers)
     run.write_json("versions.json", versions())
     with run.timed("predictor"):
-        Predictor.build(backbone, head, classes=store.classes, temperature=found.temperature).save(run.model)
+        built = Predictor.build(
+            backbone,
+            head,
+            classes=store.classes,
+            temperature=found.temperature,
+            unknown=judged.unknown,
+        )
+        built.save(run.model)
     return run
 
 
@@ -113,11 +141,13 @@ def _fold_of(found: Comparison, n: int) -> Labels:
     return fold
 
 
-def _test(store: FeatureStore, head: Head, test: Side, temperature: float) -> Answers:
+def _test(store: FeatureStore, head: Head, judged: Trust, test: Side) -> Answers:
     """Answer for the test side, once, on the photos as they are."""
-    logits = head.logits(store.features(0)[test.rows].astype(np.float32))
-    answers = to_probabilities(logits, several=head.several, temperature=temperature)
-    return Answers(test, answers[None], np.full(len(test.rows), -1, dtype=np.int64))
+    features = store.features(0)[test.rows].astype(np.float32)
+    logits = head.logits(features)
+    answers = to_probabilities(logits, several=head.several, temperature=judged.numbers["temperature"])
+    nowhere = np.full(len(test.rows), -1, dtype=np.int64)
+    return Answers(test, answers[None], nowhere, judged.unknown.distance(features, logits))
 
 
 def _learned(
@@ -137,7 +167,6 @@ def _learned(
         },
         "test": answers["test"].scores(classes, seed) if "test" in answers else None,
         "leaderboard": found.rows,
-        "worth": None,
     }
 
 
