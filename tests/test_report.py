@@ -325,3 +325,39 @@ def test_plots_keep_their_ends_and_stay_inside() -> None:
     assert places[:, 0].max() <= plot.width
     assert places[:, 1].min() >= 0
     assert places[:, 1].max() <= plot.height
+
+
+def test_runs_side_by_side(tmp_path: Path) -> None:
+    """Numbers come from each run's own file, differences from the photos they share."""
+    weak = write_run(tmp_path / "weak", photos=80, skill=0.3, photo_folder=tmp_path / "photos")
+    strong = write_run(tmp_path / "strong", photos=80, skill=6, photo_folder=tmp_path / "photos")
+    path = report([weak, strong])
+    assert path == weak / "compare.html"
+    page = Page(path.read_text(encoding="utf-8"))
+    metrics = [load(weak / "metrics.json"), load(strong / "metrics.json")]
+    numbers = [one for one in page.all("data") if "data-metric" in one]
+    assert {one["data-run"] for one in numbers} == {"0", "1"}
+    for one in numbers:
+        exact = json.loads(one["value"])
+        assert exact == resolve(metrics[int(one["data-run"])], one["data-metric"])
+        assert is_rounded(one["text"], exact)
+    gap = {one["data-gap"]: one for one in page.all("data") if "data-gap" in one}
+    value = json.loads(gap["strong/value"]["value"])
+    assert value == pytest.approx(
+        metrics[1]["test"]["accuracy"]["value"] - metrics[0]["test"]["accuracy"]["value"]
+    )
+    assert is_rounded(gap["strong/value"]["text"], value)
+    assert any(one["text"] == "better than the first" for one in page.all("td"))
+
+
+def test_a_run_cannot_be_told_apart_from_itself(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", photos=40, with_photos=False)
+    text = report([run, run], out=tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "cannot be told apart from the first" in text
+    assert not (run / "compare.html").exists()
+
+
+def test_runs_of_other_classes_are_not_compared_photo_by_photo(tmp_path: Path) -> None:
+    one = write_run(tmp_path / "one", photos=40, with_photos=False)
+    other = write_run(tmp_path / "other", photos=40, classes=("a", "b"), with_photos=False)
+    assert "share no photos and classes" in report([one, other]).read_text(encoding="utf-8")

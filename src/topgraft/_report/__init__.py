@@ -7,6 +7,7 @@ where the run found them, and those that are gone are said and left out.
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,12 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from topgraft._report import mistakes, plots, policies, verdict
+from topgraft._report import compare, mistakes, plots, policies, verdict
 from topgraft._report.facts import Facts
 from topgraft._report.numbers import Numbers, Style, pointer
 from topgraft._report.photos import Book, budget
 from topgraft._report.svg import whisker
+from topgraft.errors import UsageError
 from topgraft.run import Run
 
 TITLES = {"test": "Held-out test", "cv": "Cross-validation"}
@@ -35,20 +37,52 @@ MEASURES: list[tuple[str, str, Style, str]] = [
 ]
 
 
-def report(run: Run | str | Path) -> Path:
-    """Write `report.html` into the run's folder.
+def report(run: Run | str | Path | Sequence[Run | str | Path], *, out: str | Path | None = None) -> Path:
+    """Write a run's report, `report.html` in its folder; or put several runs side by side.
 
     Args:
-        run: a finished run, or its folder.
+        run: a finished run or its folder; several are compared in one page, `compare.html`.
+        out: where the page goes; None is the folder of the run, of the first of several.
 
     Returns:
         The page's path.
 
     Raises:
-        DataError: where the folder is no run, or one of its files is damaged.
+        DataError: where a folder is no run, or one of its files is damaged.
     """
-    run = run if isinstance(run, Run) else Run.open(run)
-    return run.write("report.html", page(Facts(run)))
+    if isinstance(run, Run | str | Path):
+        one = _open(run)
+        return _write(page(Facts(one)), one.path / "report.html" if out is None else Path(out))
+    every = [Facts(_open(each)) for each in run]
+    if not every:
+        raise UsageError("expected at least one run to report on, got none.")
+    place = every[0].run.path / "compare.html" if out is None else Path(out)
+    return _write(comparison(every), place)
+
+
+def _open(run: Run | str | Path) -> Run:
+    return run if isinstance(run, Run) else Run.open(run)
+
+
+def _write(text: str, path: Path) -> Path:
+    return Run(path.parent).write(path.name, text)
+
+
+def comparison(every: list[Facts]) -> str:
+    """Make the page that puts runs side by side."""
+    split = compare.split_of(every)
+    shown = compare.columns(every, split)
+    context = {
+        "version": metadata.version("topgraft"),
+        "title": TITLES[split],
+        "columns": shown,
+        "measures": [
+            one for one in MEASURES if any(each.numbers.has(f"/{each.key}{one[0]}") for each in shown)
+        ],
+        "gaps": compare.gaps(shown, split),
+        "settings": compare.settings(shown),
+    }
+    return _environment().get_template("compare.html").render(context)
 
 
 def page(facts: Facts) -> str:
@@ -247,4 +281,4 @@ def _provenance(facts: Facts) -> list[tuple[str, str]]:
     return [(name, str(value)) for name, value in rows if value != ""]
 
 
-__all__ = ["page", "report"]
+__all__ = ["report"]

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from markupsafe import Markup
 
-Style = Literal["percent", "whole", "share", "signed", "count", "fixed", "seconds"]
+Style = Literal["percent", "whole", "share", "signed", "point", "count", "fixed", "seconds"]
 
 
 def pointer(*parts: str | int) -> str:
@@ -47,7 +47,7 @@ def written(value: float | None, style: Style) -> str:
     Args:
         value: None is unknown, a dash.
         style: `percent` of 1, `whole` the same without decimals, `share` without its unit, `signed` to three
-            digits with its sign, `count` whole, `fixed` to three digits, `seconds`.
+            digits with its sign, `point` to one, `count` whole, `fixed` to three digits, `seconds`.
     """
     if value is None:
         return "–"
@@ -67,6 +67,7 @@ FORMATS: dict[Style, Callable[[float], str]] = {
     "whole": lambda value: f"{100 * value:.0f} %",
     "share": lambda value: f"{100 * value:.1f}",
     "signed": lambda value: f"{value:+.3f}".replace("-", "−"),
+    "point": lambda value: f"{value:+.1f}".replace("-", "−"),
     "count": lambda value: f"{value:,.0f}".replace(",", "\u202f"),
     "fixed": _fixed,
     "seconds": _seconds,
