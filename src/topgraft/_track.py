@@ -1,0 +1,95 @@
+"""Note a finished run in MLflow, for those who keep their experiments there. Off unless asked for."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from topgraft.errors import UnknownNameError, need
+from topgraft.run import Run
+
+TRACKERS = ("mlflow",)
+ARTEFACTS = ("config.toml", "metrics.json", "health.json", "predictions.csv", "report.html", "model")
+LONGEST = 6000
+"""MLflow refuses longer parameters."""
+
+
+def track(
+    run: Run | str | Path, to: str = "mlflow", *, uri: str | None = None, experiment: str = "topgraft"
+) -> str:
+    """Log a finished run's choices, numbers and files.
+
+    Numbers are read from the run's files, nothing is measured again. Nothing leaves the machine unless `uri`
+    or the environment variable MLFLOW_TRACKING_URI names a server.
+
+    Args:
+        run: a finished run, or its folder.
+        to: `mlflow`.
+        uri: where MLflow keeps its experiments; None is MLFLOW_TRACKING_URI, else `mlflow.db` (SQLite) beside
+            the run's folder.
+        experiment: MLflow's name for a collection of runs.
+
+    Returns:
+        MLflow's id of the run.
+
+    Raises:
+        UnknownNameError: for another tracker.
+        MissingExtraError: without the `track` extra.
+        DataError: where the folder is no run.
+    """
+    if to not in TRACKERS:
+        raise UnknownNameError("tracker", to, TRACKERS)
+    run = run if isinstance(run, Run) else Run.open(run)
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # must be set before the import
+    os.environ.setdefault("DO_NOT_TRACK", "true")
+    mlflow = need("mlflow", "track", "tracking")
+    beside = run.path.resolve().parent
+    place = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{beside / 'mlflow.db'}"
+    client = mlflow.MlflowClient(tracking_uri=place)
+    found = client.get_experiment_by_name(experiment)
+    if found is None:
+        local = (beside / "mlartifacts").as_uri() if place.startswith("sqlite:") else None
+        number = client.create_experiment(experiment, artifact_location=local)
+    else:
+        number = found.experiment_id
+    noted = client.create_run(number, run_name=run.path.name)
+    _log(client, str(noted.info.run_id), run)
+    client.set_terminated(noted.info.run_id)
+    return str(noted.info.run_id)
+
+
+def _log(client: Any, number: str, run: Run) -> None:
+    metrics = run.metrics
+    facts = {"config": run.config, "head": metrics["head"], "backbone": metrics["backbone"]}
+    for name, value in _flat(facts).items():
+        client.log_param(number, name, str(value)[:LONGEST])
+    scores = {key: metrics.get(key) for key in ("cross_validation", "test", "trust", "counts")}
+    for name, value in _flat({key: part for key, part in scores.items() if part}).items():
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            client.log_metric(number, name, float(value))
+    for stage, spent in run.read("timings.json").items():
+        client.log_metric(number, f"seconds/{_plain(stage)}", float(spent))
+    for name in ARTEFACTS:
+        path = run.path / name
+        if path.is_dir():
+            client.log_artifacts(number, str(path), name)
+        elif path.is_file():
+            client.log_artifact(number, str(path))
+
+
+def _flat(facts: dict[str, Any], above: str = "") -> dict[str, Any]:
+    """Write nested plain data as `a/b/c: value`; lists stay whole, and an estimate's value stands for it."""
+    flat: dict[str, Any] = {}
+    for key, value in facts.items():
+        name = f"{above}/{_plain(str(key))}" if above else _plain(str(key))
+        if isinstance(value, dict):
+            flat |= _flat(value, name)
+        else:
+            flat[name.removesuffix("/value")] = value
+    return flat
+
+
+def _plain(name: str) -> str:
+    """Keep what MLflow allows in a name."""
+    return "".join(letter if letter.isalnum() or letter in "_-. " else "_" for letter in name)

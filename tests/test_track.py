@@ -1,0 +1,61 @@
+"""Tracking notes what the run measured, beside the run, and only when asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from run_folder import load, write_run
+from topgraft import _track
+from topgraft.errors import DataError, MissingExtraError, UnknownNameError
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+
+
+def test_mlflow_gets_the_runs_numbers_choices_and_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mlflow = pytest.importorskip("mlflow", reason="needs the track extra")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    folder = write_run(tmp_path / "first", photos=40, classes=("rice & fish", "bread"), with_photos=False)
+    number = _track.track(folder)
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
+    noted = client.get_run(number)
+    metrics = load(folder / "metrics.json")
+    assert noted.info.status == "FINISHED"
+    assert noted.data.metrics["test/accuracy"] == metrics["test"]["accuracy"]["value"]
+    assert noted.data.metrics["test/accuracy/low"] == metrics["test"]["accuracy"]["low"]
+    assert noted.data.metrics["seconds/embed"] == 12.3
+    recall = metrics["cross_validation"]["per_class"]["rice & fish"]["recall"]["value"]
+    assert noted.data.metrics["cross_validation/per_class/rice _ fish/recall"] == recall
+    assert noted.data.params["head/name"] == "logistic"
+    assert noted.data.params["config/data/test"] == "0.2"
+    assert {one.path for one in client.list_artifacts(number)} >= {
+        "metrics.json",
+        "config.toml",
+        "predictions.csv",
+    }
+    assert not (tmp_path / "mlruns").exists()
+
+
+def test_two_runs_share_an_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mlflow = pytest.importorskip("mlflow", reason="needs the track extra")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    folder = write_run(tmp_path / "first", photos=30, with_photos=False)
+    numbers = {_track.track(folder), _track.track(folder)}
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("topgraft").experiment_id
+    assert {one.info.run_id for one in client.search_runs([experiment])} == numbers
+
+
+def test_mistakes_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_run(tmp_path / "run", photos=30, with_photos=False)
+    with pytest.raises(UnknownNameError, match="Did you mean mlflow"):
+        _track.track(folder, "mlfow")
+    with pytest.raises(DataError, match="expected a run"):
+        _track.track(tmp_path)
+    monkeypatch.setitem(__import__("sys").modules, "mlflow", None)
+    with pytest.raises(MissingExtraError, match=r"topgraft\[track\]"):
+        _track.track(folder)
