@@ -36,7 +36,9 @@ def test_every_score_equals_scikit_learns(classes):
         "log_loss": reference.log_loss(labels, probabilities),
         "macro_f1": reference.f1_score(labels, said, average="macro"),
         "mcc": reference.matthews_corrcoef(labels, said),
-        "roc_auc": np.mean([reference.roc_auc_score(table[:, c], probabilities[:, c]) for c in range(classes)]),
+        "roc_auc": np.mean(
+            [reference.roc_auc_score(table[:, c], probabilities[:, c]) for c in range(classes)]
+        ),
         "average_precision": np.mean(
             [reference.average_precision_score(table[:, c], probabilities[:, c]) for c in range(classes)]
         ),

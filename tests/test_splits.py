@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from topgraft.errors import DataError, UsageError
@@ -49,8 +49,8 @@ def test_a_holdout_shares_no_group_and_leaves_every_class_something_to_train_on(
     labels, groups = layout
     try:
         train, held = holdout(labels, groups, test, seed)
-    except DataError as error:
-        assert "test:" in str(error)
+    except DataError:  # one group holds everybody, or all of a class
+        event("refused")
         return
     assert sorted([*train.tolist(), *held.tolist()]) == list(range(len(labels)))
     assert len(train)

@@ -5,14 +5,21 @@ from __future__ import annotations
 from topgraft.heads._base import HEADS, Head, Setting, head_class, setting_text, to_probabilities
 from topgraft.heads._calibrate import calibrate
 from topgraft.heads._compare import Choice, Comparison, FeatureSource, compare, fit_chosen, stack
+from topgraft.heads._trust import Trust, trust
+from topgraft.heads._unknown import Energy, NearestDistance, Unknown, WhitenedDistance
 
 __all__ = [
     "HEADS",
     "Choice",
     "Comparison",
+    "Energy",
     "FeatureSource",
     "Head",
+    "NearestDistance",
     "Setting",
+    "Trust",
+    "Unknown",
+    "WhitenedDistance",
     "calibrate",
     "compare",
     "fit_chosen",
@@ -20,4 +27,5 @@ __all__ = [
     "setting_text",
     "stack",
     "to_probabilities",
+    "trust",
 ]

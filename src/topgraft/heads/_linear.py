@@ -159,7 +159,8 @@ class NearestMean(Linear):
         """Take the means."""
         means = class_means(rows)
         width = max(int((rows.inverse > 0).sum()), 1)
-        return [(means.T / width, -0.5 * (means**2).sum(axis=1) / width)] * len(settings)
+        solved = without_absent(rows, means.T / width, -0.5 * (means**2).sum(axis=1) / width)
+        return [solved] * len(settings)
 
 
 class Discriminant(Linear):
@@ -205,7 +206,7 @@ class Discriminant(Linear):
             shrunken = (1 - shrinkage) * covariance + shrinkage * target * np.eye(len(covariance))
             weight = cho_solve(cho_factor(shrunken, check_finite=False), means.T, check_finite=False)
             prior = np.log(np.maximum(share, 0.5 / rows.photos))
-            solved.append((weight, prior - 0.5 * (means.T * weight).sum(axis=0)))
+            solved.append(without_absent(rows, weight, prior - 0.5 * (means.T * weight).sum(axis=0)))
         return solved
 
 
@@ -213,3 +214,12 @@ def class_means(rows: Rows) -> Matrix:
     """Give the weighted mean of every class's rows (C, r); a class without rows lies at the overall mean."""
     weighted = rows.table * rows.weight[:, None]
     return np.asarray(weighted.T @ rows.z / np.maximum(weighted.sum(axis=0), 1e-12)[:, None])
+
+
+def without_absent(rows: Rows, weight: Matrix, bias: Matrix) -> tuple[Matrix, Matrix]:
+    """Let a class without rows answer as the average of the others, less 1: never the likeliest."""
+    absent = rows.weight @ rows.table == 0
+    if absent.any():
+        weight[:, absent] = weight[:, ~absent].mean(axis=1, keepdims=True)
+        bias[absent] = bias[~absent].mean() - 1
+    return weight, bias

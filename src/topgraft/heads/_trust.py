@@ -1,0 +1,219 @@
+"""How far a chosen head can be trusted: calibration, the unknown answer, and labels that look wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topgraft.heads._compare import Comparison
+from topgraft.heads._unknown import Unknown, learn_unknown
+from topgraft.metrics import Estimate, resample
+from topgraft.types import Features, Labels, Probabilities
+
+BINS = 10
+
+
+@dataclass(frozen=True)
+class Trust:
+    """What is known about trust.
+
+    Attributes:
+        numbers: the `trust` of metrics.json: plain data.
+        unknown: the answer "none of these", fitted on all photos.
+        distances: (N,) how strange each photo is to a head that was not fitted on it.
+        notes: plain sentences.
+    """
+
+    numbers: dict[str, Any]
+    unknown: Unknown
+    distances: NDArray[np.float64]
+    notes: list[str]
+
+
+def trust(
+    comparison: Comparison,
+    features: Features,
+    labels: Labels,
+    groups: Labels | None = None,
+    *,
+    ids: Sequence[str] | None = None,
+    classes: Sequence[str] | None = None,
+    seed: int = 0,
+) -> Trust:
+    """Judge the chosen head by its out-of-fold answers (the first repeat's; label issues by the mean of all).
+
+    Args:
+        comparison: how it was chosen.
+        features: (N, D) view 0 of the photos it was compared on.
+        labels: (N,) class indices, or a 0/1 table (N, C).
+        groups: (N,) or None.
+        ids: (N,) names of the photos; None numbers them.
+        classes: C names; None numbers them.
+        seed: of the draws.
+    """
+    oof = comparison.oof[0]
+    names = list(classes) if classes is not None else [str(c) for c in range(oof.shape[1])]
+    photos = list(ids) if ids is not None else [str(i) for i in range(len(labels))]
+    sure, right = certainty(labels, oof)
+    error = calibration_error(sure, right, _edges(oof), groups=groups, seed=seed)
+    perfect = if_calibrated(sure, _edges(oof), seed=seed)
+    unknown, distances = learn_unknown(
+        features,
+        labels,
+        groups,
+        comparison.folds[0],
+        logits=comparison.logits[0],
+        temperature=comparison.temperature,
+        head=comparison.chosen.head,
+        setting=comparison.chosen.setting,
+        seed=seed,
+    )
+    issues = [] if labels.ndim == 2 else label_issues(labels, comparison.oof.mean(axis=0))
+    numbers = {
+        "temperature": comparison.temperature,
+        "ece": error.as_dict(),
+        "ece_if_calibrated": perfect.as_dict(),
+        "reliability": reliability(sure, right, _edges(oof)),
+        "unknown": {
+            "method": unknown.method,
+            "threshold": unknown.threshold,
+            "accepted": unknown.accepted,
+            "evidence": unknown.evidence,
+        },
+        "label_issues": [
+            {"id": photos[i], "label": names[labels[i]], "suggested": names[other], "probability": chance}
+            for i, other, chance in issues
+        ],
+    }
+    return Trust(numbers, unknown, distances, _notes(error, perfect, unknown, len(issues)))
+
+
+def certainty(
+    labels: Labels, probabilities: Probabilities
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Give how sure each answer was and whether it was right: (N,), or (N·C,) yes and no answers."""
+    if labels.ndim == 2:
+        sure = np.maximum(probabilities, 1 - probabilities)
+        return sure.ravel(), ((probabilities > 0.5) == (labels > 0)).astype(np.float64).ravel()
+    return probabilities.max(axis=1), (probabilities.argmax(axis=1) == labels).astype(np.float64)
+
+
+def _edges(probabilities: Probabilities) -> NDArray[np.float64]:
+    return np.linspace(1 / probabilities.shape[1], 1, BINS + 1)
+
+
+def _bins(sure: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np.intp]:
+    return np.clip(np.searchsorted(edges, sure, side="right") - 1, 0, BINS - 1)
+
+
+def reliability(
+    sure: NDArray[np.float64], right: NDArray[np.float64], edges: NDArray[np.float64]
+) -> list[dict[str, float | int | None]]:
+    """Give the reliability diagram: how sure the answers of each bin were, and how often right."""
+    which = _bins(sure, edges)
+    return [
+        {
+            "low": float(edges[b]),
+            "high": float(edges[b + 1]),
+            "count": int((which == b).sum()),
+            "confidence": float(sure[which == b].mean()) if (which == b).any() else None,
+            "accuracy": float(right[which == b].mean()) if (which == b).any() else None,
+        }
+        for b in range(BINS)
+    ]
+
+
+def _gap(
+    weights: NDArray[np.float64],
+    sure: NDArray[np.float64],
+    right: NDArray[np.float64],
+    which: NDArray[np.intp],
+) -> NDArray[np.float64]:
+    """Expected calibration error under many weightings (B, N) of the answers; right (N,) or (B, N)."""
+    total = np.zeros(len(weights))
+    for b in range(BINS):
+        here = which == b
+        total += np.abs((weights[:, here] * (sure[here] - right[..., here])).sum(axis=1))
+    return np.asarray(total / weights.sum(axis=1))
+
+
+def calibration_error(
+    sure: NDArray[np.float64],
+    right: NDArray[np.float64],
+    edges: NDArray[np.float64],
+    *,
+    groups: Labels | None = None,
+    seed: int = 0,
+) -> Estimate:
+    """Give the expected calibration error (Naeini et al. 2015) with a basic bootstrap interval.
+
+    Drawn photos are noisier than the photos themselves, so drawn errors lie too high; the basic interval
+    mirrors them at the value and takes that out (Davison & Hinkley 1997, section 5.2).
+    """
+    which = _bins(sure, edges)
+    value = float(_gap(np.ones((1, len(sure))), sure, right, which)[0])
+    photos = len(sure) if groups is None else len(groups)
+    draws = np.repeat(resample(photos, groups, seed=seed), len(sure) // photos, axis=1)
+    low, high = np.quantile(2 * value - _gap(draws, sure, right, which), [0.025, 0.975])
+    return Estimate(value, float(np.clip(low, 0, value)), float(max(high, value)))
+
+
+def if_calibrated(
+    sure: NDArray[np.float64], edges: NDArray[np.float64], *, seed: int = 0, draws: int = 1000
+) -> Estimate:
+    """Give the error that answers exactly as right as they are sure would show on as many photos.
+
+    It is not 0, because bins of few photos scatter (Bröcker & Smith 2007: consistency resampling).
+    """
+    drawn = (np.random.default_rng([seed, 0xECE]).random((draws, len(sure))) < sure).astype(np.float64)
+    found = _gap(np.ones((draws, len(sure))), sure, drawn, _bins(sure, edges))
+    low, high = np.quantile(found, [0.025, 0.975])
+    return Estimate(float(found.mean()), float(low), float(high))
+
+
+def label_issues(labels: Labels, probabilities: Probabilities) -> list[tuple[int, int, float]]:
+    """List photos whose label looks wrong, most striking first (confident learning, Northcutt et al. 2021).
+
+    A photo is listed where it is at least as likely to be of another class as photos of that class are on
+    average, and that class is the likeliest of those.
+
+    Args:
+        labels: (N,) as given.
+        probabilities: (N, C) out of fold.
+
+    Returns:
+        (photo, suggested class, its probability).
+    """
+    C = probabilities.shape[1]
+    usual = np.array(
+        [probabilities[labels == c, c].mean() if (labels == c).any() else np.inf for c in range(C)]
+    )
+    likely = np.where(probabilities >= usual, probabilities, -1.0)
+    suggested = likely.argmax(axis=1)
+    own = probabilities[np.arange(len(labels)), labels]
+    listed = np.flatnonzero((likely.max(axis=1) > 0) & (suggested != labels))
+    listed = listed[np.argsort(own[listed], kind="stable")]
+    return [(int(i), int(suggested[i]), float(probabilities[i, suggested[i]])) for i in listed]
+
+
+def _notes(error: Estimate, perfect: Estimate, unknown: Unknown, issues: int) -> list[str]:
+    within = "no more than" if error.value <= perfect.high else "more than"
+    told = ", ".join(f"{name} {area:.2f}" for name, area in unknown.evidence.items())
+    why = f" (area under ROC, class against class: {told})" if told else ""
+    calibrated = (
+        f"Said probabilities are off by {error.value:.3f} on average [{error.low:.2f}, {error.high:.2f}],"
+        f" {within} chance gives on so few photos (up to {perfect.high:.2f})."
+    )
+    strange = (
+        f"A photo is called unknown by {unknown.method}{why};"
+        f" {unknown.accepted:.0%} of photos the head was not fitted on are accepted."
+    )
+    notes = [calibrated, strange]
+    if issues:
+        several = "s" if issues > 1 else ""
+        notes.append(f"{issues} photo{several} may carry the wrong label; they are listed under trust.")
+    return notes

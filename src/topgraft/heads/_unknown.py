@@ -1,0 +1,273 @@
+"""Whether a photo shows any of the classes at all, from how far its features lie from the training photos'.
+
+Three distances are offered, and nobody has pictures of "anything else" to choose with. The evidence used:
+each class in turn plays the stranger. The rest are fitted without it, and the distance that best tells its
+photos from held-out photos of the known classes, by area under the ROC curve, is taken. (Scrambled features
+as made-up
+strangers were tried and point the wrong way: see docs/heads.md.)
+
+Sources: nearest neighbours, Sun et al. 2022, "Out-of-distribution detection with deep nearest neighbors";
+Mahalanobis, Lee et al. 2018, "A simple unified framework for detecting out-of-distribution samples"; energy,
+Liu et al. 2020, "Energy-based out-of-distribution detection".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cholesky, solve_triangular
+from scipy.special import logsumexp
+
+from topgraft.heads._base import Array, Fold, Head, Setting, head_class
+from topgraft.heads._parallel import each
+from topgraft.heads._rows import standardise
+from topgraft.metrics import ranking
+from topgraft.splits import folds as make_folds
+from topgraft.types import Features, Labels, Logits
+
+NEAREST = 5
+SHRINKAGE = 0.5
+ACCEPTED = 0.95
+ROLES = 5
+"""How often classes play strangers at most; with more classes several do so together."""
+
+Distances = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class NearestDistance:
+    """`1 - mean of the count largest of u @ rows.T`, u = x / |x|: (N, D) to (N,). rows (M, D), length 1."""
+
+    rows: Array
+    count: int
+
+
+@dataclass(frozen=True)
+class WhitenedDistance:
+    """The least squared distance of `x @ weight + bias` to a row of points: (N, D) to (N,).
+
+    weight (D, D), bias (D,), points (C, D).
+    """
+
+    weight: Array
+    bias: Array
+    points: Array
+
+
+@dataclass(frozen=True)
+class Energy:
+    """`-log(sum of exp(logits / temperature))`: logits (N, C) to (N,)."""
+
+    temperature: float
+
+
+Measure = NearestDistance | WhitenedDistance | Energy
+
+
+def neighbours(x: Features) -> NearestDistance:
+    """Remember the directions of training rows (M, D)."""
+    return NearestDistance(_unit(x).astype(np.float32), min(NEAREST, len(x)))
+
+
+def mahalanobis(x: Features, labels: Labels) -> WhitenedDistance:
+    """Measure from the class means in units of the shrunken covariance within classes."""
+    x = x.astype(np.float64)
+    mean, inverse = standardise(x.sum(axis=0), (x**2).sum(axis=0), len(x))
+    z = (x - mean) * inverse
+    means = np.stack([z[labels == c].mean(axis=0) for c in np.unique(labels)])
+    inside = z - means[np.unique(labels, return_inverse=True)[1]]
+    covariance = (1 - SHRINKAGE) * inside.T @ inside / len(x)
+    covariance[np.diag_indices_from(covariance)] += SHRINKAGE * max((inside**2).mean(), 1e-12)
+    lower = cholesky(covariance, lower=True, check_finite=False)
+    whiten = solve_triangular(lower, np.eye(len(lower)), lower=True, check_finite=False).T
+    weight = inverse[:, None] * whiten
+    return WhitenedDistance(
+        weight.astype(np.float32), (-mean @ weight).astype(np.float32), (means @ whiten).astype(np.float32)
+    )
+
+
+def measure(how: Measure, features: Features, logits: Logits) -> Distances:
+    """Give how strange rows are (N,): higher is stranger.
+
+    Args:
+        how: one of the three.
+        features: (N, D).
+        logits: (N, C), before any temperature.
+    """
+    x = features.astype(np.float64)
+    if isinstance(how, NearestDistance):
+        similarity = _unit(x) @ how.rows.astype(np.float64).T
+        return np.asarray(1 - np.sort(similarity, axis=1)[:, -how.count :].mean(axis=1))
+    if isinstance(how, WhitenedDistance):
+        point = x @ how.weight.astype(np.float64) + how.bias
+        return np.asarray(np.min([((point - one) ** 2).sum(axis=1) for one in how.points], axis=0))
+    return np.asarray(-logsumexp(logits / how.temperature, axis=1))
+
+
+def _unit(x: Features) -> Distances:
+    x = x.astype(np.float64)
+    return np.asarray(x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12))
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """The answer "none of these classes".
+
+    Attributes:
+        method: `neighbours`, `mahalanobis` or `energy`.
+        how: its fitted distance.
+        threshold: a photo further away is unknown.
+        accepted: the share of out-of-fold photos that is not.
+        evidence: area under the ROC curve, class against class, by method; empty where none could be had.
+    """
+
+    method: str
+    how: Measure
+    threshold: float
+    accepted: float
+    evidence: dict[str, float]
+
+    def distance(self, features: Features, logits: Logits) -> Distances:
+        """Give how strange rows are (N,), of features (N, D) and the head's logits (N, C)."""
+        return measure(self.how, features, logits)
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Give the fitted arrays, fit for safetensors."""
+        return {name: np.asarray(value) for name, value in vars(self.how).items()}
+
+    @classmethod
+    def from_state(
+        cls, method: str, threshold: float, state: dict[str, NDArray[Any]], *, accepted: float = ACCEPTED
+    ) -> Self:
+        """Make it again."""
+        how: Measure
+        if method == "neighbours":
+            how = NearestDistance(state["rows"], int(state["count"]))
+        elif method == "mahalanobis":
+            how = WhitenedDistance(state["weight"], state["bias"], state["points"])
+        else:
+            how = Energy(float(state["temperature"]))
+        return cls(method, how, threshold, accepted, {})
+
+
+def learn_unknown(
+    features: Features,
+    labels: Labels,
+    groups: Labels | None,
+    folds: list[Fold],
+    *,
+    logits: Logits,
+    temperature: float,
+    head: str,
+    setting: Setting,
+    seed: int = 0,
+) -> tuple[Unknown, Distances]:
+    """Choose a distance by what tells classes apart, and set its threshold on out-of-fold photos.
+
+    Args:
+        features: (N, D) view 0 of the training photos.
+        labels: (N,) class indices, or a 0/1 table (N, C): then there is no evidence, and neighbours are
+        taken.
+        groups: (N,) or None.
+        folds: those the head was scored on.
+        logits: (N, C) the chosen head's out-of-fold logits.
+        temperature: the chosen head's.
+        head: its name.
+        setting: its setting.
+        seed: of the folds behind the evidence.
+
+    Returns:
+        The answer, fitted on all photos, and the out-of-fold distances (N,).
+    """
+    x = features.astype(np.float32)
+    evidence: dict[str, float] = {}
+    if labels.ndim == 1:
+        kind = head_class(head)
+        evidence = class_against_class(x, labels, groups, kind=kind, setting=setting, seed=seed, k=len(folds))
+    method = max(evidence, key=lambda name: evidence[name]) if evidence else "neighbours"
+
+    def fitted(rows: Labels) -> Measure:
+        if method == "neighbours":
+            return neighbours(x[rows])
+        return mahalanobis(x[rows], labels[rows]) if method == "mahalanobis" else Energy(temperature)
+
+    def one(fold: Fold) -> Distances:
+        return measure(fitted(fold[0]), x[fold[1]], logits[fold[1]])
+
+    found = np.empty(len(x))
+    for (_, score), distances in zip(folds, each(one, folds), strict=True):
+        found[score] = distances
+    limit = threshold(found)
+    accepted = float((found <= limit).mean())
+    return Unknown(method, fitted(np.arange(len(x))), limit, accepted, evidence), found
+
+
+def threshold(distances: Distances, accepted: float = ACCEPTED) -> float:
+    """Give the distance that the next photo of the same kind stays below with this probability.
+
+    The ⌈(n + 1)·accepted⌉-th smallest of n (Vovk et al. 2005, split conformal prediction).
+    """
+    n = len(distances)
+    return float(np.sort(distances)[min(int(np.ceil((n + 1) * accepted)), n) - 1])
+
+
+def class_against_class(
+    x: Features,
+    labels: Labels,
+    groups: Labels | None,
+    *,
+    kind: type[Head],
+    setting: Setting,
+    seed: int,
+    k: int,
+) -> dict[str, float]:
+    """Let classes play the stranger in turn: the mean area under the ROC curve of each distance.
+
+    Energy takes part where two known classes are left, and the head is fitted anew on view 0.
+    """
+    present = np.unique(labels)
+    if len(present) < 2:
+        return {}
+    order = np.random.default_rng([seed, 0x0DD]).permutation(present)
+    areas: dict[str, list[float]] = {}
+    for strangers in np.array_split(order, min(ROLES, len(order))):
+        strange = np.isin(labels, strangers)
+        count = len(np.unique(labels if groups is None else groups))
+        dealt = make_folds(labels, groups, min(k, count), seed)
+        rounds = [(fit[~strange[fit]], score) for fit, score in dealt]
+        if any(not len(fit) for fit, _ in rounds):
+            continue
+        left = np.setdiff1d(present, strangers)
+        answers = None
+        if len(left) > 1:
+            known = np.clip(np.searchsorted(left, labels), 0, len(left) - 1)
+            answers = kind.sweep(
+                x[None], known, rounds, [setting], classes=len(left), groups=groups, seed=seed
+            )
+        for name, distances in _play(x, labels, rounds, answers).items():
+            both = np.ones((1, len(distances)))
+            areas.setdefault(name, []).append(float(ranking(strange, distances, both)[0][0]))
+    return {name: float(np.nanmean(found)) for name, found in areas.items()}
+
+
+def _play(
+    x: Features, labels: Labels, rounds: list[Fold], answers: list[Logits] | None
+) -> dict[str, Distances]:
+    def one(fold: Fold) -> dict[str, Distances]:
+        fit, score = fold
+        nothing = np.empty((0, 0))
+        return {
+            "neighbours": measure(neighbours(x[fit]), x[score], nothing),
+            "mahalanobis": measure(mahalanobis(x[fit], labels[fit]), x[score], nothing),
+        }
+
+    found: dict[str, Distances] = {}
+    for number, ((_, score), here) in enumerate(zip(rounds, each(one, rounds), strict=True)):
+        if answers is not None:
+            here["energy"] = measure(Energy(1.0), x[score], answers[number][0])
+        for name, distances in here.items():
+            found.setdefault(name, np.empty(len(x)))[score] = distances
+    return found
