@@ -1,6 +1,6 @@
 """Fit a photo to a backbone: resize and crop in one go, the same pixels everywhere.
 
-Training, prediction and exports all use this fit; `_fit_graph.py` writes the same arithmetic in ONNX.
+Training, prediction and exports all use this fit; `predictor/_fit.py` writes the same arithmetic in ONNX.
 
 The sizes are those of timm's evaluation transforms (`transforms_imagenet_eval`): with S the side the
 backbone wants and S' = floor(S / crop_fraction),

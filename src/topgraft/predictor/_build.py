@@ -1,0 +1,118 @@
+"""Put a fit, a backbone, a head and its temperature into one ONNX graph."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from topgraft.errors import BackboneError, UsageError
+from topgraft.predictor._fit import add_fit
+from topgraft.predictor._nodes import Nodes
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import onnx
+
+    from topgraft.backbone import Backbone
+    from topgraft.heads import Head, Unknown
+
+OLDEST = 13
+"""The first opset whose operators `Nodes` writes."""
+
+
+def build(
+    backbone: Backbone,
+    head: Head,
+    *,
+    classes: Sequence[str],
+    temperature: float = 1.0,
+    unknown: Unknown | None = None,
+) -> onnx.ModelProto:
+    """Build the graph of a predictor.
+
+    Args:
+        backbone: gives the features the head was fitted on.
+        head: a fitted head.
+        classes: C names in the order of the head's logits.
+        temperature: divides the logits.
+        unknown: the answer "none of these classes"; None is never given.
+
+    Returns:
+        A graph from `image` (h, w, 3) uint8 RGB of any size to `probabilities` (1, C), `features` (1, D) and
+        `distance` (1,), how strange the picture is; and `map` (1, C', h', w') where the backbone has one.
+
+    Raises:
+        UsageError: where classes and head disagree, or the head needs a map the backbone has not.
+        BackboneError: where the backbone's graph cannot take part.
+    """
+    import onnx
+    from onnx import TensorProto, helper
+
+    from topgraft.predictor._head import add_distance, add_head
+
+    card = backbone.card
+    if len(classes) != head.classes:
+        raise UsageError(
+            f"classes: expected {head.classes} names for head {head.name!r}, got {len(classes)}."
+        )
+    if head.on_map and card.map_size is None:
+        raise UsageError(
+            f"head {head.name!r} needs a backbone with a map; {card.name} has none. Choose another head."
+        )
+    model = onnx.load(str(backbone.graph))
+    _check(model, card.name)
+    fit, top = Nodes("fit"), Nodes("head")
+    add_fit(fit, card, "image", "images")
+    logits = add_head(top, head, "features", "map")
+    scaled = top("Div", logits, float(temperature))
+    last = ("Sigmoid", {}) if head.several else ("Softmax", {"axis": -1})
+    top(last[0], scaled, out="probabilities", **last[1])
+    add_distance(top, unknown.how if unknown else None, "features", logits, "distance")
+    (fit_nodes, fit_weights), (top_nodes, top_weights) = fit.protos(), top.protos()
+    graph = helper.make_graph(
+        [*fit_nodes, *model.graph.node, *top_nodes],
+        "topgraft",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["h", "w", 3])],
+        [
+            helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, [1, len(classes)]),
+            helper.make_tensor_value_info("features", TensorProto.FLOAT, [1, card.features]),
+            helper.make_tensor_value_info("distance", TensorProto.FLOAT, [1]),
+            *(
+                [helper.make_tensor_value_info("map", TensorProto.FLOAT, [1, *card.map_size])]
+                if card.map_size
+                else []
+            ),
+        ],
+        [*fit_weights, *model.graph.initializer, *top_weights],
+    )
+    whole = helper.make_model(
+        graph,
+        opset_imports=list(model.opset_import),
+        ir_version=model.ir_version,
+        functions=list(model.functions),
+        producer_name="topgraft",
+    )
+    helper.set_model_props(whole, {"classes": json.dumps(list(classes)), "backbone": card.name})
+    onnx.checker.check_model(whole)
+    return whole
+
+
+def _check(model: onnx.ModelProto, name: str) -> None:
+    """Check what a backbone's graph must be to be built into another.
+
+    Raises:
+        BackboneError: for another input or an operator set that is too old.
+    """
+    inputs = [one.name for one in model.graph.input]
+    outputs = {one.name for one in model.graph.output}
+    version = next((one.version for one in model.opset_import if one.domain in ("", "ai.onnx")), 0)
+    if inputs != ["images"] or "features" not in outputs:
+        raise BackboneError(
+            f"{name}: expected a graph from `images` to `features`, got {inputs} to {sorted(outputs)}. "
+            "Fetch it again."
+        )
+    if version < OLDEST:
+        raise BackboneError(
+            f"{name}: expected operators of opset {OLDEST} or later, got {version}. Export it again."
+        )

@@ -1,0 +1,78 @@
+"""What a predictor knows about itself besides its graph."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+from pydantic import BaseModel, ConfigDict, Field
+
+from topgraft.card import Card
+from topgraft.errors import BackboneError
+
+Setting = dict[str, float | int | str]
+
+
+class UnknownCard(BaseModel):
+    """When a photo shows none of the classes.
+
+    Attributes:
+        method: how strangeness is measured.
+        threshold: a `distance` above it means unknown.
+        accepted: the share of out-of-fold training photos below it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    method: str
+    threshold: float
+    accepted: float
+
+
+class PredictorCard(BaseModel):
+    """The card beside a predictor's graph.
+
+    Attributes:
+        version: of this form.
+        classes: names in the order of the probabilities.
+        several: True where a photo may carry several labels: then probabilities do not sum to 1.
+        head: name of the head.
+        setting: what the head was made with.
+        temperature: what the logits are divided by, inside the graph.
+        unknown: None where the answer "unknown" is never given.
+        backbone: the backbone's card.
+        metrics: numbers worth carrying along, as the run has them.
+        versions: of the libraries it was made with.
+        graph: digest of `model.onnx`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    version: Literal[1] = 1
+    classes: Annotated[tuple[str, ...], Field(min_length=1)]
+    several: bool = False
+    head: str
+    setting: Setting
+    temperature: float = Field(gt=0)
+    unknown: UnknownCard | None
+    backbone: Card
+    metrics: dict[str, Any] = {}
+    versions: dict[str, str] = {}
+    graph: str
+
+    @classmethod
+    def read(cls, path: Path) -> PredictorCard:
+        """Read a card.
+
+        Raises:
+            BackboneError: where it is not one, naming the first place that is wrong.
+        """
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except OSError as error:
+            raise BackboneError(f"{path}: cannot be read ({error.strerror}).") from error
+        except pydantic.ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"]) or "the whole"
+            raise BackboneError(
+                f"{path}: {place}: {first['msg']}. Train again, or export it again."
+            ) from error

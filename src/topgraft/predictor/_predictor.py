@@ -1,0 +1,261 @@
+"""The finished classifier: one ONNX file and one JSON card in a folder that can be moved anywhere."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from topgraft.decode import decode
+from topgraft.errors import BackboneError, DataError, TopgraftError, UsageError
+from topgraft.fingerprint import digest
+from topgraft.predictor._card import PredictorCard, UnknownCard
+from topgraft.predictor._runtime import Outputs, Runtime, open_runtime
+from topgraft.settings import Settings
+from topgraft.types import Image
+
+if TYPE_CHECKING:
+    from topgraft.backbone import Backbone
+    from topgraft.heads import Head, Unknown
+
+GRAPH, CARD = "model.onnx", "card.json"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a predictor says of one photo.
+
+    Attributes:
+        label: the most probable class; empty where the photo could not be read.
+        probability: of that class.
+        unknown: True where the photo looks like none of the classes; the label is then the nearest of them.
+        probabilities: every class by name.
+        distance: how strange the photo is; above the card's threshold it is unknown.
+        path: the photo's; empty for pixels.
+        error: why the photo could not be read; empty where all went well.
+    """
+
+    label: str = ""
+    probability: float = 0.0
+    unknown: bool = False
+    probabilities: Mapping[str, float] = field(default_factory=dict)
+    distance: float = 0.0
+    path: str = ""
+    error: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give it as plain data for JSON; a photo that could not be read has its path and error alone."""
+        if self.error:
+            return {"path": self.path, "error": self.error}
+        answer = {
+            "label": self.label,
+            "probability": round(self.probability, 6),
+            "unknown": self.unknown,
+            "probabilities": {name: round(value, 6) for name, value in self.probabilities.items()},
+        }
+        return {"path": self.path, **answer} if self.path else answer
+
+
+class Predictor:
+    """A classifier from photos to classes.
+
+    Attributes:
+        card: its classes, threshold, backbone and origin.
+    """
+
+    def __init__(
+        self, card: PredictorCard, graph: bytes, *, engine: str = "auto", settings: Settings | None = None
+    ) -> None:
+        self.card = card
+        self._graph = graph
+        self._engine = engine
+        self._threads = (settings or Settings.load()).threads
+
+    @classmethod
+    def build(
+        cls,
+        backbone: Backbone,
+        head: Head,
+        *,
+        classes: Sequence[str],
+        temperature: float = 1.0,
+        unknown: Unknown | None = None,
+        metrics: Mapping[str, Any] | None = None,
+    ) -> Predictor:
+        """Put a backbone and a fitted head together; see `topgraft.predictor.build`.
+
+        Args:
+            backbone: gives the features the head was fitted on.
+            head: a fitted head.
+            classes: C names.
+            temperature: divides the logits.
+            unknown: the answer "none of these classes".
+            metrics: numbers to carry along in the card.
+        """
+        from topgraft.predictor._build import build
+
+        model = build(backbone, head, classes=classes, temperature=temperature, unknown=unknown)
+        graph = model.SerializeToString(deterministic=True)
+        card = PredictorCard(
+            classes=tuple(classes),
+            several=head.several,
+            head=head.name,
+            setting=head.setting,
+            temperature=temperature,
+            unknown=UnknownCard(method=unknown.method, threshold=unknown.threshold, accepted=unknown.accepted)
+            if unknown
+            else None,
+            backbone=backbone.card,
+            metrics=dict(metrics or {}),
+            versions={name: metadata.version(name) for name in ("topgraft", "onnx")},
+            graph=digest(graph),
+        )
+        return cls(card, graph)
+
+    @classmethod
+    def load(cls, folder: Path | str, *, engine: str = "auto", settings: Settings | None = None) -> Predictor:
+        """Load a predictor from its folder.
+
+        Args:
+            folder: holds `model.onnx` and `card.json`.
+            engine: `openvino`, `onnxruntime`, or `auto` for the first that is installed.
+            settings: how many cores to use.
+
+        Raises:
+            DataError: where the folder holds no predictor.
+            BackboneError: where a file is damaged.
+        """
+        folder = Path(folder)
+        lost = [name for name in (GRAPH, CARD) if not (folder / name).is_file()]
+        if lost:
+            raise DataError(
+                f"{folder}: expected a predictor, found no {' and no '.join(lost)}. Train one first."
+            )
+        card = PredictorCard.read(folder / CARD)
+        graph = (folder / GRAPH).read_bytes()
+        if digest(graph) != card.graph:
+            raise BackboneError(
+                f"{folder / GRAPH}: is not the graph its card was written for. Copy both again."
+            )
+        return cls(card, graph, engine=engine, settings=settings)
+
+    def save(self, folder: Path | str) -> Path:
+        """Write the predictor to a folder; a crash leaves files old or new, never a mixed pair unnoticed."""
+        folder = Path(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            _write(folder / GRAPH, self._graph)
+            _write(folder / CARD, (self.card.model_dump_json(indent=1) + "\n").encode())
+        except OSError as error:
+            raise UsageError(f"{folder}: the predictor cannot be written ({error.strerror}).") from error
+        return folder
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of the probabilities."""
+        return self.card.classes
+
+    def predict(self, photos: Iterable[str | Path | Image] | str | Path | Image) -> list[Prediction]:
+        """Say what is on photos.
+
+        Photos are read and looked at side by side, one on each core. A photo that cannot be read gives a
+        prediction with `error` set, and the others go on.
+
+        Args:
+            photos: paths, or pixels (h, w, 3) uint8 RGB of any size; or one of either.
+
+        Returns:
+            One prediction a photo, in the order they came.
+
+        Raises:
+            UsageError: for pixels of another shape or type.
+        """
+        if isinstance(photos, str | Path) or (isinstance(photos, np.ndarray) and photos.ndim == 3):
+            photos = [photos]
+        every = list(photos)
+        for place, photo in enumerate(every):
+            if isinstance(photo, np.ndarray):
+                _check_pixels(photo, place)
+        if len(every) < 2:
+            return [self._predict(photo) for photo in every]
+        _ = self._runtime  # opened once, before the threads ask for it
+        with ThreadPoolExecutor(self._threads) as pool:
+            return list(pool.map(self._predict, every))
+
+    def look(self, image: Image) -> Outputs:
+        """Run the graph on one picture.
+
+        Args:
+            image: (h, w, 3) uint8 RGB of any size.
+
+        Returns:
+            `probabilities` (1, C), `features` (1, D), `distance` (1,), and `map` where the backbone has one.
+        """
+        _check_pixels(image, 0)
+        return self._runtime(np.ascontiguousarray(image))
+
+    def check(self) -> None:
+        """Run one picture through the graph and compare what comes out with the card.
+
+        Raises:
+            BackboneError: where they disagree.
+        """
+        found = self.look(np.full((48, 64, 3), 127, np.uint8))
+        expected = {"probabilities": (1, len(self.classes)), "features": (1, self.card.backbone.features)}
+        for name, shape in expected.items():
+            got = found[name].shape if name in found else None
+            if got != shape or not np.isfinite(found[name]).all():
+                raise BackboneError(
+                    f"predictor: expected {name} {shape} of finite numbers, got {got}. Train again."
+                )
+
+    @cached_property
+    def _runtime(self) -> Runtime:
+        return open_runtime(self._graph, self._engine, self._threads)
+
+    def _predict(self, photo: str | Path | Image) -> Prediction:
+        path = "" if isinstance(photo, np.ndarray) else str(photo)
+        try:
+            found = self.look(photo if isinstance(photo, np.ndarray) else decode(photo))
+        except TopgraftError as error:
+            return Prediction(path=path, error=str(error))
+        probabilities = {
+            name: float(p) for name, p in zip(self.classes, found["probabilities"][0], strict=True)
+        }
+        label = max(probabilities, key=lambda name: probabilities[name])
+        distance = float(found["distance"][0])
+        unknown = self.card.unknown is not None and distance > self.card.unknown.threshold
+        return Prediction(label, probabilities[label], unknown, probabilities, distance, path)
+
+
+def load(folder: Path | str, *, engine: str = "auto", settings: Settings | None = None) -> Predictor:
+    """Load the predictor of a run, or of a predictor's own folder.
+
+    Args:
+        folder: a run, or what is in its `model/`.
+        engine: as for `Predictor.load`.
+        settings: as for `Predictor.load`.
+    """
+    inside = Path(folder) / "model"
+    return Predictor.load(inside if inside.is_dir() else folder, engine=engine, settings=settings)
+
+
+def _check_pixels(photo: Image, place: int) -> None:
+    if photo.ndim != 3 or photo.shape[2] != 3 or photo.dtype != np.uint8 or 0 in photo.shape:
+        raise UsageError(
+            f"photo {place}: expected pixels (h, w, 3) uint8 RGB, got {photo.shape} {photo.dtype}. "
+            "Give a path to have a file decoded."
+        )
+
+
+def _write(path: Path, data: bytes) -> None:
+    half = path.with_name(f".{path.name}.{os.getpid()}")
+    half.write_bytes(data)
+    half.replace(path)
