@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 
 import numpy as np
-import pytest
 from PIL import Image as Pillow
 
 from topgraft.testing.drawing import CLASSES, draw_jpeg, draw_photo, draw_photos
@@ -49,8 +48,7 @@ def test_neither_colour_nor_chance_tells_the_classes_apart() -> None:
     assert cross_val_score(LogisticRegression(), colours, labels, cv=5).mean() < 0.75
 
 
-@pytest.mark.parametrize("seed", [0])
-def test_the_default_backbone_tells_most_of_them_apart(seed: int) -> None:
+def test_the_default_backbone_tells_most_of_them_apart() -> None:
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import cross_val_score
     from sklearn.pipeline import make_pipeline
@@ -61,7 +59,7 @@ def test_the_default_backbone_tells_most_of_them_apart(seed: int) -> None:
     from topgraft.fit import fit
 
     backbone = load_backbone()
-    images = [draw_photo(name, index, seed) for name in CLASSES for index in range(60)]
+    images = [draw_photo(name, index) for name in CLASSES for index in range(60)]
     with open_engine(backbone) as engine:
         features = engine.embed(np.stack([fit(image, backbone.card) for image in images]))
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=500))

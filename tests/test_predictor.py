@@ -1,0 +1,300 @@
+"""The predictor says what its parts say, in any runtime: fit, backbone, head, temperature, unknown answer."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper
+
+from test_fit import card_of, photo
+from topgraft.backbone import load_backbone
+from topgraft.decode import decode
+from topgraft.engines._openvino import compile_model
+from topgraft.errors import BackboneError, DataError, UnknownNameError, UsageError
+from topgraft.fit import fit
+from topgraft.heads import Energy, Unknown, head_class, to_probabilities
+from topgraft.heads._unknown import mahalanobis, measure, neighbours
+from topgraft.predictor import Predictor, build, load
+from topgraft.predictor._fit import add_fit
+from topgraft.predictor._nodes import Nodes
+from topgraft.settings import Settings
+from topgraft.testing.drawing import CLASSES, draw_jpeg, draw_photo
+
+ENGINES = ("openvino", "onnxruntime")
+TEMPERATURE = 1.7
+ODD = [(1, 300), (200, 1), (8, 8), (1, 1), (200, 3000), (3000, 200), (500, 333)]
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    return load_backbone()
+
+
+@pytest.fixture(scope="module")
+def drawn(backbone):
+    """Drawn photos as pixels, their features and maps by onnxruntime from the fit, and their labels."""
+    images = [draw_photo(name, index) for name in CLASSES for index in range(16)]
+    session = onnxruntime.InferenceSession(str(backbone.graph))
+    fitted = np.stack([fit(image, backbone.card) for image in images])
+    features, maps = session.run(["features", "map"], {"images": fitted})
+    return images, features, maps, np.repeat([0, 1], 16)
+
+
+@pytest.fixture(scope="module")
+def folder(backbone, drawn, tmp_path_factory):
+    _, features, _, labels = drawn
+    head = head_class("logistic")(C=0.01).fit(features, labels)
+    predictor = Predictor.build(
+        backbone,
+        head,
+        classes=CLASSES,
+        temperature=TEMPERATURE,
+        unknown=Unknown("neighbours", neighbours(features[::2]), 0.4, 0.95, {}),
+        metrics={"accuracy": 0.9},
+    )
+    return predictor.save(tmp_path_factory.mktemp("predictor") / "model")
+
+
+def fit_graph(card) -> bytes:
+    nodes = Nodes("fit")
+    add_fit(nodes, card, "image", "images")
+    made, weights = nodes.protos()
+    height, width = card.input_size
+    graph = helper.make_graph(
+        made,
+        "fit",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["h", "w", 3])],
+        [helper.make_tensor_value_info("images", TensorProto.UINT8, [1, height, width, 3])],
+        weights,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString()
+
+
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear", "lanczos", "nearest"])
+@pytest.mark.parametrize(
+    ("mode", "size", "fraction"),
+    [
+        ("center", (224, 224), 0.875),
+        ("squash", (192, 256), 0.9),
+        ("border", (128, 160), 1.0),
+        ("center", (96, 128), 0.9),
+    ],
+)
+def test_the_fit_in_the_graph_is_the_fit(mode, size, fraction, interpolation) -> None:
+    """Exact halves are common with triangle weights, and float32 rounds them either way: a level more."""
+    card = card_of(mode, interpolation, size, fraction)
+    graph = fit_graph(card)
+    session = onnxruntime.InferenceSession(graph)
+    request = compile_model(graph).create_infer_request()
+    for height, width in [*ODD, (480, 640), (640, 480), (512, 512), (512, 341), (720, 1280), (129, 97)]:
+        image = photo(height, width)
+        expected = fit(image, card).astype(int)
+        for found in (session.run(None, {"image": image})[0], request.infer({"image": image})["images"]):
+            apart = np.abs(found[0].astype(int) - expected)
+            assert apart.max() <= 1, (height, width)
+            assert (apart > 0).mean() < (0.02 if interpolation == "bilinear" else 1e-3), (height, width)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("name", ["mean", "ridge", "lda", "logistic", "knn"])
+def test_every_head_says_the_same_inside_the_graph(backbone, drawn, engine, name) -> None:
+    images, features, _, labels = drawn
+    head = head_class(name)().fit(features, labels)
+    logits = head.logits(features)
+    how = {"mean": None, "lda": Energy(1.2), "knn": mahalanobis(features, labels)}.get(
+        name, neighbours(features[3:])
+    )
+    unknown = Unknown("any", how, 0.0, 0.95, {}) if how else None
+    predictor = Predictor.build(backbone, head, classes=CLASSES, temperature=TEMPERATURE, unknown=unknown)
+    predictor = Predictor(predictor.card, predictor._graph, engine=engine)
+    found = predictor.predict(images)
+    expected = to_probabilities(logits, temperature=TEMPERATURE)
+    np.testing.assert_allclose([list(one.probabilities.values()) for one in found], expected, atol=1e-3)
+    assert [one.label for one in found] == [CLASSES[best] for best in expected.argmax(axis=1)]
+    if how:
+        distances = measure(how, features, logits)
+        np.testing.assert_allclose([one.distance for one in found], distances, rtol=1e-2, atol=1e-3)
+        assert [one.unknown for one in found] == [one.distance > 0 for one in found]
+    else:
+        assert not any(one.unknown for one in found)
+
+
+@pytest.mark.timm
+@pytest.mark.parametrize("name", ["linear_bn", "t1", "flat"])
+def test_network_heads_say_the_same_inside_the_graph(backbone, drawn, name) -> None:
+    pytest.importorskip("torch")
+    images, features, maps, labels = drawn
+    kind = head_class(name)
+    inputs = maps if kind.on_map else features
+    head = kind().fit(inputs[None], labels, classes=2)
+    found = Predictor.build(backbone, head, classes=CLASSES).predict(images[:6])
+    expected = to_probabilities(head.logits(inputs[:6]))
+    np.testing.assert_allclose([list(one.probabilities.values()) for one in found], expected, atol=1e-3)
+
+
+def test_several_labels_go_through_a_sigmoid(backbone, drawn) -> None:
+    images, features, _, labels = drawn
+    table = np.stack([labels == 0, labels == 1, np.arange(len(labels)) % 2], axis=1).astype(np.int64)
+    head = head_class("ridge")().fit(features, table)
+    predictor = Predictor.build(backbone, head, classes=("a", "b", "c"))
+    assert predictor.card.several
+    found = predictor.predict(images[:4])
+    expected = to_probabilities(head.logits(features[:4]), several=True)
+    np.testing.assert_allclose([list(one.probabilities.values()) for one in found], expected, atol=1e-3)
+
+
+def test_both_runtimes_agree_on_odd_sizes_and_drawn_photos(folder, drawn) -> None:
+    images = [photo(*size) for size in ODD] + drawn[0][:8]
+    one, other = (Predictor.load(folder, engine=engine) for engine in ENGINES)
+    for a, b in zip(one.predict(images), other.predict(images), strict=True):
+        assert a.label == b.label
+        assert list(a.probabilities.values()) == pytest.approx(list(b.probabilities.values()), abs=1e-3)
+
+
+@pytest.mark.shared
+def test_both_runtimes_agree_on_real_photos_and_with_the_parts(folder, shared, backbone) -> None:
+    paths = sorted((shared / "data" / "sushi_sandwich").glob("*/*"))[::4]
+    one, other = (Predictor.load(folder, engine=engine).predict(paths) for engine in ENGINES)
+    assert [a.label for a in one] == [b.label for b in other]
+    for a, b in zip(one, other, strict=True):
+        assert list(a.probabilities.values()) == pytest.approx(list(b.probabilities.values()), abs=1e-3)
+    session = onnxruntime.InferenceSession(fit_graph(backbone.card))
+    pixels = [decode(path) for path in paths]
+    inside = np.stack([session.run(None, {"image": image})[0][0] for image in pixels]).astype(int)
+    apart = np.abs(inside - np.stack([fit(image, backbone.card) for image in pixels]))
+    assert apart.max() <= 1
+    assert (apart > 0).mean() < 1e-3
+
+
+def test_answers_keep_their_order_and_a_bad_file_ends_nothing(folder, tmp_path) -> None:
+    paths = []
+    for index in range(6):
+        paths.append(tmp_path / f"{index}.jpg")
+        paths[-1].write_bytes(draw_jpeg(CLASSES[index % 2], index))
+    paths[2].write_bytes(b"no photo")
+    paths.insert(4, tmp_path / "absent.jpg")
+    predictor = load(folder, settings=Settings(threads=2))
+    found = predictor.predict(paths)
+    assert [one.path for one in found] == [str(path) for path in paths]
+    assert [bool(one.error) for one in found] == [index in (2, 4) for index in range(7)]
+    assert found[2].as_dict() == {"path": str(paths[2]), "error": found[2].error}
+    assert "2.jpg" in found[2].error
+    alone = [predictor.predict(path)[0] for path in paths]
+    assert [one.as_dict() for one in alone] == [one.as_dict() for one in found]
+    assert predictor.predict([]) == []
+
+
+def test_a_prediction_is_plain_json(folder) -> None:
+    answer = load(folder).predict(draw_photo("sushi", 3))[0]
+    facts = json.loads(json.dumps(answer.as_dict()))
+    assert set(facts) == {"label", "probability", "unknown", "probabilities"}
+    assert facts["label"] in CLASSES
+    assert facts["probability"] == max(facts["probabilities"].values())
+    assert sum(facts["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+    assert answer.unknown == (answer.distance > 0.4)
+
+
+ALONE = """
+import json, sys
+from topgraft.predictor import load
+photo = sys.argv[2]
+answer = load(sys.argv[1]).predict([photo])[0]
+loaded = {name.split(".")[0] for name in sys.modules}
+heavy = {"torch", "timm", "sklearn", "onnx", "zarr", "matplotlib"}
+print(json.dumps([answer.as_dict(), sorted(loaded & heavy)]))
+"""
+
+
+def test_a_moved_folder_is_all_that_predicting_needs(folder, tmp_path) -> None:
+    moved, photo_path = tmp_path / "elsewhere" / "run" / "model", tmp_path / "lunch.jpg"
+    shutil.copytree(folder, moved)
+    photo_path.write_bytes(draw_jpeg("sushi", 1))
+    nowhere = tmp_path / "cache"
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE, str(moved.parent), str(photo_path)],
+        env={"TOPGRAFT_CACHE_DIR": str(nowhere), "PATH": "", "OMP_NUM_THREADS": "1"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    answer, heavy = json.loads(done.stdout)
+    assert heavy == []
+    assert not nowhere.exists()
+    assert answer == load(folder).predict(photo_path)[0].as_dict()
+
+
+def test_a_large_photo_takes_bounded_memory(folder, tmp_path) -> None:
+    """Pixels are 36 MB; as float32 rows 144 MB; the runtime may copy them once or twice."""
+    code = (
+        "import resource, sys, numpy as np; from topgraft.predictor import load\n"
+        "p = load(sys.argv[1], engine=sys.argv[2]); p.check()\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "before = peak(); p.predict(np.full((3000, 4000, 3), 90, np.uint8)); print((peak() - before) // 1024)"
+    )
+    for engine in ENGINES:
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(folder), engine], capture_output=True, text=True, check=True
+        )
+        assert int(done.stdout) < 800
+
+
+def test_the_graph_names_its_classes_and_checks_itself(folder) -> None:
+    model = onnx.load(str(folder / "model.onnx"))
+    assert json.loads({one.key: one.value for one in model.metadata_props}["classes"]) == list(CLASSES)
+    assert [one.name for one in model.graph.input] == ["image"]
+    predictor = load(folder)
+    predictor.check()
+    assert predictor.classes == CLASSES
+    assert predictor.card.metrics == {"accuracy": 0.9}
+    other = Predictor(predictor.card.model_copy(update={"classes": ("a", "b", "c")}), predictor._graph)
+    with pytest.raises(BackboneError, match=r"expected probabilities \(1, 3\)"):
+        other.check()
+
+
+def test_damage_is_noticed(folder, tmp_path) -> None:
+    with pytest.raises(DataError, match=r"no model.onnx and no card.json"):
+        load(tmp_path)
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    graph = (copy / "model.onnx").read_bytes()
+    (copy / "model.onnx").write_bytes(graph[:-1])
+    with pytest.raises(BackboneError, match="not the graph its card was written for"):
+        load(copy)
+    (copy / "model.onnx").write_bytes(graph)
+    (copy / "card.json").write_text(
+        (copy / "card.json").read_text().replace('"temperature": 1.7', '"temperature": 0')
+    )
+    with pytest.raises(BackboneError, match=r"card.json: temperature: Input should be greater than 0"):
+        load(copy)
+    with pytest.raises(UnknownNameError, match="openvino"):
+        load(folder, engine="openvin").check()
+
+
+def test_wrong_parts_and_pixels_are_refused(backbone, drawn, folder) -> None:
+    _, features, _, labels = drawn
+    head = head_class("mean")().fit(features, labels)
+    with pytest.raises(UsageError, match="expected 2 names for head 'mean', got 3"):
+        build(backbone, head, classes=("a", "b", "c"))
+    predictor = load(folder)
+    for pixels in (np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)):
+        with pytest.raises(UsageError, match="expected pixels"):
+            predictor.predict([pixels])
+
+
+def test_saving_again_gives_the_same_bytes(folder, tmp_path) -> None:
+    again = load(folder).save(tmp_path / "again")
+    assert sorted(path.name for path in again.iterdir()) == ["card.json", "model.onnx"]
+    for path in again.iterdir():
+        assert path.read_bytes() == (folder / path.name).read_bytes()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="cannot be written"):
+        load(folder).save(tmp_path / "file")
