@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 
 import cv2
 import numpy as np
@@ -33,7 +33,7 @@ from topgraft.store import Work
 from topgraft.store.place import Place
 from topgraft.store.rows import Rows
 from topgraft.store.table import Table
-from topgraft.types import Features, Images
+from topgraft.types import Features, Image, Images
 
 BATCH = 32
 """Pictures handed to the engine at once."""
@@ -87,26 +87,23 @@ class _Feed:
         self.error: DataError | None = None
         self._at = {one.digest: i for i, one in enumerate(partition.data.samples)}
 
-    def look(self, photo: str, views: tuple[int, ...]) -> Images:
-        """Turn one photo into its views: (views, H, W, 3)."""
+    def look(self, photo: str, views: tuple[int, ...]) -> list[Image]:
+        """Turn one photo into its views."""
         data, i = self.partition.data, self._at[photo]
         raw = data.read(i)
         if digest(raw) != photo:
             raise DataError(f"{data.samples[i].id}: the file changed after it was checked. Run again.")
         picture = fit(decode(raw, data.samples[i].id), self.card)
-        out = np.empty((len(views), *picture.shape), np.uint8)
-        for slot, view in zip(out, views, strict=True):
-            slot[:] = render(picture, self.partition.table.views[view], photo)
-        return out
+        return [render(picture, self.partition.table.views[view], photo) for view in views]
 
-    def pictures(self) -> Iterator[Images]:
+    def pictures(self) -> Iterator[list[Image]]:
         """Give photo after photo, a bounded number of photos ahead; stop at the first bad one."""
         work, readers = self.partition.work, self.partition.readers
         jobs = ((photo, block.views) for block in work for photo in block.digests)
         most = max((len(block.views) for block in work), default=1)
         ahead = max(readers + 1, 2 * self.partition.batch // most)
         with ThreadPoolExecutor(readers, thread_name_prefix="topgraft-reader") as pool:
-            waiting: deque[Future[Images]] = deque()
+            waiting: deque[Future[list[Image]]] = deque()
             try:
                 waiting.extend(pool.submit(self.look, *job) for job in islice(jobs, ahead))
                 while waiting:
@@ -120,18 +117,17 @@ class _Feed:
 
     def batches(self) -> Iterator[tuple[None, Images]]:
         """Cut the stream of pictures into batches of one size; the last may be smaller."""
-        batch, count = None, 0
-        for images in self.pictures():
-            while len(images):
-                if batch is None:
-                    batch, count = np.empty((self.partition.batch, *images.shape[1:]), np.uint8), 0
-                part = images[: self.partition.batch - count]
-                batch[count : count + len(part)] = part
-                images, count = images[len(part) :], count + len(part)  # noqa: PLW2901
-                if count == self.partition.batch:
-                    yield None, batch
-                    batch = None
-        if batch is not None:
+        batch = np.empty((0,), np.uint8)
+        size, count = self.partition.batch, 0
+        for image in chain.from_iterable(self.pictures()):
+            if not count:
+                batch = np.empty((size, *image.shape), np.uint8)  # a new one: the engine keeps the last
+            batch[count] = image
+            count += 1
+            if count == size:
+                yield None, batch
+                count = 0
+        if count:
             yield None, batch[:count]
 
 

@@ -113,9 +113,8 @@ class Rows:
         if key not in self._arrays:
             import zarr
 
-            self._arrays[key] = zarr.open_array(
-                self.place.zarr(), path=key, mode="r+", config=UNCOMPRESSED["config"]
-            )
+            opened = zarr.open_array(self.place.zarr(), path=key, mode="r+")
+            self._arrays[key] = opened.with_config(UNCOMPRESSED["config"])  # open_array ignores it
         return self._arrays[key]
 
     def done(self, segment: Segment) -> set[int]:

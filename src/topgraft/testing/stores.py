@@ -236,9 +236,10 @@ class StoreSuite(ABC):
 
     def test_rows_of_zeros_are_rows(self, tmp_path: Path) -> None:
         place, table = self.place(tmp_path), a_table(self.FEW)
+        (work,) = FeatureStore.create(place).begin(table)
+        another = FeatureStore.open(place)  # as a worker does, who did not plan
+        another.rows.write(table.addresses[0], work.plan, 0, np.zeros((5, WIDTH), np.float16))
         store = FeatureStore.create(place)
-        (work,) = store.begin(table)
-        store.rows.write(table.addresses[0], work.plan, 0, np.zeros((5, WIDTH), np.float16))
         assert store.begin(table) == []
         store.commit(table)
         assert not store.features().any()
