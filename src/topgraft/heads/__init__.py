@@ -7,6 +7,7 @@ from topgraft.heads._calibrate import calibrate
 from topgraft.heads._compare import Choice, Comparison, FeatureSource, compare, fit_chosen, stack
 from topgraft.heads._trust import Trust, trust
 from topgraft.heads._unknown import Energy, NearestDistance, Unknown, WhitenedDistance
+from topgraft.heads._worth import Worth, worth
 
 __all__ = [
     "HEADS",
@@ -20,6 +21,7 @@ __all__ = [
     "Trust",
     "Unknown",
     "WhitenedDistance",
+    "Worth",
     "calibrate",
     "compare",
     "fit_chosen",
@@ -28,4 +30,5 @@ __all__ = [
     "stack",
     "to_probabilities",
     "trust",
+    "worth",
 ]

@@ -109,8 +109,9 @@ class Ridge(Linear):
 
 def _solve(gram: Matrix, moment: Matrix, strength: float) -> Matrix:
     """Solve for the weights; gram is the correlation of standardised rows, its trace D."""
-    penalty = strength * max(float(np.trace(gram)), 1e-12)
-    factor = cho_factor(gram + penalty * np.eye(len(gram)), check_finite=False, overwrite_a=True)
+    raised = gram.copy()
+    raised[np.diag_indices_from(raised)] += strength * max(float(np.trace(gram)), 1e-12)
+    factor = cho_factor(raised, check_finite=False, overwrite_a=True)
     return np.asarray(cho_solve(factor, moment, check_finite=False))
 
 

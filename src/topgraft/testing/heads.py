@@ -51,7 +51,7 @@ def clouds(
 
 
 def several_labels(labels: Labels, classes: int) -> Labels:
-    """Make a 0/1 table (N, C) in which every third photo is of the next class too, and every tenth of none."""
+    """Make a 0/1 table (N, C): every third photo is of the next class too, and every tenth of none."""
     table = np.eye(classes, dtype=np.int64)[labels]
     table[::3] |= np.roll(table[::3], 1, axis=1)
     table[::10] = 0

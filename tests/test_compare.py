@@ -1,0 +1,219 @@
+"""The comparison: honest on noise, fair between heads, and the same every time."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from topgraft.errors import DataError, MissingExtraError, UnknownNameError, UsageError
+from topgraft.heads import HEADS, Choice, calibrate, compare, fit_chosen, stack, to_probabilities
+from topgraft.heads._base import Entry
+from topgraft.heads._calibrate import cross_calibrate
+from topgraft.heads._compare import class_weights, difference
+from topgraft.metrics import losses
+from topgraft.splits import folds
+from topgraft.testing.heads import clouds, several_labels
+
+QUICK = ["mean", "ridge", "knn"]
+
+
+def noise(seed, photos=80, views=2, width=60):
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal((views, photos, width)).astype(np.float32), rng.permutation(
+        np.arange(photos) % 2
+    )
+
+
+def chosen_row(found):
+    (row,) = [row for row in found.rows if row["chosen"]]
+    return row
+
+
+def test_shuffled_labels_give_chance():
+    rows = [chosen_row(compare(*noise(seed), heads=QUICK, seed=seed)) for seed in range(20)]
+    covered = sum(row["accuracy"]["low"] <= 0.5 <= row["accuracy"]["high"] for row in rows)
+    assert covered >= 17
+    assert 0.42 < np.mean([row["accuracy"]["value"] for row in rows]) < 0.58
+    # nor does anybody claim to know: a log loss much below that of a coin would be invented
+    assert min(row["log_loss"]["high"] for row in rows) > 0.66
+
+
+def test_near_duplicates_do_not_help():
+    features, labels = noise(3, photos=40, width=400)
+    twice, groups = np.repeat(np.arange(40), 2), np.repeat(np.arange(40), 2)
+    apart = compare(features[:, twice], labels[twice], heads=["logistic"])
+    together = compare(features[:, twice], labels[twice], groups, heads=["logistic"])
+    best = [max(row["accuracy"]["value"] for row in found.rows) for found in (apart, together)]
+    assert best[0] > 0.8  # a copy tells the answer
+    assert best[1] < 0.72
+    for fit, score in together.folds[0]:
+        assert not set(groups[fit]) & set(groups[score])
+
+
+def test_every_photo_is_scored_once_a_repeat_by_a_head_that_did_not_see_it():
+    features, labels = clouds()
+    found = compare(features, labels, heads=["ridge"], repeats=2)
+    assert found.oof.shape == found.logits.shape == (2, 60, 3)
+    assert len(found.folds) == 2
+    for repeat, dealt in enumerate(found.folds):
+        for fit, score in dealt:
+            alone = found.chosen.make().fit(features[:, fit], labels[fit], classes=3)
+            np.testing.assert_allclose(
+                alone.logits(features[0, score]), found.logits[repeat, score], atol=1e-4
+            )
+    assert (found.oof != found.oof[0]).any()
+
+
+def test_the_table_is_the_same_every_time():
+    features, labels = clouds()
+    first, second = (compare(features, labels, heads="linear", repeats=2, seed=4) for _ in range(2))
+    assert json.dumps(first.rows, allow_nan=False) == json.dumps(second.rows)
+    assert first.oof.tobytes() == second.oof.tobytes()
+    assert compare(features, labels, heads="linear", seed=5).rows != first.rows
+
+
+def test_the_table_is_sorted_and_its_best_row_has_no_difference():
+    features, labels = clouds(width=20)
+    found = compare(features, labels, heads="linear")
+    values = [row["log_loss"]["value"] for row in found.rows]
+    assert values == sorted(values)
+    assert found.rows[0]["difference"] == {"value": 0, "low": 0, "high": 0}
+    assert len(found.rows) >= 24
+    for row in found.rows[1:]:
+        assert row["difference"]["low"] <= row["difference"]["value"] <= row["difference"]["high"]
+        gap = row["log_loss"]["value"] - values[0]
+        assert row["difference"]["value"] == pytest.approx(gap, abs=0.01)
+
+
+def test_the_simplest_within_one_standard_error_is_chosen():
+    features, labels = clouds(photos=90, width=12, seed=2)
+    found = compare(features, labels, heads="linear", repeats=2)
+    order = {"mean": 0, "ridge": 1, "lda": 2, "logistic": 3, "knn": 4}
+    best = found.rows[0]
+    assert order[found.chosen.head] <= order[best["head"]]
+    # the chosen one is no clear loser: its interval holds no difference at all
+    assert chosen_row(found)["difference"]["low"] <= 0
+    noisy, shuffled = noise(1)
+    assert compare(noisy, shuffled, heads="linear").chosen.head in ("mean", "ridge")
+
+
+def test_the_difference_is_nadeau_and_bengios():
+    dealt = [folds(np.arange(40) % 2, None, 5, seed) for seed in range(2)]
+    rng = np.random.default_rng(0)
+    ours, theirs = rng.random(10), rng.random(10)
+    found, error = difference(ours, theirs, dealt)
+    assert error == pytest.approx(np.sqrt((1 / 10 + 8 / 32) * (ours - theirs).var(ddof=1)))
+    assert found.high - found.value == pytest.approx(2.2621571627 * error)  # t of 9 degrees of freedom
+
+
+def test_uneven_classes_are_weighted_and_it_is_said():
+    labels = np.array([0] * 90 + [1] * 10)
+    weight, said = class_weights(labels, 2)
+    assert weight[0] * 90 == pytest.approx(weight[-1] * 10)
+    assert weight.mean() == pytest.approx(1)
+    assert "9.0 times" in said
+    assert class_weights(np.array([0] * 14 + [1] * 10), 2) == (None, "")
+    assert class_weights(labels, 2, "off") == (None, "")
+    assert class_weights(np.array([0] * 11 + [1] * 10), 2, "on")[0] is not None
+    with pytest.raises(UsageError, match="auto, on or off"):
+        class_weights(labels, 2, "yes")
+    rng = np.random.default_rng(0)
+    features = (rng.standard_normal((1, 100, 10)) + 0.8 * labels[:, None]).astype(np.float32)
+    on, off = (compare(features, labels, heads=["logistic"], class_weight=mode) for mode in ("auto", "off"))
+    assert on.notes[0].startswith("The largest class has 9.0 times")
+    assert off.notes == []
+    rare = [(found.oof[0].argmax(axis=1)[90:] == 1).mean() for found in (on, off)]
+    assert rare[0] > rare[1]
+
+
+def test_several_labels_per_photo():
+    features, labels = clouds()
+    table = several_labels(labels, 3)
+    found = compare(features, table, heads="linear")
+    assert {row["head"] for row in found.rows} == {"ridge", "logistic", "knn"}
+    assert "Left out mean: it takes one label per photo." in found.notes
+    assert ((found.oof[0] > 0.5) == table).mean() > 0.8
+    head = fit_chosen(found, features, table)
+    assert head.several
+    assert ((head.probabilities(features[0]) > 0.5) == table).mean() > 0.8
+
+
+def test_all_leaves_out_what_is_not_installed_and_a_name_does_not(monkeypatch):
+    monkeypatch.setitem(HEADS, "far", Entry("topgraft.heads._far", "Far", "timm", "no_such_module"))
+    for name, entry in list(HEADS.items()):
+        if entry.requires == "torch":
+            monkeypatch.delitem(HEADS, name)
+    features, labels = clouds(photos=30)
+    assert "far" not in {row["head"] for row in compare(features, labels, heads="all").rows}
+    with pytest.raises(MissingExtraError, match=r"pip install 'topgraft\[timm\]'"):
+        compare(features, labels, heads=["far"])
+    with pytest.raises(UnknownNameError, match="ridge"):
+        compare(features, labels, heads=["rigde"])
+
+
+def test_labels_and_options_are_checked():
+    features, labels = clouds(photos=30)
+    with pytest.raises(DataError, match="one for each of 30 photos, got 29"):
+        compare(features, labels[1:])
+    with pytest.raises(UsageError, match="repeats"):
+        compare(features, labels, repeats=0)
+    with pytest.raises(DataError, match="--folds"):
+        compare(features, labels, np.arange(30) // 10, folds=5)
+
+
+def test_a_class_of_two_photos_can_be_compared():
+    features, labels = clouds(photos=32, classes=2)
+    labels = np.where(np.arange(32) < 2, 2, labels)
+    found = compare(features, labels, heads="linear")
+    assert np.isfinite(found.oof).all()
+    assert all(np.isfinite(row["log_loss"]["value"]) for row in found.rows)
+
+
+def test_a_source_of_views_is_read_as_an_array():
+    features, labels = clouds(photos=30)
+
+    class Source:
+        views = range(3)
+
+        def features(self, view=0):
+            return features[view].astype(np.float16)
+
+    assert (stack(Source()) == features.astype(np.float16)).all()
+    assert (stack(Source(), np.array([3, 1])) == features.astype(np.float16)[:, [3, 1]]).all()
+    found = compare(Source(), labels, heads=["mean"])
+    assert str(found.chosen) == "mean"
+    assert str(Choice("ridge", {"strength": 0.1})) == "ridge strength=0.1"
+
+
+def test_calibration_lowers_the_log_loss_of_photos_it_has_not_seen():
+    rng = np.random.default_rng(0)
+    for factor in (0.2, 5.0):
+        logits = rng.standard_normal((400, 3)) * 1.5
+        labels = (rng.random(400)[:, None] > to_probabilities(logits).cumsum(axis=1)).sum(axis=1)
+        temperature = calibrate(factor * logits[:200], labels[:200])
+        assert temperature == pytest.approx(factor, rel=0.3)
+        before = losses(labels[200:], to_probabilities(factor * logits[200:])).mean()
+        after = losses(labels[200:], to_probabilities(factor * logits[200:], temperature=temperature)).mean()
+        assert after < before
+
+
+def test_a_few_photos_all_right_do_not_make_it_infinitely_sure():
+    labels = np.arange(32) % 2
+    logits = 10.0 * np.eye(2)[labels]
+    sure = to_probabilities(logits, temperature=calibrate(logits, labels)).max()
+    assert 0.9 < sure < 0.97
+
+
+def test_a_folds_temperature_comes_from_the_others():
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    logits = rng.standard_normal((60, 3)) + 2 * np.eye(3)[labels]
+    dealt = folds(labels, None, 5, 0)
+    held = dealt[0][1]
+    wild = logits.copy()
+    wild[held] *= 100
+    plain, odd = (cross_calibrate(one, labels, dealt) for one in (logits, wild))
+    ratio = np.log(odd[held, 0] / odd[held, 1]) / np.log(plain[held, 0] / plain[held, 1])
+    np.testing.assert_allclose(ratio[np.isfinite(ratio)], 100, rtol=1e-6)

@@ -1,0 +1,202 @@
+"""Trust: said probabilities, the unknown answer, labels that look wrong."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from topgraft.heads import compare, fit_chosen, trust
+from topgraft.heads._linear import NearestMean
+from topgraft.heads._trust import calibration_error, if_calibrated, label_issues, reliability
+from topgraft.heads._unknown import (
+    Energy,
+    NearestDistance,
+    Unknown,
+    WhitenedDistance,
+    class_against_class,
+    learn_unknown,
+    measure,
+    threshold,
+)
+from topgraft.testing.heads import clouds, several_labels
+
+EDGES = np.linspace(0.5, 1, 11)
+
+
+def answers(seed, n=300, lie=0.0):
+    rng = np.random.default_rng(seed)
+    sure = rng.uniform(0.5, 1, n)
+    return sure, (rng.random(n) < sure - lie).astype(float)
+
+
+def test_the_calibration_error_knows_what_chance_does():
+    honest = [calibration_error(*answers(seed), EDGES, seed=seed) for seed in range(40)]
+    lying = [calibration_error(*answers(seed, lie=0.25), EDGES, seed=seed) for seed in range(40)]
+    perfect = if_calibrated(answers(0)[0], EDGES)
+    assert 0.01 < perfect.low < perfect.high < 0.12
+    assert sum(one.value <= perfect.high for one in honest) >= 36
+    assert sum(one.value > perfect.high for one in lying) >= 39
+    covered = sum(one.low <= 0.25 <= one.high for one in lying)
+    assert covered >= 34
+    assert all(0 <= one.low <= one.value <= one.high for one in honest + lying)
+
+
+def test_the_reliability_diagram_counts_every_answer():
+    sure, right = answers(1)
+    rows = reliability(sure, right, EDGES)
+    assert sum(row["count"] for row in rows) == 300
+    assert all(row["low"] <= row["confidence"] <= row["high"] for row in rows if row["count"])
+    assert reliability(np.array([1.0]), np.array([1.0]), EDGES)[0]["accuracy"] is None
+
+
+def test_swapped_labels_are_found():
+    features, labels = clouds(photos=120)
+    wrong = labels.copy()
+    swapped = np.arange(5, 120, 20)
+    wrong[swapped] = (labels[swapped] + 1) % 3
+    found = compare(features, wrong, heads=["logistic"])
+    issues = label_issues(wrong, found.oof[0])
+    assert len(set(swapped) & {photo for photo, _, _ in issues}) >= 5
+    assert len(issues) <= 9
+    assert all(suggested == labels[photo] for photo, suggested, _ in issues if photo in swapped)
+
+
+def test_the_threshold_accepts_what_it_says():
+    rng = np.random.default_rng(0)
+    share = [(rng.exponential(size=500) <= threshold(rng.exponential(size=160))).mean() for _ in range(400)]
+    assert 0.945 < np.mean(share) < 0.96
+    assert threshold(np.arange(10.0)) == 9
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_strangers_are_unknown_and_most_photos_are_not(several):
+    features, labels = clouds(photos=120)
+    features = features[:, :, 2:]
+    targets = several_labels(labels, 3) if several else labels
+    found = compare(features, targets, heads=["ridge"])
+    judged = trust(found, features[0], targets, ids=[f"p{i}" for i in range(120)], classes=list("abc"))
+    head = fit_chosen(found, features, targets)
+    unknown = judged.unknown
+    assert unknown.accepted == pytest.approx(0.95, abs=0.02)
+    assert (judged.distances <= unknown.threshold).mean() == unknown.accepted
+    far = -features[0]
+    said = unknown.distance(far, head.logits(far)) > unknown.threshold
+    assert said.mean() > 0.5
+    json.dumps(judged.numbers, allow_nan=False)
+    assert judged.numbers["unknown"]["method"] in ("neighbours", "mahalanobis", "energy")
+    assert set(judged.numbers["unknown"]["evidence"]) == (
+        set() if several else {"neighbours", "mahalanobis", "energy"}
+    )
+    assert judged.notes
+
+
+def test_the_evidence_points_to_the_distance_that_works():
+    rng = np.random.default_rng(0)
+    labels = np.arange(120) % 4
+    # Classes are directions; how long a row is says nothing, and there is much of it: cosine is right.
+    rows = (5 * np.eye(4, 30)[labels] + 0.3 * rng.standard_normal((120, 30))) * rng.uniform(0.2, 5, (120, 1))
+    found = class_against_class(
+        rows.astype(np.float32), labels, None, kind=NearestMean, setting={}, seed=0, k=5
+    )
+    assert found["neighbours"] > 0.95
+    assert found["neighbours"] > found["mahalanobis"]
+    two = class_against_class(
+        rows[labels < 2].astype(np.float32),
+        labels[labels < 2],
+        None,
+        kind=NearestMean,
+        setting={},
+        seed=0,
+        k=5,
+    )
+    assert set(two) == {"neighbours", "mahalanobis"}
+
+
+def test_the_whitened_distance_is_mahalanobis():
+    from scipy.spatial.distance import mahalanobis as reference
+
+    from topgraft.heads._unknown import SHRINKAGE, mahalanobis
+
+    features, labels = clouds(width=8)
+    x = features[0][:, 2:].astype(np.float64)
+    z = (x - x.mean(axis=0)) / x.std(axis=0)
+    means = np.stack([z[labels == c].mean(axis=0) for c in range(3)])
+    inside = z - means[labels]
+    covariance = (1 - SHRINKAGE) * inside.T @ inside / len(z) + SHRINKAGE * (inside**2).mean() * np.eye(6)
+    precision = np.linalg.inv(covariance)
+    expected = [min(reference(row, mean, precision) ** 2 for mean in means) for row in z]
+    found = measure(mahalanobis(x, labels), x, np.empty((0, 0)))
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("method", "how"),
+    [
+        ("neighbours", NearestDistance(np.eye(4, dtype=np.float32), 2)),
+        (
+            "mahalanobis",
+            WhitenedDistance(
+                np.eye(4, dtype=np.float32), np.ones(4, np.float32), np.eye(4, dtype=np.float32)
+            ),
+        ),
+        ("energy", Energy(0.5)),
+    ],
+)
+def test_the_unknown_answer_survives_being_written_down(method, how):
+    rng = np.random.default_rng(0)
+    features, logits = rng.random((6, 4)), rng.random((6, 3))
+    one = Unknown(method, how, 1.5, 0.95, {})
+    again = Unknown.from_state(method, 1.5, one.state())
+    assert (again.distance(features, logits) == one.distance(features, logits)).all()
+
+
+def test_out_of_fold_distances_are_of_photos_not_fitted_on():
+    features, labels = clouds(photos=40)
+    found = compare(features, labels, heads=["mean"])
+    _, distances = learn_unknown(
+        features[0],
+        labels,
+        None,
+        found.folds[0],
+        logits=found.logits[0],
+        temperature=1.0,
+        head="mean",
+        setting={},
+    )
+    assert (distances > 1e-6).all()
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("side", [None, 144])
+def test_caltech_is_unknown_to_sushi_and_sandwiches(shared, tmp_path, side):
+    """Nine in ten at least; also where all pictures have as few pixels: it is not blur that is seen."""
+    from topgraft import Dataset, embed
+
+    known, strange = tmp_path / "known", tmp_path / "strange" / "other"
+    for path in sorted((shared / "data" / "sushi_sandwich").glob("*/*.jpg")):
+        image = Image.open(path).convert("RGB")
+        if side:
+            scale = side / min(image.size)
+            image = image.resize([round(one * scale) for one in image.size], Image.Resampling.BICUBIC)
+        (known / path.parent.name).mkdir(parents=True, exist_ok=True)
+        image.save(known / path.parent.name / path.name, quality=85 if side else 95)
+    strange.mkdir(parents=True)
+    with tarfile.open(shared / "data" / "caltech101_144px.tar") as tar:
+        members = sorted((one for one in tar if one.name.endswith(".jpg")), key=lambda one: one.name)
+        for one in members[::30]:
+            (strange / one.name.strip("./").replace("/", "_")).write_bytes(tar.extractfile(one).read())
+    store = embed(Dataset.from_folder(known), tmp_path / "known.zarr")
+    others = Dataset.from_pairs(
+        [str(path) for path in sorted(strange.iterdir())], ["other"] * len(members[::30])
+    )
+    far = embed(others, tmp_path / "far.zarr").features(0)
+    found = compare(store, store.labels, store.groups, heads=["logistic"])
+    unknown = trust(found, store.features(0), store.labels, store.groups).unknown
+    logits = fit_chosen(found, store, store.labels).logits(far)
+    rejected = (unknown.distance(far, logits) > unknown.threshold).mean()
+    assert unknown.accepted == pytest.approx(0.95, abs=0.01)
+    assert rejected >= 0.9
