@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pydantic
 
 from topgraft.backbones import _builtin
-from topgraft.backbones._cache import CARD, GRAPH, complete, whole
+from topgraft.backbones._cache import (
+    CARD,
+    GRAPH,
+    SUMS,
+    complete,
+    find,
+    keep,
+    remember,
+    settle,
+    sums,
+    temporary,
+    verify,
+)
 from topgraft.card import Card
-from topgraft.errors import BackboneError, UnknownNameError
+from topgraft.errors import BackboneError, UsageError, need
+from topgraft.fingerprint import digest
 from topgraft.settings import Settings
 from topgraft.types import Progress, silent
 
@@ -19,6 +34,8 @@ if TYPE_CHECKING:
     from typing import Self
 
 DEFAULT = _builtin.NAME
+ALIASES = (DEFAULT, DEFAULT.partition(".")[0])
+WEIGHTS = (".safetensors", ".pth", ".bin", ".pt")
 
 
 @dataclass(frozen=True)
@@ -35,23 +52,24 @@ class Backbone:
     graph: Path
 
     @classmethod
-    def load(cls, name: str = DEFAULT, **options: object) -> Self:
-        """See `load_backbone`."""
-        loaded = load_backbone(name, **options)  # type: ignore[arg-type]
-        return cls(loaded.card, loaded.graph)
+    def load(cls, name: str = DEFAULT, **options: Any) -> Backbone:
+        """Find or make a backbone: see `load_backbone`."""
+        return load_backbone(name, **options)
 
     @classmethod
     def open(cls, folder: Path | str) -> Self:
-        """Open a backbone's folder.
+        """Open a backbone's folder, as `fetch` writes it.
 
         Raises:
-            BackboneError: where a file is missing or the card is not one.
+            BackboneError: where a file is missing or damaged, or the card is not one.
         """
         folder = Path(folder)
         if not complete(folder):
-            raise BackboneError(
-                f"{folder}: expected {GRAPH} and {CARD}. Write such a folder with `topgraft fetch`."
+            timm = (folder / "config.json").is_file()
+            hint = (
+                f"Did you mean local-dir:{folder}?" if timm else "Write such a folder with `topgraft fetch`."
             )
+            raise BackboneError(f"{folder}: expected {GRAPH} and {CARD}. {hint}")
         try:
             card = Card.model_validate_json((folder / CARD).read_bytes())
         except pydantic.ValidationError as error:
@@ -60,38 +78,184 @@ class Backbone:
             raise BackboneError(f"{folder / CARD}: {place}: {first['msg']}.") from error
         return cls(card, folder / GRAPH)
 
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        """The names of the blocks that fine-tuning can unfreeze, first to last."""
+        return tuple(block.name for block in self.card.blocks)
+
 
 def load_backbone(
     name: str = DEFAULT,
     *,
-    card: Path | None = None,  # noqa: ARG001
+    card: Path | str | None = None,
+    weights: Path | str = "pretrained",
+    seed: int = 0,
+    size: int | None = None,
     settings: Settings | None = None,
     progress: Progress = silent,
 ) -> Backbone:
-    """Find or make a backbone.
+    """Find a backbone on this machine, or make it once and keep it in the cache.
 
     Args:
-        name: the built-in `tf_efficientnet_lite0.in1k`.
-        card: not used yet.
-        settings: where graphs are kept.
+        name: the built-in `tf_efficientnet_lite0.in1k`; a folder that `fetch` wrote; an ONNX file; or, with
+            the `timm` extra, any timm model: `architecture`, `architecture.tag`, `local-dir:PATH`,
+            `hf-hub:OWNER/NAME`.
+        card: for an ONNX file, the JSON of what it cannot tell.
+        weights: `pretrained`, `random`, or a `.safetensors` or `.pth` file; the last two for timm models.
+        seed: of random weights.
+        size: the side of the pictures in pixels where it shall not be a timm model's own.
+        settings: where graphs are kept, and whether a socket may be opened.
         progress: told what is being done.
+
+    Raises:
+        UnknownNameError: for a name nobody knows.
+        UsageError: for options that do not belong to this kind of backbone.
+        BackboneError: for files that are not what they claim to be.
+        OfflineError: where the weights would have to be fetched and cannot be.
+        MissingExtraError: where a timm model is to be made without the `timm` extra.
     """
     settings = settings or Settings.load()
+    own = str(weights) == "pretrained" and size is None
+    graph = name.lower().endswith(".onnx")
+    if card is not None and not graph:
+        raise UsageError(f"{name}: only an ONNX file takes a card. Leave --card out.")
+    if not own and (graph or Path(name).is_dir()):
+        raise UsageError(f"{name}: a graph brings its own weights and size. Leave --weights and --size out.")
+    if graph:
+        return _from_file(Path(name), Path(card) if card else None, settings)
     if Path(name).is_dir():
+        verify(Path(name))
         return Backbone.open(name)
-    if name != DEFAULT:
-        raise UnknownNameError("backbone", name, [DEFAULT])
-    return _default(settings, progress)
+    if name in ALIASES and own:
+        return _builtin_backbone(settings, progress)
+    return _from_timm(name, str(weights), seed, size, settings=settings, progress=progress)
 
 
-def _default(settings: Settings, progress: Progress) -> Backbone:
+def fetch(
+    name: str,
+    to: Path | str,
+    *,
+    settings: Settings | None = None,
+    progress: Progress = silent,
+    **options: Any,
+) -> Path:
+    """Write a backbone's folder that works on a machine without a network, as `--backbone FOLDER`.
+
+    It holds the graph, the card, the licence, timm's weights where there are any, and the checksums of all.
+
+    Args:
+        name: as for `load_backbone`.
+        to: a folder that does not exist yet or is empty.
+        settings: as for `load_backbone`.
+        progress: told what is being done.
+        **options: as for `load_backbone`.
+
+    Raises:
+        UsageError: where the folder holds something already.
+    """
+    to = Path(to)
+    if to.exists() and any(to.iterdir()):
+        raise UsageError(f"{to}: is not empty. Give a folder that does not exist yet.")
+    backbone = load_backbone(name, settings=settings, progress=progress, **options)
+    with temporary(to) as folder:
+        shutil.copytree(backbone.graph.parent, folder, dirs_exist_ok=True)
+        (folder / "LICENCE").write_text(_licence(backbone.card), encoding="utf-8")
+        (folder / SUMS).write_text(sums(folder), encoding="utf-8")
+        settle(folder, to)
+    return to
+
+
+def is_here(name: str, settings: Settings) -> bool:
+    """Tell whether a named backbone works on this machine without any network."""
+    return name in ALIASES or find(settings.cache_dir, _request(name, "pretrained", 0, None)) is not None
+
+
+def _builtin_backbone(settings: Settings, progress: Progress) -> Backbone:
     card = _builtin.card()
-    folder = settings.cache_dir / "backbones" / card.fingerprint()
-    if not complete(folder):
+    place = settings.cache_dir / "backbones" / card.fingerprint()
+    if not complete(place):
         progress(f"writing {card.name}", 0, 1)
-        graph = _builtin.graph().SerializeToString(deterministic=True)
-        with whole(folder) as temporary:
-            (temporary / GRAPH).write_bytes(graph)
-            (temporary / CARD).write_text(card.model_dump_json(indent=1))
+        keep(settings.cache_dir, _builtin.write)
         progress(f"writing {card.name}", 1, 1)
-    return Backbone.open(folder)
+    return Backbone.open(place)
+
+
+def _from_file(graph: Path, card: Path | None, settings: Settings) -> Backbone:
+    from topgraft.backbones import _onnx
+
+    if not graph.is_file():
+        raise BackboneError(f"{graph}: there is no such file.")
+    facts = _onnx.read_facts(graph, card)
+    request = {"graph": digest(graph.read_bytes()), "name": graph.name, "facts": facts}
+    return _kept(request, lambda folder: _onnx.write(folder, graph, facts), settings)
+
+
+def _from_timm(
+    name: str, weights: str, seed: int, size: int | None, *, settings: Settings, progress: Progress
+) -> Backbone:
+    random, pretrained = weights == "random", weights == "pretrained"
+
+    def write(folder: Path) -> Card:
+        need("timm", "timm", f"backbone {name}")
+        from topgraft.backbones import _timm, _timm_create
+
+        model = _timm_create.create(
+            name,
+            weights=None if random or pretrained else Path(weights),
+            seed=seed if random else None,
+            size=size,
+            offline=settings.offline,
+        )
+        progress(f"importing {name}", 1, 2)
+        tag = f"random{seed}" if random else None if pretrained else Path(weights).stem
+        return _timm.write(folder, model, size=size, tag=tag, origin=_origin(name))
+
+    progress(f"importing {name}", 0, 2)
+    made = _kept(_request(name, weights, seed, size), write, settings)
+    progress(f"importing {name}", 2, 2)
+    return made
+
+
+def _kept(request: dict[str, Any], write: Callable[[Path], Card], settings: Settings) -> Backbone:
+    """Answer a request from the cache, or make what it asks for and keep it there."""
+    place = find(settings.cache_dir, request)
+    if place is None:
+        place = keep(settings.cache_dir, write)
+        remember(settings.cache_dir, request, place)
+    return Backbone.open(place)
+
+
+def _request(name: str, weights: str, seed: int, size: int | None) -> dict[str, Any]:
+    """Say what is asked of timm; files are known by what is in them, so that moving them changes nothing."""
+    facts: dict[str, Any] = {"name": name, "weights": weights, "size": size}
+    if weights == "random":
+        facts["seed"] = seed
+    elif weights != "pretrained":
+        facts["weights"] = _content([Path(weights)])
+    if name.startswith("local-dir:"):
+        folder = Path(name.removeprefix("local-dir:"))
+        facts["name"] = "local-dir:"
+        held = sorted(folder.iterdir()) if folder.is_dir() else []
+        facts["files"] = _content([file for file in held if file.suffix in (*WEIGHTS, ".json")])
+    return facts
+
+
+def _content(files: list[Path]) -> list[str]:
+    try:
+        return [digest(file.read_bytes()) for file in files]
+    except OSError as error:
+        raise BackboneError(f"{error.filename}: cannot be read ({error.strerror}).") from error
+
+
+def _origin(name: str) -> str:
+    """Say where a timm model came from, without the paths of this machine."""
+    if name.startswith("local-dir:"):
+        return f"local-dir:{Path(name.removeprefix('local-dir:')).resolve().name}"
+    return name if name.startswith("hf-hub:") else f"timm:{name}"
+
+
+def _licence(card: Card) -> str:
+    return (
+        f"{card.name}\nlicence of the weights: {card.licence}\norigin: {card.origin}\n"
+        f"sha256 of the weights: {card.weights_sha256}\n"
+    )

@@ -41,6 +41,7 @@ class Card(BaseModel):
         licence, origin: under which terms, and where the weights came from.
         weights_sha256: hash of the weights file (or of the random seed's weights).
         source: who made the graph.
+        precision: of the graph's arithmetic; `int8` after quantisation, which also changes `weights_sha256`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,6 +59,7 @@ class Card(BaseModel):
     origin: str = ""
     weights_sha256: str = ""
     source: Literal["builtin", "timm", "onnx", "fake"] = "onnx"
+    precision: Literal["f32", "int8"] = "f32"
 
     def preprocessing(self) -> str:
         """Name the fit and normalisation in one canonical line; it is part of every feature's address."""

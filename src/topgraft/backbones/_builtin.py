@@ -18,6 +18,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from topgraft.backbones._cache import CARD, GRAPH
 from topgraft.backbones._pth import read_pth
 from topgraft.card import Block, Card
 from topgraft.errors import BackboneError
@@ -103,6 +104,13 @@ def card() -> Card:
         weights_sha256=SHA256,
         source="builtin",
     )
+
+
+def write(folder: Path) -> Card:
+    """Write the backbone's folder."""
+    (folder / GRAPH).write_bytes(graph().SerializeToString(deterministic=True))
+    (folder / CARD).write_text(card().model_dump_json(indent=1))
+    return card()
 
 
 def _blocks() -> Iterator[tuple[str, int]]:

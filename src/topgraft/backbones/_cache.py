@@ -1,45 +1,111 @@
-"""Folders of backbones: `model.onnx` and `card.json`, written whole or not at all."""
+"""Folders of backbones: `model.onnx` and `card.json`, written whole or not at all.
+
+The cache holds one folder a fingerprint, and in `requests/` one small file for each way a backbone was asked
+for, so that a name finds its folder again without timm and without a network.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
+from topgraft.card import Card
 from topgraft.errors import BackboneError
+from topgraft.fingerprint import fingerprint
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-GRAPH, CARD = "model.onnx", "card.json"
+GRAPH, CARD, SUMS = "model.onnx", "card.json", "SHA256SUMS"
 
 
 @contextmanager
-def whole(folder: Path) -> Iterator[Path]:
-    """Give an empty folder that takes the place of `folder` when the block ends well.
-
-    Several processes may do this at once: the first one wins, and the others keep its result.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name[:16]}-", dir=folder.parent))
+def temporary(beside: Path) -> Iterator[Path]:
+    """Give an empty folder beside the place its content will go to; what is left in it is removed."""
     try:
-        yield temporary
-        temporary.chmod(0o755)
-        try:
-            os.rename(temporary, folder)  # noqa: PTH104 Path.rename would do; this says that it is atomic
-        except OSError as error:
-            if not complete(folder):
-                raise BackboneError(
-                    f"{folder}: cannot be written ({error.strerror}). "
-                    "Choose another folder with TOPGRAFT_CACHE_DIR."
-                ) from error
+        beside.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=".new-", dir=beside.parent))
+    except OSError as error:
+        raise BackboneError(
+            f"{beside.parent}: cannot be written ({error.strerror}). Choose another folder, "
+            "for the cache with TOPGRAFT_CACHE_DIR."
+        ) from error
+    try:
+        folder.chmod(0o755)
+        yield folder
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def settle(folder: Path, place: Path) -> None:
+    """Rename a finished folder to its place; where another process was first, its result stays."""
+    try:
+        os.rename(folder, place)  # noqa: PTH104 the atomic one
+    except OSError as error:
+        if not complete(place):
+            raise BackboneError(f"{place}: cannot be written ({error.strerror}).") from error
+
+
+def keep(cache: Path, write: Callable[[Path], Card]) -> Path:
+    """Let `write` fill a folder and keep it under its card's fingerprint; gives the folder's place."""
+    with temporary(cache / "backbones" / "any") as folder:
+        place = cache / "backbones" / write(folder).fingerprint()
+        settle(folder, place)
+    return place
 
 
 def complete(folder: Path) -> bool:
     """Tell whether a folder holds a backbone."""
     return (folder / GRAPH).is_file() and (folder / CARD).is_file()
+
+
+def remember(cache: Path, request: dict[str, Any], place: Path) -> None:
+    """Note which folder answers a request."""
+    note = _note(cache, request)
+    with temporary(note) as folder:
+        (folder / "note").write_text(json.dumps({**request, "folder": place.name}, indent=1))
+        (folder / "note").replace(note)
+
+
+def find(cache: Path, request: dict[str, Any]) -> Path | None:
+    """Find the folder that answers a request, where there is one."""
+    try:
+        place = cache / "backbones" / json.loads(_note(cache, request).read_text())["folder"]
+    except FileNotFoundError:
+        return None
+    return place if complete(place) else None
+
+
+def _note(cache: Path, request: dict[str, Any]) -> Path:
+    return cache / "backbones" / "requests" / f"{fingerprint(request)}.json"
+
+
+def sums(folder: Path) -> str:
+    """List the SHA-256 of all files of a folder, in the form `sha256sum -c` reads."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != SUMS)
+    return "".join(f"{_sha256(file)}  {file.relative_to(folder).as_posix()}\n" for file in files)
+
+
+def verify(folder: Path) -> None:
+    """Compare a folder's files with its list of checksums, where it has one.
+
+    Raises:
+        BackboneError: naming the first file that is missing or differs.
+    """
+    if not (folder / SUMS).is_file():
+        return
+    for line in (folder / SUMS).read_text(encoding="utf-8").splitlines():
+        expected, _, name = line.partition("  ")
+        file = folder / name
+        if not file.is_file() or _sha256(file) != expected:
+            state = "differs from" if file.is_file() else "is missing but named in"
+            raise BackboneError(f"{file}: {state} {SUMS}. Fetch the backbone again.")
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

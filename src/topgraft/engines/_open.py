@@ -5,13 +5,42 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from topgraft.engines._base import Engine
-from topgraft.errors import UnknownNameError
+from topgraft.errors import UnknownNameError, UsageError
 from topgraft.settings import Settings
 
 if TYPE_CHECKING:
     from topgraft.backbone import Backbone
 
 ENGINES = ("openvino", "torch", "fake")
+PRECISIONS = ("f32", "f16", "int8")
+
+
+def settle(engine: str, precision: str, settings: Settings) -> tuple[str, str]:
+    """Say which engine and precision `open_engine` would give; nothing heavy is imported but for CUDA.
+
+    `auto` is openvino, or torch where the device is `cuda`. On CUDA, torch computes in float16 where that
+    is safe (autocast), whatever was asked for, and says so in its precision.
+
+    Raises:
+        UnknownNameError: for a name that is not an engine or precision.
+        UsageError: for a precision the engine does not have.
+    """
+    if engine not in ("auto", *ENGINES):
+        raise UnknownNameError("engine", engine, ("auto", *ENGINES))
+    if precision not in PRECISIONS:
+        raise UnknownNameError("precision", precision, PRECISIONS)
+    if engine == "auto":
+        engine = "torch" if settings.device == "cuda" else "openvino"
+    if engine == "torch":
+        from topgraft.engines._torch import device
+
+        if device(settings).type == "cuda" and precision == "f32":
+            precision = "f16"
+    if (precision == "f16" and engine != "torch") or (precision == "int8" and engine == "torch"):
+        raise UsageError(
+            f"{engine} engine: precision {precision} is not one of its own. Use --precision f32."
+        )
+    return engine, precision
 
 
 def open_engine(
@@ -22,11 +51,29 @@ def open_engine(
     Args:
         backbone: what to run.
         engine: `auto`, `openvino`, `torch` or `fake`.
-        precision: `f32`.
+        precision: `f32`, or `int8` for a backbone that `quantize` made; see `settle` for CUDA.
         settings: cores and device.
+
+    Raises:
+        UsageError: for a name, or an engine and precision, that do not go together.
+        MissingExtraError: for the torch engine without the `timm` extra.
+        BackboneError: where the graph cannot be run.
     """
+    settings = settings or Settings.load()
+    engine, precision = settle(engine, precision, settings)
+    if (precision == "int8") != (backbone.card.precision == "int8"):
+        raise UsageError(
+            f"{backbone.card.name}: precision {precision} was asked for, its graph is "
+            f"{backbone.card.precision}. Quantise it first with topgraft.quantize."
+        )
+    if engine == "fake":
+        from topgraft.engines._fake import FakeEngine
+
+        return FakeEngine(backbone, precision=precision)
+    if engine == "torch":
+        from topgraft.engines._torch import TorchEngine
+
+        return TorchEngine(backbone, settings=settings)
     from topgraft.engines._openvino import OpenVINOEngine
 
-    if engine not in ("auto", "openvino"):
-        raise UnknownNameError("engine", engine, ("auto", *ENGINES))
-    return OpenVINOEngine(backbone, precision=precision, settings=settings)
+    return OpenVINOEngine(backbone, settings=settings)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
     from topgraft.backbone import Backbone
 
-BATCH = 8  # pictures per call, everywhere the same: kernels are chosen by shape, and so are the last bits
+BATCH = 4  # pictures per call, everywhere the same: kernels are chosen by shape, and so are the last bits
 
 
 def compile_model(
@@ -58,84 +57,65 @@ def compile_model(
         ) from error
 
 
-class _Job:
-    """A batch under way: where its rows go, and when they are all there."""
-
-    def __init__(self, tag: Any, rows: int, width: int, pieces: int) -> None:
-        self.tag = tag
-        self.features = np.empty((rows, width), np.float32)
-        self.left = pieces
-        self.lock = threading.Lock()
-        self.done = threading.Event()
-        if not pieces:
-            self.done.set()
-
-    def store(self, start: int, rows: Features) -> None:
-        self.features[start : start + len(rows)] = rows
-        with self.lock:
-            self.left -= 1
-            if not self.left:
-                self.done.set()
-
-
 class OpenVINOEngine(Engine):
     """The default engine."""
 
     name: ClassVar[str] = "openvino"
 
-    def __init__(
-        self, backbone: Backbone, *, precision: str = "f32", settings: Settings | None = None
-    ) -> None:
-        import openvino as ov
-
+    def __init__(self, backbone: Backbone, *, settings: Settings | None = None) -> None:
         settings = settings or Settings.load()
         self.card = backbone.card
-        self.precision = precision
-        height, width = self.card.input_size
-        compiled = compile_model(
-            backbone.graph, shape={"images": [BATCH, height, width, 3]}, streams=settings.threads
-        )
-        self._queue: Any = ov.AsyncInferQueue(compiled, settings.threads + 1)
-        self._queue.set_callback(_collect)
-        self._ahead = 2 * (settings.threads + 1)
+        self.precision = backbone.card.precision
+        shape = {"images": [BATCH, *self.card.input_size, 3]}
+        self._compiled: Any = compile_model(backbone.graph, shape=shape, streams=settings.threads)
+        self._idle: list[Any] = []
+        self._most = 2 * settings.threads  # calls under way: one a stream that runs and one that waits
 
     def stream(self, batches: Iterable[tuple[Any, Images]]) -> Iterator[tuple[Any, Features]]:
         """Send batches in pieces of one size; the last piece is filled up with black."""
-        if self._queue is None:
+        if self._compiled is None:
             raise UsageError("openvino engine: it is closed. Open another one.")
-        jobs: deque[_Job] = deque()
+        calls: deque[tuple[Any, Features]] = deque()
+        begun: deque[tuple[Any, Features, int]] = deque()
+        sent = 0
         try:
             for tag, images in batches:
                 self.check(images)
-                jobs.append(self._send(tag, images))
-                while jobs and (
-                    jobs[0].done.is_set() or sum(len(job.features) for job in jobs) > self._ahead * BATCH
-                ):
-                    yield self._take(jobs.popleft())
-            while jobs:
-                yield self._take(jobs.popleft())
+                features = np.empty((len(images), self.card.features), np.float32)
+                for start in range(0, len(images), BATCH):
+                    if len(calls) == self._most:
+                        self._finish(calls)
+                    calls.append(
+                        (self._start(images[start : start + BATCH]), features[start : start + BATCH])
+                    )
+                    sent += 1
+                begun.append((tag, features, sent))
+                while begun and begun[0][2] <= sent - len(calls):
+                    yield begun.popleft()[:2]
+            while begun:
+                while begun[0][2] > sent - len(calls):
+                    self._finish(calls)
+                yield begun.popleft()[:2]
         finally:
-            self._queue.wait_all()
+            while calls:
+                self._finish(calls)
 
-    def _send(self, tag: Any, images: Images) -> _Job:
-        job = _Job(tag, len(images), self.card.features, -(-len(images) // BATCH))
-        for start in range(0, len(images), BATCH):
-            piece = images[start : start + BATCH]
-            count = len(piece)
-            if count < BATCH:
-                piece = np.concatenate([piece, np.zeros((BATCH - count, *piece.shape[1:]), np.uint8)])
-            self._queue.start_async({"images": np.ascontiguousarray(piece)}, (job, start, count))
-        return job
+    def _start(self, piece: Images) -> Any:
+        request = self._idle.pop() if self._idle else self._compiled.create_infer_request()
+        pixels = request.get_tensor("images").data
+        pixels[: len(piece)] = piece
+        pixels[len(piece) :] = 0
+        request.start_async()
+        return request
 
-    def _take(self, job: _Job) -> tuple[Any, Features]:
-        job.done.wait()
-        return job.tag, job.features
+    def _finish(self, calls: deque[tuple[Any, Features]]) -> None:
+        """Wait for the oldest call. No callbacks: one that ends while its queue is freed waits for ever."""
+        request, rows = calls.popleft()
+        request.wait()
+        rows[:] = request.get_tensor("features").data[: len(rows)]
+        self._idle.append(request)
 
     def close(self) -> None:
         """Free the graph."""
-        self._queue = None
-
-
-def _collect(request: Any, sent: tuple[_Job, int, int]) -> None:
-    job, start, count = sent
-    job.store(start, request.get_tensor("features").data[:count])
+        self._idle.clear()
+        self._compiled = None

@@ -1,0 +1,179 @@
+"""Any ONNX file with a picture as its input, brought to the one form that engines run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pydantic
+from onnx import TensorProto, compose, helper, numpy_helper
+
+from topgraft.backbones._cache import CARD, GRAPH
+from topgraft.card import Card
+from topgraft.errors import BackboneError, UsageError
+
+FACTS = ("input_size", "interpolation", "mean", "std")
+
+
+def read_facts(graph: Path, card: Path | None) -> dict[str, Any]:
+    """Read what the user says of a graph.
+
+    Raises:
+        UsageError: where there is no card, or it lacks one of the four facts a graph cannot tell.
+    """
+    example = (
+        '{"input_size": [224, 224], "interpolation": "bicubic", "mean": [0.485, 0.456, 0.406], "std": [...]}'
+    )
+    if card is None:
+        raise UsageError(
+            f"{graph}: an ONNX file needs a card with four facts, {', '.join(FACTS)}. Write "
+            f"{example} to a file and give it as --card."
+        )
+    try:
+        facts = json.loads(card.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{card}: expected a JSON card, got {error}.") from error
+    missing = [fact for fact in FACTS if fact not in facts] if isinstance(facts, dict) else FACTS
+    if missing:
+        raise UsageError(f"{card}: lacks {', '.join(missing)}. Write them as in {example}.")
+    return dict(facts)
+
+
+def write(folder: Path, graph: Path, facts: dict[str, Any]) -> Card:
+    """Write a graph's folder: normalisation and layout inside, outputs named, checked by running it.
+
+    Args:
+        folder: an empty folder.
+        graph: the ONNX file. Its input is (N, 3, H, W) or (N, H, W, 3), float32 (normalised by the card's
+            mean and std before it) or uint8 (taken as it is). Features are the output named `features`, else
+            the first of shape (N, D); a graph that ends in a map (N, C, h, w) is pooled by its mean.
+        facts: of the card, at least `input_size`, `interpolation`, `mean` and `std`.
+
+    Raises:
+        UsageError: for a fact of the wrong form.
+        BackboneError: where the graph does not have this form or cannot be run.
+    """
+    try:
+        data = graph.read_bytes()
+        model = onnx.load(str(graph))
+        onnx.checker.check_model(model)
+    except Exception as error:
+        raise BackboneError(
+            f"{graph}: is not an ONNX file ({str(error).strip().splitlines()[0]})."
+        ) from error
+    model = compose.add_prefix(model, "net/")
+    size = tuple(facts["input_size"])
+    _give_pixels(model, graph, size, facts["mean"], facts["std"])
+    _name_outputs(model, graph)
+    features, map_size = _try(model, graph, size)
+    try:
+        made = Card.model_validate(
+            {
+                "name": graph.stem,
+                "origin": f"file:{graph.name}",
+                **facts,
+                "features": features,
+                "map_size": map_size,
+                "weights_sha256": hashlib.sha256(data).hexdigest(),
+                "source": "onnx",
+            }
+        )
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        raise UsageError(f"card of {graph}: {'.'.join(map(str, first['loc']))}: {first['msg']}.") from error
+    (folder / GRAPH).write_bytes(model.SerializeToString(deterministic=True))
+    (folder / CARD).write_text(made.model_dump_json(indent=1))
+    return made
+
+
+def _give_pixels(model: onnx.ModelProto, place: Path, size: tuple[int, ...], mean: Any, std: Any) -> None:
+    """Put a uint8 (N, H, W, 3) input in front, with the card's normalisation where the graph wants floats."""
+    graph = model.graph
+    held = {one.name for one in graph.initializer}
+    inputs = [one for one in graph.input if one.name not in held]
+    shape = _shape(inputs[0]) if len(inputs) == 1 else []
+    kind = inputs[0].type.tensor_type.elem_type if inputs else 0
+    planes = len(shape) == 4 and shape[1] == 3
+    if len(shape) != 4 or 3 not in (shape[1], shape[3]) or kind not in (TensorProto.FLOAT, TensorProto.UINT8):
+        told = ", ".join(f"{one.name.removeprefix('net/')} {_shape(one)}" for one in inputs)
+        raise BackboneError(
+            f"{place}: expected one picture input, float32 or uint8, (N, 3, H, W) or (N, H, W, 3), "
+            f"got {told}."
+        )
+    sides = shape[2:] if planes else shape[1:3]
+    if any(isinstance(side, int) and side != wanted for side, wanted in zip(sides, size, strict=True)):
+        raise BackboneError(
+            f"{place}: its input is {sides[0]} x {sides[1]}, its card says {size[0]} x {size[1]}."
+        )
+    nodes, x = [], "images"
+    if kind == TensorProto.FLOAT:
+        levels = np.asarray([mean, std], np.float32) * np.float32(255)
+        graph.initializer.append(numpy_helper.from_array(levels[0], "middle"))
+        graph.initializer.append(numpy_helper.from_array(1 / levels[1], "scale"))
+        nodes += [
+            helper.make_node("Cast", [x], ["levels"], to=TensorProto.FLOAT),
+            helper.make_node("Sub", ["levels", "middle"], ["centred"]),
+            helper.make_node("Mul", ["centred", "scale"], ["normalised"]),
+        ]
+        x = "normalised"
+    if planes:
+        nodes.append(helper.make_node("Transpose", [x], ["planes"], perm=[0, 3, 1, 2]))
+        x = "planes"
+    nodes.append(helper.make_node("Identity", [x], [inputs[0].name]))
+    graph.input.remove(inputs[0])
+    graph.input.insert(0, helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", *size, 3]))
+    for node in reversed(nodes):
+        graph.node.insert(0, node)
+
+
+def _name_outputs(model: onnx.ModelProto, place: Path) -> None:
+    """Name the features and the map; all other outputs are dropped."""
+    graph = model.graph
+    sizes = {one.name: _shape(one) for one in graph.output}
+    maps = [name for name, shape in sizes.items() if len(shape) == 4 and shape[2:] != [1, 1]]
+    rows = [name for name, shape in sizes.items() if name not in maps and len(shape) in (2, 4)]
+    rows.sort(key=lambda name: name != "net/features")
+    if not rows and not maps:
+        told = ", ".join(f"{name.removeprefix('net/')} {shape}" for name, shape in sizes.items())
+        raise BackboneError(f"{place}: expected an output (N, D) or (N, C, h, w), got {told}.")
+    del graph.output[:]
+    if rows:
+        source = rows[0]
+    else:
+        graph.node.append(helper.make_node("GlobalAveragePool", [maps[0]], ["pooled"]))
+        source = "pooled"
+    graph.node.append(helper.make_node("Flatten", [source], ["features"]))
+    graph.output.append(helper.make_tensor_value_info("features", TensorProto.FLOAT, ["N", None]))
+    if maps:
+        graph.node.append(helper.make_node("Identity", [maps[0]], ["map"]))
+        graph.output.append(helper.make_tensor_value_info("map", TensorProto.FLOAT, ["N", None, None, None]))
+
+
+def _try(model: onnx.ModelProto, place: Path, size: tuple[int, ...]) -> tuple[int, tuple[int, ...] | None]:
+    """Run pictures alone and together; gives the width of the features and the size of the map.
+
+    Raises:
+        BackboneError: where the graph takes one picture only, or its rows depend on each other.
+    """
+    from topgraft.backbones._pictures import pictures
+    from topgraft.engines._openvino import compile_model
+
+    shown = pictures(2, *size)
+    data = model.SerializeToString()
+    together = compile_model(data, shape={"images": [2, *size, 3]})(shown)
+    alone = compile_model(data, shape={"images": [1, *size, 3]})(shown[1:])
+    features, single = together["features"], alone["features"]
+    if features.shape[0] != 2 or not np.allclose(features[1:], single, rtol=1e-3, atol=1e-4):
+        raise BackboneError(
+            f"{place}: a picture's features must not depend on its batch. Export it with a free N."
+        )
+    return int(features.shape[1]), tuple(together["map"].shape[1:]) if len(together) > 1 else None
+
+
+def _shape(value: onnx.ValueInfoProto) -> list[int | str]:
+    """Give a tensor's sides: numbers where they are fixed, names where they are free."""
+    return [side.dim_value or side.dim_param or "?" for side in value.type.tensor_type.shape.dim]

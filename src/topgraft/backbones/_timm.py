@@ -1,0 +1,256 @@
+"""timm models: their card, their blocks, and their graph, written once and checked against PyTorch.
+
+A backbone's folder also keeps the weights in timm's own local form (`timm/config.json` and
+`timm/model.safetensors`, without the classifier), so that fine-tuning and the torch engine need nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from topgraft.backbones import _builtin
+from topgraft.backbones._cache import CARD, GRAPH
+from topgraft.backbones._pictures import pictures
+from topgraft.card import Block, Card
+from topgraft.errors import BackboneError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from topgraft.backbone import Backbone
+
+FOLDER = "timm"
+PICTURES, AGREEMENT = 8, 0.9999
+
+
+def torch_model(backbone: Backbone) -> torch.nn.Module:
+    """Make a backbone's network again, with its weights and without a classifier, in evaluation mode.
+
+    Raises:
+        BackboneError: for a backbone that is nothing but a graph.
+    """
+    import timm
+
+    if backbone.card.source == "builtin":
+        return _builtin_model()
+    folder = backbone.graph.parent / FOLDER
+    if not folder.is_dir():
+        raise BackboneError(
+            f"{backbone.card.name}: it is a graph without PyTorch weights, which this needs. "
+            "Choose a timm backbone, or the openvino engine."
+        )
+    return timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+
+
+def _builtin_model() -> torch.nn.Module:
+    import timm
+
+    model = timm.create_model("tf_efficientnet_lite0")
+    names = model.state_dict()
+    tensors = _builtin.read_weights().values()  # in the same order, under other names
+    model.load_state_dict(
+        {name: torch.from_numpy(np.array(t)) for name, t in zip(names, tensors, strict=True)}
+    )
+    model.reset_classifier(0)
+    return model.eval()
+
+
+class FromPixels(torch.nn.Module):  # type: ignore[misc]
+    """A network with its normalisation in front, from (N, H, W, 3) uint8.
+
+    Gives (features (N, D), map (N, C, h, w)), or the features alone where there is no map.
+    """
+
+    def __init__(self, model: torch.nn.Module, card: Card) -> None:
+        super().__init__()
+        self.model = model
+        self.mapped = card.map_size is not None
+        self.channels_last = self.mapped and getattr(model, "output_fmt", "NCHW") == "NHWC"
+        mean, std = (torch.tensor(numbers).view(1, 3, 1, 1) for numbers in (card.mean, card.std))
+        self.register_buffer("middle", mean * 255, persistent=False)
+        self.register_buffer("scale", 1 / (std * 255), persistent=False)
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Normalise, run, and pool."""
+        levels = images.permute(0, 3, 1, 2).float()
+        maps = self.model.forward_features((levels - self.middle) * self.scale)
+        features = self.model.forward_head(maps, pre_logits=True)
+        if not self.mapped:
+            return (features,)
+        return features, maps.permute(0, 3, 1, 2) if self.channels_last else maps
+
+
+def groups(model: torch.nn.Module) -> list[tuple[str, list[str]]]:
+    """Name the blocks that fine-tuning can unfreeze, first to last, with the names of their parameters.
+
+    They are the groups of timm's own matcher, at its finer grain, without the stem, which stays frozen.
+    """
+    from timm.models import group_parameters
+
+    matcher = model.group_matcher(coarse=False)
+    found = group_parameters(model, matcher)
+    return [(_prefix(names), names) for layer, names in sorted(found.items()) if layer > 0]
+
+
+def _prefix(names: list[str]) -> str:
+    """Give the longest dotted start that a block's first parameters share."""
+    paths = [name.split(".")[:-1] for name in names if name.split(".")[0] == names[0].split(".")[0]]
+    shared = []
+    for parts in zip(*paths, strict=False):
+        if len(set(parts)) > 1:
+            break
+        shared.append(parts[0])
+    return ".".join(shared)
+
+
+def write(
+    folder: Path, model: torch.nn.Module, *, origin: str, size: int | None = None, tag: str | None = None
+) -> Card:
+    """Write a network's folder: graph, card, and weights in timm's form.
+
+    Args:
+        folder: an empty folder.
+        model: a timm model without classifier.
+        size: the side of the pictures in pixels where it is not the model's own.
+        origin: where the weights came from.
+        tag: of the name, where it is not the one of timm's weights.
+
+    Raises:
+        BackboneError: where the graph cannot be made or disagrees with PyTorch.
+    """
+    from timm.models import save_for_hf
+
+    model = model.eval()
+    with quiet():
+        save_for_hf(model, str(folder / FOLDER), safe_serialization=True)
+    weights = (folder / FOLDER / "model.safetensors").read_bytes()
+    card = _card(model, size, tag, origin=origin, weights_sha256=hashlib.sha256(weights).hexdigest())
+    _export(folder / GRAPH, FromPixels(model, card).eval(), card)
+    (folder / CARD).write_text(card.model_dump_json(indent=1))
+    _check(folder, FromPixels(model, card).eval(), card)
+    return card
+
+
+def _card(model: torch.nn.Module, size: int | None, tag: str | None, **facts: Any) -> Card:
+    from timm.data import resolve_data_config
+
+    cfg = dict(model.pretrained_cfg)
+    data = resolve_data_config({"img_size": size} if size else {}, pretrained_cfg=cfg)
+    channels, height, width = data["input_size"]
+    if channels != 3:
+        raise BackboneError(f"{cfg['architecture']}: it takes {channels} channels; pictures have 3.")
+    with torch.inference_mode():
+        maps = model.forward_features(torch.zeros(1, 3, height, width))
+        features = model.forward_head(maps, pre_logits=True)
+    if features.ndim != 2:
+        raise BackboneError(
+            f"{cfg['architecture']}: it gives {tuple(features.shape)} where (1, D) is expected."
+        )
+    tag = tag or cfg.get("tag")
+    return Card.model_validate(
+        {
+            "name": f"{cfg['architecture']}.{tag}" if tag else cfg["architecture"],
+            "input_size": (height, width),
+            "interpolation": data["interpolation"],
+            "crop_fraction": data["crop_pct"],
+            "crop_mode": data["crop_mode"],
+            "mean": data["mean"],
+            "std": data["std"],
+            "features": features.shape[1],
+            "map_size": _map_size(model, maps),
+            "blocks": _blocks(model),
+            "licence": cfg.get("license") or "unknown",
+            "source": "timm",
+            **facts,
+        }
+    )
+
+
+def _map_size(model: torch.nn.Module, maps: torch.Tensor) -> tuple[int, ...] | None:
+    """Give (channels, height, width) where the network keeps a map until its pooling."""
+    if not isinstance(maps, torch.Tensor) or maps.ndim != 4:
+        return None
+    order = (3, 1, 2) if getattr(model, "output_fmt", "NCHW") == "NHWC" else (1, 2, 3)
+    return tuple(maps.shape[axis] for axis in order)
+
+
+def _blocks(model: torch.nn.Module) -> tuple[Block, ...]:
+    counts = {name: value.numel() for name, value in model.named_parameters()}
+    return tuple(
+        Block(name=name, parameters=sum(counts[one] for one in inside)) for name, inside in groups(model)
+    )
+
+
+def _export(path: Path, network: FromPixels, card: Card) -> None:
+    example = torch.from_numpy(pictures(2, *card.input_size))
+    try:
+        with quiet():
+            program = torch.onnx.export(
+                network,
+                (example,),
+                dynamo=True,
+                input_names=["images"],
+                output_names=["features", "map"][: 1 + network.mapped],
+                dynamic_shapes=({0: torch.export.Dim("N")},),
+                verbose=False,
+            )
+        program.save(path, external_data=False)
+    except Exception as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise BackboneError(
+            f"{card.name}: cannot be written as an ONNX graph ({first}). Try another backbone."
+        ) from error
+
+
+def _check(folder: Path, network: FromPixels, card: Card) -> None:
+    """Compare the graph with PyTorch on pictures.
+
+    Raises:
+        BackboneError: where the cosine of any picture's two feature rows is below 0.9999.
+    """
+    from topgraft.backbone import Backbone
+    from topgraft.engines import open_engine
+
+    shown = pictures(PICTURES, *card.input_size, seed=1)
+    with torch.inference_mode():
+        expected = np.concatenate([network(torch.from_numpy(one[None]))[0].numpy() for one in shown])
+    with open_engine(Backbone(card, folder / GRAPH), engine="openvino") as engine:
+        got = engine.embed(shown)
+    lowest = float(cosine(got, expected).min())
+    if not lowest >= AGREEMENT:
+        raise BackboneError(
+            f"{card.name}: graph and PyTorch must agree with a cosine of at least {AGREEMENT}, "
+            f"got {lowest:.6f}. Nothing was kept; try another backbone."
+        )
+
+
+def cosine(a: Any, b: Any) -> Any:
+    """Compare rows (N, D) with rows (N, D); returns (N,) in -1..1."""
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    return (a * b).sum(1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the exporter's and timm's remarks to themselves."""
+    loggers = [
+        logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "timm", "torch.export")
+    ]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

@@ -1,0 +1,168 @@
+"""Creating timm models: from the hub, a folder, a weights file, or at random."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from topgraft.backbones._timm import quiet
+from topgraft.errors import BackboneError, OfflineError, UnknownNameError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PATIENCE_S = 5
+WAYS_ON = (
+    "Three ways on: `topgraft fetch {name} --to DIR` on a machine that reaches it and `--backbone DIR` here; "
+    "`--backbone local-dir:PATH` with weights you have; or the built-in default without --backbone."
+)
+
+
+def create(
+    name: str,
+    *,
+    weights: Path | None = None,
+    seed: int | None = None,
+    size: int | None = None,
+    offline: bool = False,
+) -> torch.nn.Module:
+    """Create a timm model without classifier.
+
+    Args:
+        name: `architecture`, `architecture.tag`, `local-dir:PATH` or `hf-hub:OWNER/NAME`.
+        weights: a `.safetensors` or `.pth` file to use instead of the pretrained ones.
+        seed: for random weights instead of pretrained ones.
+        size: the side of the pictures in pixels where it is not the model's own.
+        offline: never open a socket; what the hub's own cache holds still works, as it does where the hub
+            does not answer within seconds.
+
+    Raises:
+        UnknownNameError: for an architecture or tag timm does not know.
+        BackboneError: for weights that do not fit, or a `.pth` file that holds more than tensors.
+        OfflineError: where the hub cannot be reached.
+    """
+    import timm
+
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    options: dict[str, Any] = {}
+    remote = name.startswith("hf-hub:") or (
+        seed is None and weights is None and not name.startswith("local-dir:")
+    )
+    cut_off = "offline" if offline else _cut_off() if remote and _known(name) else ""
+    if weights is not None:
+        options["pretrained_cfg_overlay"] = {"state_dict": read_tensors(weights), "source": ""}
+    with quiet(), _hub(bool(cut_off)), _seeded(seed or 0):
+        try:
+            facts = _resolve(name, size)
+            cfg = facts["pretrained_cfg"]
+            if cut_off and remote and not cfg.get("hf_hub_id") and cfg.get("url"):
+                raise _unreachable(name, cut_off)  # a plain address, which the hub's own switch does not stop
+            facts["num_classes"] = 0
+            model: torch.nn.Module = timm.create_model(**facts, **options, pretrained=seed is None)
+            return model.eval()
+        except (BackboneError, OfflineError, UnknownNameError):
+            raise
+        except RepositoryNotFoundError as error:
+            raise BackboneError(f"{name}: the hub knows no such model, or it is private.") from error
+        except FileNotFoundError as error:
+            if name.startswith("local-dir:"):
+                raise BackboneError(
+                    f"{name}: {error}. It must hold config.json and model.safetensors."
+                ) from error
+            raise _unreachable(name, cut_off or error) from error
+        except OSError as error:
+            raise _unreachable(name, cut_off or error) from error
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise BackboneError(f"{name}: {_first_line(error)}") from error
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Read a weights file: safetensors, or a `.pth` that holds tensors and nothing that could run.
+
+    Raises:
+        BackboneError: where it is missing or refused.
+    """
+    from timm.models import load_state_dict
+
+    try:
+        tensors: dict[str, torch.Tensor] = load_state_dict(str(path), weights_only=True)
+    except FileNotFoundError as error:
+        raise BackboneError(f"{path}: there is no such weights file.") from error
+    except Exception as error:
+        raise BackboneError(
+            f"{path}: refused, it holds more than tensors or is damaged ({_first_line(error)[:120]}). "
+            "Save the weights as .safetensors."
+        ) from error
+    return tensors
+
+
+def _resolve(name: str, size: int | None) -> dict[str, Any]:
+    """Turn a name into arguments of `timm.create_model`, with the size where the architecture needs it."""
+    import timm
+    from timm.models import resolve_model_input_args
+
+    if not name.startswith(("local-dir:", "hf-hub:")):
+        architecture, _, tag = name.partition(".")
+        if not timm.is_model(architecture):
+            raise UnknownNameError("backbone", name, [*timm.list_models(), *timm.list_pretrained()])
+        tags = [one.partition(".")[2] for one in timm.list_pretrained(f"{architecture}.*")]
+        if tag and tag not in tags:
+            raise UnknownNameError("backbone", name, [f"{architecture}.{one}" for one in tags])
+    facts: dict[str, Any] = resolve_model_input_args(name, {"img_size": size} if size else {})
+    return facts
+
+
+def _known(name: str) -> bool:
+    """Tell whether it is worth asking the hub."""
+    import timm
+
+    return name.startswith("hf-hub:") or bool(timm.is_model(name.partition(".")[0]))
+
+
+def _cut_off() -> str:
+    """Say why the hub cannot be reached, in seconds rather than after its client's many tries; "" where it can."""
+    from huggingface_hub import constants, get_session
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=PATIENCE_S)
+    except Exception as error:
+        return f"{constants.ENDPOINT}: {_first_line(error)}"
+    return ""
+
+
+def _unreachable(name: str, error: object) -> OfflineError:
+    plain = name.removeprefix("hf-hub:")
+    return OfflineError(
+        f"{name}: its weights are not on this machine and cannot be fetched ({_first_line(error)[:120]}). "
+        + WAYS_ON.format(name=plain)
+    )
+
+
+def _first_line(error: object) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0].rstrip(".") if text else type(error).__name__
+
+
+@contextmanager
+def _hub(offline: bool) -> Iterator[None]:
+    """Hold the hub's client to what it is needed for: no usage reports, no socket where offline."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE, constants.HF_HUB_DISABLE_TELEMETRY
+    constants.HF_HUB_OFFLINE, constants.HF_HUB_DISABLE_TELEMETRY = offline or before[0], True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE, constants.HF_HUB_DISABLE_TELEMETRY = before
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Draw random weights from a seed, and leave PyTorch's own generator as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield

@@ -1,0 +1,50 @@
+"""A stand-in for tests: features from the picture's own colours, without any graph or library."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from topgraft.engines._base import Engine
+from topgraft.errors import UsageError
+from topgraft.types import Features, Images
+
+if TYPE_CHECKING:
+    from topgraft.backbone import Backbone
+
+GRID = 8  # the picture is averaged over this many cells each way
+
+
+class FakeEngine(Engine):
+    """Mean colours of a grid of cells, turned by a fixed random matrix that belongs to the card."""
+
+    name: ClassVar[str] = "fake"
+
+    def __init__(self, backbone: Backbone, *, precision: str = "f32") -> None:
+        self.card = backbone.card
+        self.precision = precision
+        seed = int(self.card.fingerprint()[:8], 16)
+        shape = (GRID * GRID * 3, self.card.features)
+        self._matrix: Any = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+    def stream(self, batches: Iterable[tuple[Any, Images]]) -> Iterator[tuple[Any, Features]]:
+        """Turn batches into features, one after the other."""
+        if self._matrix is None:
+            raise UsageError("fake engine: it is closed. Open another one.")
+        for tag, images in batches:
+            self.check(images)
+            rows = [_cells(image) @ self._matrix for image in images]
+            yield tag, np.stack(rows) if rows else np.empty((0, self.card.features), np.float32)
+
+    def close(self) -> None:
+        """Forget the matrix."""
+        self._matrix = None
+
+
+def _cells(image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Average an (H, W, 3) picture over the grid; returns (GRID * GRID * 3,) in -1..1."""
+    bands = np.array_split(image.astype(np.float32) / 127.5 - 1, GRID)
+    cells = [cell.mean(axis=(0, 1)) for band in bands for cell in np.array_split(band, GRID, axis=1)]
+    return np.concatenate(cells).astype(np.float32)

@@ -1,0 +1,89 @@
+"""Every engine passes the shipped suite; what is particular to one is tested beside it."""
+
+import numpy as np
+import pytest
+
+from topgraft.backbone import Backbone, load_backbone
+from topgraft.card import Card
+from topgraft.engines import open_engine
+from topgraft.engines._open import settle
+from topgraft.errors import MissingExtraError, UnknownNameError, UsageError
+from topgraft.settings import Settings
+from topgraft.testing.engines import EngineSuite
+
+FAKE = Card(
+    name="fake.test", input_size=(24, 32), mean=(0.5,) * 3, std=(0.5,) * 3, features=16, source="fake"
+)
+
+
+class TestOpenVINO(EngineSuite):
+    def open(self, threads=2):
+        return open_engine(load_backbone(), settings=Settings.load(threads=threads))
+
+    def test_its_numbers_are_float32_even_where_the_processor_offers_less(self, engine):
+        compiled = engine._compiled
+        assert compiled.get_property("INFERENCE_PRECISION_HINT").to_string() == "f32"
+
+
+class TestFake(EngineSuite):
+    def open(self, threads=2):
+        return open_engine(Backbone(FAKE, "nowhere"), engine="fake")
+
+
+@pytest.mark.timm
+class TestTorch(EngineSuite):
+    same_on_any_cores = False
+
+    def open(self, threads=2):
+        torch = pytest.importorskip("torch")
+        torch.set_num_threads(threads)
+        return open_engine(load_backbone(), engine="torch", settings=Settings.load(device="cpu"))
+
+    def state(self, engine):
+        return {name: value.numpy() for name, value in engine.model.state_dict().items()}
+
+
+@pytest.mark.timm
+def test_openvino_and_torch_agree_on_the_default_backbone():
+    pytest.importorskip("torch")
+    backbone = load_backbone()
+    pictures = np.random.default_rng(0).integers(0, 256, (4, 224, 224, 3), dtype=np.uint8)
+    settings = Settings.load(device="cpu")
+    with open_engine(backbone) as one, open_engine(backbone, engine="torch", settings=settings) as other:
+        a, b = one.embed(pictures).astype(float), other.embed(pictures).astype(float)
+    cosine = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+    assert cosine.min() >= 0.99999
+
+
+def test_auto_is_openvino_on_the_cpu():
+    assert settle("auto", "f32", Settings.load(device="cpu")) == ("openvino", "f32")
+    assert settle("auto", "f32", Settings.load()) == ("openvino", "f32")
+
+
+def test_unknown_names_list_the_close_ones():
+    with pytest.raises(UnknownNameError, match="openvino"):
+        open_engine(load_backbone(), engine="openvin")
+    with pytest.raises(UnknownNameError, match="int8"):
+        open_engine(load_backbone(), precision="int4")
+
+
+def test_a_precision_that_the_graph_does_not_have_is_refused():
+    with pytest.raises(UsageError, match="its graph is f32"):
+        open_engine(load_backbone(), precision="int8")
+    with pytest.raises(UsageError, match="not one of its own"):
+        open_engine(load_backbone(), precision="f16")
+
+
+@pytest.mark.timm
+def test_cuda_without_cuda_is_an_error_that_says_what_to_do():
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    with pytest.raises(UsageError, match="--device cpu"):
+        open_engine(load_backbone(), settings=Settings.load(device="cuda"))
+
+
+def test_without_pytorch_the_torch_engine_names_the_extra(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "torch", None)
+    with pytest.raises(MissingExtraError, match=r"topgraft\[timm\]"):
+        open_engine(load_backbone(), engine="torch")
