@@ -266,6 +266,93 @@ def train(
 
 
 @app.command()
+def heads(
+    store: Annotated[str, typer.Argument(help="A feature store.", show_default=False)],
+    names: Annotated[str, typer.Option("--heads", help="linear, all, or names with commas.")] = "all",
+    folds: Annotated[int, typer.Option(help="Folds of the cross-validation.")] = 5,
+    repeats: Annotated[int, typer.Option(help="How often the folds are drawn anew.")] = 2,
+    class_weight: Annotated[str, typer.Option(help="auto, on or off.")] = "auto",
+    seed: Annotated[int, typer.Option(help="Decides folds and network heads.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Compare heads on stored features; nothing is trained for keeps."""
+    from topgraft.heads import compare
+    from topgraft.results import Side
+    from topgraft.store import FeatureStore
+
+    features = FeatureStore.open(store)
+    photos = Side.of(features, features.ids)
+    begun = time.monotonic()
+    with progress() as bar:
+        found = compare(
+            features,
+            photos.targets,
+            photos.groups,
+            heads=names.split(","),
+            folds=folds,
+            repeats=repeats,
+            seed=seed,
+            classes=len(features.classes),
+            class_weight=class_weight,
+            progress=bar,
+        )
+    took = time.monotonic() - begun
+    if as_json:
+        print_json({"leaderboard": found.rows, "notes": found.notes, "seconds": found.seconds})
+        return
+    _leaderboard(found.rows, found.seconds)
+    for note in found.notes:
+        print(note)
+    print(
+        f"{len(found.rows)} head settings x {folds} folds x {repeats} repeats in {took:.1f} s. Chosen:"
+        f" {found.chosen}, the simplest within one standard error of the lowest log loss."
+    )
+
+
+def _leaderboard(rows: list[dict[str, Any]], seconds: dict[str, float]) -> None:
+    """Print a table of heads, the best first; an arrow marks the chosen one."""
+    scores = ("accuracy", "balanced_accuracy", "log_loss", "macro_f1", "difference")
+    heading = ("accuracy", "balanced", "log loss", "macro F1", "log loss to the best")
+    wide = max(len(row["setting"]) for row in rows)
+    print(f"  {'head':9} {'setting':{wide}}" + "".join(f" {name:>21}" for name in heading) + "     fit")
+    for row in rows:
+        cells = (
+            f"{row[name]['value']:7.3f} [{row[name]['low']:5.2f},{row[name]['high']:5.2f}]" for name in scores
+        )
+        mark = ">" if row["chosen"] else " "
+        print(
+            f"{mark} {row['head']:9} {row['setting']:{wide}}"
+            + "".join(f" {cell:>21}" for cell in cells)
+            + f" {1000 * seconds[row['head']]:4.0f} ms"
+        )
+
+
+@app.command()
+def worth(
+    store: Annotated[str, typer.Argument(help="A feature store with policies.", show_default=False)],
+    folds: Annotated[int, typer.Option(help="Folds of the cross-validation.")] = 5,
+    repeats: Annotated[int, typer.Option(help="How often the folds are drawn anew.")] = 3,
+    seed: Annotated[int, typer.Option(help="Decides the folds.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Say what each augmentation policy is worth, from stored features alone."""
+    from topgraft.heads import worth as measure
+    from topgraft.results import Side
+    from topgraft.store import FeatureStore
+
+    features = FeatureStore.open(store)
+    photos = Side.of(features, features.ids)
+    with progress() as bar:
+        found = measure(
+            features, photos.targets, photos.groups, folds=folds, repeats=repeats, seed=seed, progress=bar
+        )
+    if as_json:
+        print_json({**found.numbers, "sentences": found.sentences})
+    else:
+        print("\n".join(found.sentences))
+
+
+@app.command()
 def predict(
     run: RunFolder,
     photos: Annotated[
