@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from topgraft.backbone import Backbone, load_backbone
+from topgraft.backbone import Backbone, find_backbone
 from topgraft.heads import (
     Comparison,
     Head,
@@ -77,7 +77,7 @@ def train(
     split = split or Split(train=tuple(one.id for one in store.samples))
     learn, test = Side.of(store, split.train), Side.of(store, split.test)
     run = out if isinstance(out, Run) else Run.create(out)
-    backbone = backbone or load_backbone(store.card.name, settings=settings, progress=progress)
+    backbone = backbone or find_backbone(store.card, settings=settings, progress=progress)
     with run.timed("compare heads"):
         views = stack(store, learn.rows)
         found = compare(

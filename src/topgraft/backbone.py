@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from topgraft.backbones._cache import (
     temporary,
     verify,
 )
+from topgraft.backbones._catalogue import RECOMMENDED, Entry, kept, pace
 from topgraft.card import Card
 from topgraft.errors import BackboneError, UsageError, need
 from topgraft.fingerprint import digest
@@ -124,8 +125,7 @@ def load_backbone(
     if graph:
         return _from_file(Path(name), Path(card) if card else None, settings)
     if Path(name).is_dir():
-        verify(Path(name))
-        return Backbone.open(name)
+        return _from_folder(Path(name), settings)
     if name in ALIASES and own:
         return _builtin_backbone(settings, progress)
     return _from_timm(name, str(weights), seed, size, settings=settings, progress=progress)
@@ -165,9 +165,56 @@ def fetch(
     return to
 
 
-def is_here(name: str, settings: Settings) -> bool:
-    """Tell whether a named backbone works on this machine without any network."""
-    return name in ALIASES or find(settings.cache_dir, _request(name, "pretrained", 0, None)) is not None
+def catalogue(settings: Settings | None = None) -> list[Entry]:
+    """List the recommended backbones and those that are kept on this machine besides."""
+    settings = settings or Settings.load()
+    cards = {card.name: card for card in kept(settings.cache_dir) if card.precision == "f32"}
+    cards.setdefault(DEFAULT, _builtin.card())
+    known = {entry.name: entry for entry in RECOMMENDED}
+    for name, card in cards.items():
+        entry = known.get(name) or Entry(
+            name,
+            sum(block.parameters for block in card.blocks),
+            card.features,
+            card.input_size[0],
+            card.licence,
+        )
+        known[name] = replace(entry, here=True, pace=pace(settings.cache_dir, card))
+    return list(known.values())
+
+
+def find_backbone(card: Card, *, settings: Settings | None = None, progress: Progress = silent) -> Backbone:
+    """Find the very backbone that a card describes: what made a store's features, or a run's.
+
+    Raises:
+        BackboneError: where it is not on this machine and cannot be made again from its origin.
+    """
+    settings = settings or Settings.load()
+    place = settings.cache_dir / "backbones" / card.fingerprint()
+    if complete(place):
+        return Backbone.open(place)
+    named = {"builtin": DEFAULT, "timm": card.origin.removeprefix("timm:")}.get(card.source)
+    if named and not named.startswith("local-dir:"):
+        found = load_backbone(named, settings=settings, progress=progress)
+        if found.card.fingerprint() == card.fingerprint():
+            return found
+    raise BackboneError(
+        f"{card.name}: this very backbone ({card.origin}) is not on this machine. Load it once with "
+        "`topgraft backbones NAME`, or give it as --backbone."
+    )
+
+
+def _from_folder(folder: Path, settings: Settings) -> Backbone:
+    """Open a fetched folder; the cache takes a copy, so that what it makes is understood without it."""
+    verify(folder)
+    card = Backbone.open(folder).card
+    place = settings.cache_dir / "backbones" / card.fingerprint()
+
+    def write(copy: Path) -> Card:
+        shutil.copytree(folder, copy, dirs_exist_ok=True)
+        return card
+
+    return Backbone.open(place if complete(place) else keep(settings.cache_dir, write))
 
 
 def _builtin_backbone(settings: Settings, progress: Progress) -> Backbone:

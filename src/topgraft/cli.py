@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -37,6 +38,10 @@ Photos = Annotated[
     str, typer.Argument(help="Folder with one folder of photos a class, or a CSV table.", show_default=False)
 ]
 RunFolder = Annotated[Path, typer.Argument(help="A run made by `topgraft train`.", show_default=False)]
+CardFile = Annotated[Path | None, typer.Option("--card", help="The card of a bare ONNX file.")]
+Weights = Annotated[str | None, typer.Option(help="`pretrained`, `random`, or a weights file.")]
+Size = Annotated[int | None, typer.Option(help="Side of the pictures in pixels. [default: the backbone's]")]
+Offline = Annotated[bool | None, typer.Option("--offline", help="Never open a socket.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Seed = Annotated[int | None, typer.Option(help="Decides split, draw, views and folds.  [default: 0]")]
 
@@ -353,6 +358,60 @@ def worth(
 
 
 @app.command()
+def finetune(
+    run: RunFolder,
+    photos: Annotated[
+        str | None, typer.Argument(help="The photos it was trained from. [default: as its config says]")
+    ] = None,
+    blocks: Annotated[
+        str, typer.Option(help="How many of the last blocks to train; auto keeps 0 where nothing is gained.")
+    ] = "3",
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for the new run. [default: runs/001 …]")
+    ] = None,
+    views: Annotated[int, typer.Option(help="Cached augmented views of each photo, of the run's.")] = 0,
+    epochs: Annotated[int | None, typer.Option(help="At most. [default: 20]")] = None,
+    batch: Annotated[int | None, typer.Option(help="Photos a step. [default: 32]")] = None,
+    rate: Annotated[float | None, typer.Option(help="Peak learning rate of the last block.")] = None,
+    batch_norm: Annotated[
+        str | None, typer.Option(help="frozen, or train to let it learn its statistics.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of order and views. [default: the run's]")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that is there.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where it was stopped.")] = False,
+    threads: Annotated[int | None, typer.Option(help="Cores to use. [default: all]")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train the last blocks of a run's backbone with its head (extra timm)."""
+    from topgraft._finetune import finetune as tune
+    from topgraft._report import report
+    from topgraft.dataset import Dataset
+    from topgraft.settings import Settings
+
+    given = {"epochs": epochs, "batch": batch, "rate": rate, "batch_norm": batch_norm, "seed": seed}
+    settings = Settings.load(threads=threads, device=device)
+    with progress() as bar:
+        made = tune(
+            run,
+            Dataset.from_folder(photos, settings=settings, progress=bar) if photos else None,
+            blocks=int(blocks) if blocks.isdecimal() else blocks,  # type: ignore[arg-type]
+            views=views,
+            out=out,
+            overwrite=overwrite,
+            resume=resume,
+            settings=settings,
+            progress=bar,
+            **{name: value for name, value in given.items() if value is not None},
+        )
+        report(made)
+    if as_json:
+        print((made.path / "metrics.json").read_text(encoding="utf-8"), end="")
+    else:
+        _verdict(made)
+
+
+@app.command()
 def predict(
     run: RunFolder,
     photos: Annotated[
@@ -402,6 +461,91 @@ def demo(
     with progress() as bar:
         run = follow(Config.load(data__photos=str(photos)), out / "run", overwrite=True, progress=bar)
     _verdict(run)
+
+
+@app.command()
+def backbones(
+    name: Annotated[
+        str, typer.Argument(help="One of them: its card and the blocks fine-tuning can unfreeze.")
+    ] = "",
+    card: CardFile = None,
+    weights: Weights = None,
+    size: Size = None,
+    offline: Offline = None,
+    as_json: AsJson = False,
+) -> None:
+    """List recommended backbones and those on this machine, or describe one."""
+    from topgraft.backbone import catalogue, load_backbone
+    from topgraft.settings import Settings
+
+    settings = Settings.load(offline=offline)
+    if name:
+        with progress() as bar:
+            found = load_backbone(
+                name, card=card, weights=weights or "pretrained", size=size, settings=settings, progress=bar
+            ).card
+        if as_json:
+            print(found.model_dump_json(indent=1))
+            return
+        print(f"{found.name}  {found.features} features  {found.preprocessing()}")
+        print(f"licence {found.licence}  origin {found.origin}  sha256 {found.weights_sha256[:16]}…")
+        print(f"{len(found.blocks)} blocks that fine-tuning can unfreeze, the last first:")
+        for block in reversed(found.blocks):
+            print(f"  {block.name:40} {block.parameters:12,} parameters")
+        return
+    entries = catalogue(settings)
+    if as_json:
+        print_json([asdict(one) for one in entries])
+        return
+    print(
+        f"{'name':40} {'parameters':>11} {'features':>8} {'px':>4} {'licence':14} {'here':4} {'images/s':>8}"
+    )
+    for one in entries:
+        here, pace = "yes" if one.here else "no", f"{one.pace:.0f}" if one.pace else "-"
+        facts = f"{one.name:40} {one.parameters:11,} {one.features:8} {one.side:4} {one.licence:14}"
+        print(f"{facts} {here:4} {pace:>8}  {one.note}".rstrip())
+
+
+@app.command()
+def fetch(
+    name: Annotated[str, typer.Argument(help="What --backbone takes.", show_default=False)],
+    to: Annotated[Path, typer.Option(help="A folder that does not exist yet.", show_default=False)],
+    card: CardFile = None,
+    weights: Weights = None,
+    size: Size = None,
+    offline: Offline = None,
+) -> None:
+    """Write a backbone's folder that works on a machine without a network, as --backbone FOLDER."""
+    from topgraft.backbone import fetch as write
+    from topgraft.settings import Settings
+
+    with progress() as bar:
+        place = write(
+            name,
+            to,
+            card=card,
+            weights=weights or "pretrained",
+            size=size,
+            settings=Settings.load(offline=offline),
+            progress=bar,
+        )
+    print(place)
+
+
+@app.command()
+def doctor(offline: Offline = None, as_json: AsJson = False) -> None:
+    """Say whether this machine can do the work, and how fast."""
+    from topgraft._doctor import doctor as look
+    from topgraft.settings import Settings
+
+    findings = look(Settings.load(offline=offline))
+    if as_json:
+        print_json([asdict(one) for one in findings])
+    else:
+        for one in findings:
+            print(f"{'!' if one.ok is False else ' '} {one.what:24} {one.found}")
+    if any(one.ok is False for one in findings):
+        raise typer.Exit(1)
 
 
 def _verdict(run: Run) -> None:

@@ -19,6 +19,7 @@ from topgraft._report import report
 from topgraft._split import split
 from topgraft._train import train
 from topgraft.backbone import Backbone, load_backbone
+from topgraft.backbones._catalogue import note_pace
 from topgraft.config import Config
 from topgraft.dataset import Dataset
 from topgraft.engines import open_engine
@@ -66,7 +67,12 @@ def follow(
     sides = split(data, test=config.data.test, val=config.data.val, seed=config.seed)
     _announce(data, health, sides)
     backbone = load_backbone(
-        config.backbone.name, card=_path(config.backbone.card), settings=settings, progress=progress
+        config.backbone.name,
+        card=_path(config.backbone.card),
+        weights=config.backbone.weights,
+        seed=config.seed,
+        settings=settings,
+        progress=progress,
     )
     policies = draw(config.policies.count, seed=config.seed, grid=config.policies.grid)
     with run.timed("embed"):
@@ -131,6 +137,7 @@ def _estimate(backbone: Backbone, rows: int, settings: Settings) -> None:
             engine.embed(noise)
             done += len(noise)
         pace = done / (time.perf_counter() - begun)
+        note_pace(settings.cache_dir, backbone.card, pace)
         say(
             f"{backbone.card.name} on {engine.name} ({settings.threads} cores): {pace:.0f} images/s,"
             f" so {rows:,} views take about {duration(rows / pace)} where none is stored yet"

@@ -45,7 +45,6 @@ def create(
         OfflineError: where the hub cannot be reached.
     """
     import timm
-
     from huggingface_hub.errors import RepositoryNotFoundError
 
     options: dict[str, Any] = {}
@@ -124,21 +123,20 @@ def _known(name: str) -> bool:
 
 
 def _cut_off() -> str:
-    """Say why the hub cannot be reached, in seconds rather than after its client's many tries; "" where it can."""
+    """Say why the hub cannot be reached, in seconds rather than after its client's many tries; or ""."""
     from huggingface_hub import constants, get_session
 
     try:
         get_session().head(constants.ENDPOINT, timeout=PATIENCE_S)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 the client's errors share no base class with other errors
         return f"{constants.ENDPOINT}: {_first_line(error)}"
     return ""
 
 
 def _unreachable(name: str, error: object) -> OfflineError:
-    plain = name.removeprefix("hf-hub:")
     return OfflineError(
         f"{name}: its weights are not on this machine and cannot be fetched ({_first_line(error)[:120]}). "
-        + WAYS_ON.format(name=plain)
+        + WAYS_ON.format(name=name)
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -37,9 +38,7 @@ def compile_model(
     Raises:
         BackboneError: where OpenVINO cannot read or run it.
     """
-    import openvino as ov
-
-    core = ov.Core()
+    core = _import().Core()
     options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "EXECUTION_MODE_HINT": "ACCURACY"}
     if streams:
         options |= {"NUM_STREAMS": str(streams), "INFERENCE_NUM_THREADS": streams}
@@ -55,6 +54,14 @@ def compile_model(
         raise BackboneError(
             f"{place}: OpenVINO cannot run it: {str(error).strip().splitlines()[-1]}"
         ) from error
+
+
+def _import() -> Any:
+    """Import OpenVINO without its telemetry: packages that cannot import that send nothing."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino
+
+    return openvino
 
 
 class OpenVINOEngine(Engine):

@@ -1,0 +1,99 @@
+"""Whether this machine can do the work: versions, cores, extras, cache, and a real run of the default."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import time
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+import numpy as np
+
+from topgraft.backbone import load_backbone
+from topgraft.backbones._catalogue import kept, note_pace
+from topgraft.engines import open_engine
+from topgraft.errors import TopgraftError
+from topgraft.settings import Settings, usable_cores
+
+CORE = ("topgraft", "numpy", "openvino", "onnx", "opencv-python-headless", "zarr", "scikit-learn")
+EXTRAS = {
+    "timm": ("torch", "timm", "onnxscript"),
+    "int8": ("nncf",),
+    "serve": ("fastapi", "uvicorn"),
+    "ray": ("ray",),
+    "track": ("mlflow",),
+    "remote": ("fsspec",),
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at. `ok` is None where it is a plain fact."""
+
+    what: str
+    found: str
+    ok: bool | None = None
+
+
+def doctor(settings: Settings | None = None) -> list[Finding]:
+    """Look at this machine and run the default backbone once.
+
+    Returns:
+        The findings in the order they were made; one whose `ok` is False stands in the way of the main job.
+    """
+    settings = settings or Settings.load()
+    findings = [
+        Finding("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
+        Finding("cores", f"{usable_cores()} usable, {settings.threads} used"),
+        *[_package(name) for name in CORE],
+        *[_extra(name, modules) for name, modules in EXTRAS.items()],
+        Finding(
+            "network", "never used (offline)" if settings.offline else "used only where a name asks for it"
+        ),
+        _cache(settings),
+    ]
+    return [*findings, _run(settings)]
+
+
+def _package(name: str) -> Finding:
+    try:
+        return Finding(name, version(name), ok=True)
+    except PackageNotFoundError:
+        return Finding(name, f"is missing: pip install {name}", ok=False)
+
+
+def _extra(name: str, modules: tuple[str, ...]) -> Finding:
+    missing = [one for one in modules if importlib.util.find_spec(one) is None]
+    if missing:
+        return Finding(f"extra {name}", f"not installed (optional): pip install 'topgraft[{name}]'")
+    return Finding(f"extra {name}", "installed")
+
+
+def _cache(settings: Settings) -> Finding:
+    place = settings.cache_dir
+    above = next(one for one in (place, *place.absolute().parents) if one.exists())
+    if not os.access(above, os.W_OK):
+        return Finding(
+            "cache", f"{place}: cannot be written. Choose another with TOPGRAFT_CACHE_DIR.", ok=False
+        )
+    return Finding("cache", f"{place}, {len(kept(place))} backbones", ok=True)
+
+
+def _run(settings: Settings) -> Finding:
+    try:
+        backbone = load_backbone(settings=settings)
+        height, width = backbone.card.input_size
+        grey = np.full((8 * settings.threads, height, width, 3), 128, np.uint8)
+        with open_engine(backbone, settings=settings) as engine:
+            engine.embed(grey)
+            begun, done = time.perf_counter(), 0
+            while time.perf_counter() - begun < 0.5:
+                engine.embed(grey)
+                done += len(grey)
+            pace = done / (time.perf_counter() - begun)
+    except TopgraftError as error:
+        return Finding("default backbone", str(error), ok=False)
+    note_pace(settings.cache_dir, backbone.card, pace)
+    return Finding("default backbone", f"{backbone.card.name}: {pace:.0f} images/s on {engine.name}", ok=True)

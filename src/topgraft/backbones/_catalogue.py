@@ -1,0 +1,79 @@
+"""Backbones worth a first try, and what is known of them on this machine."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from topgraft.backbones._cache import CARD, complete, temporary
+from topgraft.card import Card
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A backbone on offer, as timm's own configuration describes it.
+
+    Attributes:
+        name: what `--backbone` takes.
+        parameters: without the classifier.
+        features: D, the width of a feature row.
+        side: of the pictures it takes, in pixels.
+        licence: of the weights.
+        note: what it is good for.
+        here: whether it is on this machine and needs no network.
+        pace: images a second measured on this machine, None where it never ran.
+    """
+
+    name: str
+    parameters: int
+    features: int
+    side: int
+    licence: str
+    note: str = ""
+    here: bool = False
+    pace: float | None = None
+
+
+RECOMMENDED = (
+    Entry("tf_efficientnet_lite0.in1k", 3371008, 1280, 224, "apache-2.0", "the default; comes with pip"),
+    Entry("mobilenetv1_100.ra4_e3600_r224_in1k", 3206976, 1024, 224, "apache-2.0", "small and quick"),
+    Entry("mobilenetv2_100.ra_in1k", 2223872, 1280, 224, "apache-2.0", "smallest"),
+    Entry("mobilenetv3_large_100.ra_in1k", 4202032, 1280, 224, "apache-2.0", "quickest"),
+    Entry("efficientnet_b0.ra_in1k", 4007548, 1280, 224, "apache-2.0"),
+    Entry("densenet121.ra_in1k", 6953856, 1024, 224, "apache-2.0"),
+    Entry("inception_v3.tv_in1k", 21785568, 2048, 299, "apache-2.0"),
+    Entry("legacy_xception.tf_in1k", 20806952, 2048, 299, "apache-2.0"),
+    Entry("resnet50.a1_in1k", 23508032, 2048, 224, "apache-2.0"),
+    Entry("convnext_tiny.fb_in22k", 27820128, 768, 224, "apache-2.0", "22,000 classes seen"),
+    Entry(
+        "vit_small_patch14_dinov2.lvd142m", 22056192, 384, 518, "apache-2.0", "self-supervised; --size 224"
+    ),
+    Entry("vit_base_patch16_clip_224.openai", 85799424, 768, 224, "apache-2.0", "photos and captions"),
+    Entry("vgg16.tv_in1k", 134260544, 4096, 224, "bsd-3-clause", "large; for comparison with old work"),
+)
+
+
+def kept(cache: Path) -> list[Card]:
+    """Give the cards of all backbones in the cache, by name."""
+    root = cache / "backbones"
+    folders = [one for one in root.iterdir() if complete(one)] if root.is_dir() else []
+    cards = [Card.model_validate_json((one / CARD).read_bytes()) for one in folders if one.name[0] != "."]
+    return sorted(cards, key=lambda card: (card.name, card.precision))
+
+
+def note_pace(cache: Path, card: Card, images_s: float) -> None:
+    """Remember how fast a backbone ran on this machine, for the list of backbones; the last time counts."""
+    path = cache / "backbones" / "pace" / f"{card.fingerprint()}.json"
+    with temporary(path) as folder:
+        (folder / "pace").write_text(json.dumps({"name": card.name, "images_s": round(images_s, 1)}))
+        (folder / "pace").replace(path)
+
+
+def pace(cache: Path, card: Card) -> float | None:
+    """Give the images a second of a backbone's last run here."""
+    try:
+        text = (cache / "backbones" / "pace" / f"{card.fingerprint()}.json").read_text()
+    except FileNotFoundError:
+        return None
+    return float(json.loads(text)["images_s"])
