@@ -1,0 +1,133 @@
+"""Embedding is linear: the same time per view and the same memory for 1,000 and 9,000 photos.
+
+    python benchmarks/scale.py --photos caltech101_144px.tar
+
+The photos are a folder of class folders, or a tar of one. Each size runs in a process of its own with an
+own cache: photos are opened and checked, embedded with 4 views by the default backbone, and then all of
+it is done again on the unchanged folder. Small, large, small: the small ones before and after show what
+else the machine did. The last line is one JSON with figures, goals and whether they are met.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+VIEWS = 4
+GOALS = {"time_per_view_ratio": 1.10, "memory_difference_mb": 200.0, "second_run_times_faster": 50.0}
+
+
+def one(photos: Path, folder: Path) -> dict[str, float]:
+    """Embed a folder twice; runs in a process of its own."""
+    from topgraft import Dataset, draw, embed
+
+    policies = draw(VIEWS - 1, seed=0)
+    times = []
+    for _ in range(2):
+        begun = time.perf_counter()
+        data = Dataset.from_folder(photos)
+        _ = data.groups
+        ready, cpu = time.perf_counter(), time.process_time()
+        store = embed(data, folder / "features.zarr", policies=policies)
+        times.append((ready - begun, time.perf_counter() - ready, time.process_time() - cpu))
+    rows = len({sample.digest for sample in data.samples}) * VIEWS
+    return {
+        "photos": len(store),
+        "rows": rows,
+        "open_s": times[0][0],
+        "embed_s": times[0][1],
+        "ms_per_view": 1000 * times[0][1] / rows,
+        "cpu_ms_per_view": 1000 * times[0][2] / rows,
+        "again_open_s": times[1][0],
+        "again_embed_s": times[1][1],
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+def links(photos: Path, count: int, to: Path) -> Path:
+    """Make a folder of links to every nth photo, so that opening it costs what so many photos cost."""
+    found = sorted(path for path in photos.rglob("*") if path.is_file())
+    chosen = found[:: max(1, len(found) // count)][:count]
+    for path in chosen:
+        target = to / path.relative_to(photos)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.symlink_to(path)
+    return to
+
+
+def run(photos: Path, folder: Path) -> dict[str, float]:
+    """Start a process for one size."""
+    folder.mkdir()
+    environment = os.environ | {"TOPGRAFT_CACHE_DIR": str(folder / "cache")}
+    command = [sys.executable, __file__, "--photos", str(photos), "--one", "--folder", str(folder)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
+    facts: dict[str, float] = json.loads(done.stdout)
+    said = ", ".join(f"{name} {value:,.2f}" for name, value in facts.items())
+    print(f"{said} (load {os.getloadavg()[0]:.2f})", flush=True)
+    return facts
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    options.add_argument("--photos", type=Path, required=True)
+    options.add_argument("--small", type=int, default=1000)
+    options.add_argument("--large", type=int, default=9000)
+    options.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
+    options.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    given = options.parse_args()
+    if given.one:
+        print(json.dumps(one(given.photos, given.folder)))
+        return
+    with tempfile.TemporaryDirectory(prefix="topgraft-bench-") as name:
+        top = Path(name)
+        photos = given.photos
+        if photos.is_file():
+            with tarfile.open(photos) as tar:
+                tar.extractall(top / "photos", filter="data")
+            photos = top / "photos"
+        sets = {count: links(photos, count, top / f"set{count}") for count in (given.small, given.large)}
+        print(f"load {os.getloadavg()[0]:.2f}")
+        sizes = (given.small, given.large, given.small)
+        report([run(sets[count], top / f"run{i}") for i, count in enumerate(sizes)])
+
+
+def report(found: list[dict[str, float]]) -> None:
+    """Compare the large run with the mean of the small ones beside it."""
+    before, large, after = found
+
+    def mean(name: str) -> float:
+        return (before[name] + after[name]) / 2
+
+    figures = {
+        "time_per_view_ratio": large["ms_per_view"] / mean("ms_per_view"),
+        "memory_difference_mb": large["peak_mb"] - mean("peak_mb"),
+        "second_run_times_faster": large["embed_s"] / large["again_embed_s"],
+    }
+    facts: dict[str, Any] = {
+        "benchmark": "scale",
+        "runs": found,
+        "figures": figures
+        | {
+            "cpu_per_view_ratio": large["cpu_ms_per_view"] / mean("cpu_ms_per_view"),
+            "second_run_with_opening_times_faster": (large["open_s"] + large["embed_s"])
+            / (large["again_open_s"] + large["again_embed_s"]),
+        },
+        "goals": GOALS,
+        "ok": 1 / 1.1 <= figures["time_per_view_ratio"] <= 1.1
+        and abs(figures["memory_difference_mb"]) < GOALS["memory_difference_mb"]
+        and figures["second_run_times_faster"] >= GOALS["second_run_times_faster"],
+    }
+    for name, value in facts["figures"].items():
+        print(f"{name:38} {value:.2f}" + (f"   goal {GOALS[name]}" if name in GOALS else ""))
+    print(json.dumps(facts))
+
+
+if __name__ == "__main__":
+    main()
