@@ -7,17 +7,15 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from topgraft._finetune_plan import Line
 from topgraft.errors import DataError
 
-Line = dict[str, Any]
-"""What is known of one epoch."""
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 

@@ -14,8 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,39 +22,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from topgraft._finetune_checkpoint import Checkpoint, Line, SoFar
+from topgraft._finetune_checkpoint import Checkpoint, SoFar
+from topgraft._finetune_plan import Line, Training
 from topgraft.heads._base import Affine
 from topgraft.schedules import Schedule
 from topgraft.types import Labels, Logits
-
-
-@dataclass(frozen=True, kw_only=True)
-class Training:
-    """How a tail is trained.
-
-    Attributes:
-        epochs: at most.
-        batch: photos a step.
-        rate: peak learning rate of the last block.
-        depth: every block deeper has this times the rate of the one above it, in (0, 1].
-        head_rate: peak learning rate of the head.
-        weight_decay: of AdamW.
-        warmup: share of the steps spent rising to the peak.
-        patience: epochs without a better loss on the photos kept apart, until it stops.
-        batch_norm: `frozen` leaves BatchNorm in inference mode, `train` learns its statistics.
-        seed: decides order and views.
-    """
-
-    epochs: int = 20
-    batch: int = 32
-    rate: float = 1e-4
-    depth: float = 0.5
-    head_rate: float = 1e-4
-    weight_decay: float = 0.01
-    warmup: float = 0.1
-    patience: int = 5
-    batch_norm: Literal["frozen", "train"] = "frozen"
-    seed: int = 0
 
 
 class Feed:

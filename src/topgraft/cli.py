@@ -389,7 +389,13 @@ def finetune(
     from topgraft.dataset import Dataset
     from topgraft.settings import Settings
 
-    given = {"epochs": epochs, "batch": batch, "rate": rate, "batch_norm": batch_norm, "seed": seed}
+    given: dict[str, Any] = {
+        "epochs": epochs,
+        "batch": batch,
+        "rate": rate,
+        "batch_norm": batch_norm,
+        "seed": seed,
+    }
     settings = Settings.load(threads=threads, device=device)
     with progress() as bar:
         made = tune(

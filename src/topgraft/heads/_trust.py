@@ -42,6 +42,7 @@ def trust(
     *,
     ids: Sequence[str] | None = None,
     classes: Sequence[str] | None = None,
+    unknown: tuple[Unknown, NDArray[np.float64]] | None = None,
     seed: int = 0,
 ) -> Trust:
     """Judge the chosen head by its out-of-fold answers (the first repeat's; label issues by the mean of all).
@@ -53,6 +54,7 @@ def trust(
         groups: (N,) or None.
         ids: (N,) names of the photos; None numbers them.
         classes: C names; None numbers them.
+        unknown: the answer "none of these" and the out-of-fold distances (N,) where they are known already.
         seed: of the draws.
     """
     oof = comparison.oof[0]
@@ -61,7 +63,7 @@ def trust(
     sure, right = certainty(labels, oof)
     error = calibration_error(sure, right, _edges(oof), groups=groups, seed=seed)
     perfect = if_calibrated(sure, _edges(oof), seed=seed)
-    unknown, distances = learn_unknown(
+    unknown, distances = unknown or learn_unknown(
         features,
         labels,
         groups,

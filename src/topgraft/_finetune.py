@@ -1,0 +1,231 @@
+"""Train the last blocks of a run's backbone together with its head, and write a run like any other."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tomli_w
+
+from topgraft._finetune_base import Base
+from topgraft._finetune_plan import Blocks, Training, choices
+from topgraft._finetune_result import Finished, Outcome
+from topgraft.backbone import Backbone
+from topgraft.dataset import Dataset
+from topgraft.errors import BackboneError, UnknownNameError, UsageError, need
+from topgraft.heads import Trust, head_class, to_probabilities
+from topgraft.predictor import Predictor
+from topgraft.results import Answers, rounded
+from topgraft.run import Run
+from topgraft.settings import Settings
+from topgraft.types import Progress, silent
+
+if TYPE_CHECKING:
+    from topgraft._finetune_tuner import Tuner
+
+say = logging.getLogger(__name__).info
+CHECKPOINTS = "checkpoints"
+CHECKED, AGREEMENT = 4, 2e-3
+"""On how many photos predictor and PyTorch are compared, and how near their probabilities must be."""
+
+
+def finetune(
+    run: Run | str | Path,
+    data: Dataset | None = None,
+    *,
+    blocks: Blocks = 3,
+    views: int = 0,
+    out: str | Path | None = None,
+    backbone: Backbone | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    settings: Settings | None = None,
+    progress: Progress = silent,
+    **options: Any,
+) -> Run:
+    """Train the last blocks of a run's backbone with its head, from activations cached at the cut.
+
+    The run's split and folds stay: every fold is fine-tuned anew on its own photos, so the cross-validated
+    numbers can be compared with the run's photo by photo, and the test side is met once.
+
+    Args:
+        run: a finished run, or its folder.
+        data: the photos it was trained from; None reads them where its config says.
+        blocks: how many of the backbone's last blocks are trained; `auto` tries a few and keeps none where
+            nothing is gained.
+        views: how many of the run's policies give cached augmented views beside each photo as it is.
+        out: the new run's folder; None takes the next free number in `runs/`.
+        backbone: the run's; None finds it by the fingerprint the run noted.
+        overwrite: replace the run that is there.
+        resume: go on where an interrupted fine-tuning stopped.
+        settings: cores, device, cache.
+        progress: told of views and epochs.
+        **options: of the training: `epochs`, `batch`, `rate`, `depth`, `head_rate`, `weight_decay`, `warmup`,
+            `patience`, `held`, `batch_norm` (`frozen` or `train`), `seed`.
+
+    Returns:
+        A run whose predictor holds the fine-tuned backbone; no report yet.
+
+    Raises:
+        UsageError: for options out of range, naming what fits.
+        BackboneError: for a backbone that cannot be fine-tuned, or is not the run's.
+        DataError: for photos that are not the run's.
+        MissingExtraError: without the `timm` extra.
+    """
+    need("torch", "timm", "fine-tuning")
+    need("timm", "timm", "fine-tuning")
+    settings = settings or Settings.load()
+    base = Base.of(run, data, backbone, settings=settings, progress=progress)
+    plan = _plan(base.seed, options)
+    counts = choices(base.backbone.card, blocks)
+    shown = base.views(views)
+    made = _folder(base, out, overwrite=overwrite, resume=resume)
+    asked = {"run": base.run.path.name, "blocks": blocks, "views": views, **plan.facts()}
+    made.write("config.toml", tomli_w.dumps(base.config | {"finetune": asked}))
+
+    from topgraft._finetune_tuner import Tuner, cores
+
+    with cores(settings.threads):
+        best: tuple[Tuner, Outcome] | None = None
+        tried = []
+        for count in counts:
+            tuner = Tuner(
+                base, count, shown, plan, made.path / CHECKPOINTS, settings=settings, progress=progress
+            )
+            _announce(tuner)
+            with made.timed(f"fine-tune, {count} blocks"):
+                outcome = tuner.cross_validate()
+            say(outcome.said)
+            tried.append(outcome)
+            if (blocks != "auto" or outcome.gained) and (best is None or outcome.loss < best[1].loss):
+                best = tuner, outcome
+        if best is None:
+            _keep(base, made, tried)
+        else:
+            _finish(made, *best, tried)
+    shutil.rmtree(made.path / CHECKPOINTS, ignore_errors=True)
+    return made
+
+
+def _plan(seed: int, options: dict[str, Any]) -> Training:
+    known = [one.name for one in fields(Training)]
+    for name in options:
+        if name not in known:
+            raise UnknownNameError("option of fine-tuning", name, known)
+    return Training(**({"seed": seed} | options))
+
+
+def _folder(base: Base, out: str | Path | None, *, overwrite: bool, resume: bool) -> Run:
+    if out is not None and Path(out).resolve() == base.run.path.resolve():
+        raise UsageError(f"{out}: is the run that is fine-tuned. Give the new run a folder of its own.")
+    return Run.create(out, overwrite=overwrite, resume=resume)
+
+
+def _announce(tuner: Tuner) -> None:
+    seconds = tuner.longest_s()
+    say(
+        f"fine-tuning {len(tuner.names)} blocks ({', '.join(tuner.names)}; {tuner.parameters:,} weights) on"
+        f" {tuner.feed.device.type}: {len(tuner.base.folds)} folds of at most {tuner.plan.epochs} epochs take"
+        f" at most about {max(1, round(seconds))} s"
+    )
+
+
+def _keep(base: Base, made: Run, tried: list[Outcome]) -> None:
+    """Write the run as it was: nothing was gained, or nothing was asked for."""
+    why = (
+        "Fine-tuning was tried and gained nothing that chance does not explain, so the backbone stays frozen"
+        " and this run is the one it began with."
+        if tried
+        else "No block was to be fine-tuned, so this run is the one it began with."
+    )
+    say(why)
+    for name in ("predictions.csv", "health.json", "versions.json", "curves.json"):
+        if (base.run.path / name).is_file():
+            shutil.copyfile(base.run.path / name, made.path / name)
+    shutil.copytree(base.run.model, made.model, dirs_exist_ok=True)
+    facts = base.metrics
+    facts["finetune"] = {"blocks": 0, "tried": [one.facts() for one in tried]}
+    facts["notes"] = [why, *(one.said for one in tried), *facts["notes"]]
+    made.write_json("metrics.json", rounded(facts))
+
+
+def _finish(made: Run, tuner: Tuner, outcome: Outcome, tried: list[Outcome]) -> None:
+    """Train on the whole training side, meet the test side once, and write the run."""
+    base = tuner.base
+    with made.timed("fine-tune, whole training side"):
+        lines = tuner.fit(base.learn, "all")
+    features, _ = tuner.answers(base.learn)
+    judged = outcome.trust(features)
+    tested = None
+    if len(base.test):
+        features, logits = tuner.answers(base.test)
+        distances = judged.unknown.distance(features, logits)
+        answers = to_probabilities(logits, several=base.several, temperature=outcome.temperature)
+        nowhere = np.full(len(base.test), -1, np.int64)
+        tested = Answers(base.photos.side(base.test), answers[None], nowhere, distances)
+    with made.timed("predictor"):
+        backbone = _export(made, tuner)
+        _predictor(tuner, backbone, outcome.temperature, judged).save(made.model)
+    found = Finished(
+        outcome=outcome,
+        tried=tuple(tried),
+        views=tuner.feed.views,
+        lines=lines,
+        judged=judged,
+        tested=tested,
+        card=backbone.card,
+    )
+    found.write(made)
+
+
+def _export(made: Run, tuner: Tuner) -> Backbone:
+    """Write the fine-tuned backbone beside the run, its graph checked against PyTorch."""
+    from topgraft.backbones._timm import write
+
+    folder = made.path / "backbone"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    card = tuner.base.backbone.card
+    _, _, tag = card.name.partition(".")
+    write(
+        folder,
+        tuner.contiguous(),
+        size=card.input_size[0],
+        tag=f"{tag}-finetuned" if tag else "finetuned",
+        origin=f"{card.origin}, last {len(tuner.names)} blocks fine-tuned",
+    )
+    backbone = Backbone.open(folder)
+    expected, got = card.preprocessing(), backbone.card.preprocessing()
+    if expected != got:
+        raise BackboneError(f"{folder}: expected the preprocessing {expected}, got {got}. Nothing was kept.")
+    return backbone
+
+
+def _predictor(tuner: Tuner, backbone: Backbone, temperature: float, judged: Trust) -> Predictor:
+    """Build the predictor, and hold it against PyTorch on photos of the training side.
+
+    Raises:
+        BackboneError: where a probability differs by more than 0.002.
+    """
+    base = tuner.base
+    affine = tuner.net.affine()
+    head = head_class(base.head.head).from_state(
+        base.head.setting, {"weight": affine.weight, "bias": affine.bias}, several=base.several
+    )
+    built = Predictor.build(
+        backbone, head, classes=base.photos.classes, temperature=temperature, unknown=judged.unknown
+    )
+    for i in base.learn[:: max(1, len(base.learn) // CHECKED)][:CHECKED]:
+        image = base.photos.data.image(int(i))
+        expected = to_probabilities(tuner.asked(image), several=base.several, temperature=temperature)
+        apart = float(np.abs(built.look(image)["probabilities"] - expected).max())
+        if not apart <= AGREEMENT:
+            raise BackboneError(
+                f"{base.photos.data.samples[i].id}: predictor and PyTorch must agree within {AGREEMENT}, they"
+                f" are {apart:.4f} apart. Nothing was kept; try other --blocks."
+            )
+    return built

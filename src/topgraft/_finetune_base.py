@@ -1,0 +1,245 @@
+"""The run that fine-tuning begins with: its photos, sides, folds, answers, head and backbone."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topgraft.backbone import Backbone, load_backbone
+from topgraft.dataset import Dataset
+from topgraft.errors import BackboneError, DataError, UsageError
+from topgraft.heads import Choice, head_class
+from topgraft.heads._base import Fold
+from topgraft.heads._compare import class_weights
+from topgraft.heads._linear import Linear
+from topgraft.policy import Policy, View
+from topgraft.predictor import PredictorCard
+from topgraft.results import Side, table
+from topgraft.run import Run
+from topgraft.settings import Settings
+from topgraft.store.table import views_of
+from topgraft.types import Labels, Probabilities, Progress, silent
+
+LEAST = 5e-7
+"""What a probability that is written as 0.000000 may be."""
+PLAIN = Choice("logistic", {"C": 0.01})
+"""What takes the place of a head that is not linear."""
+
+
+@dataclass(frozen=True)
+class Photos:
+    """What is trained on and asked.
+
+    Attributes:
+        data: the photos of all sides, N of them.
+        targets: (N,) class indices, or a 0/1 table (N, C).
+        groups: (N,) photos with one number stay together.
+        weight: (N,) what each photo weighs, or None.
+        classes: C names.
+    """
+
+    data: Dataset
+    targets: Labels
+    groups: Labels
+    weight: NDArray[np.float64] | None
+    classes: tuple[str, ...]
+
+    def side(self, rows: Labels) -> Side:
+        """Give some of the photos as the side of a split."""
+        samples = tuple(self.data.samples[i] for i in rows)
+        return Side(rows, samples, self.targets[rows], self.groups[rows])
+
+
+@dataclass(frozen=True)
+class Base:
+    """A finished run.
+
+    Attributes:
+        run: its folder.
+        metrics: its numbers.
+        card: its predictor's card.
+        backbone: what made its features, with PyTorch weights.
+        photos: all of them, training side and test side.
+        learn: indices of the training side (n,).
+        test: indices of the test side; may be empty.
+        fold: (n,) in which fold each photo of the training side was scored.
+        answers: (n, C) its out-of-fold probabilities.
+        head: the head to begin with.
+    """
+
+    run: Run
+    metrics: dict[str, Any]
+    card: PredictorCard
+    backbone: Backbone
+    photos: Photos
+    learn: Labels
+    test: Labels
+    fold: Labels
+    answers: Probabilities
+    head: Choice
+
+    @classmethod
+    def of(
+        cls,
+        run: Run | str | Path,
+        data: Dataset | None = None,
+        backbone: Backbone | None = None,
+        *,
+        settings: Settings,
+        progress: Progress = silent,
+    ) -> Base:
+        """Read a run and find what belongs to it.
+
+        Raises:
+            DataError: where the folder is no run, or the photos are not its photos.
+            BackboneError: where the backbone is not its backbone.
+        """
+        run = run if isinstance(run, Run) else Run.open(run)
+        metrics, rows = run.metrics, run.table("predictions.csv")
+        card = PredictorCard.read(run.model / "card.json")
+        backbone = backbone or _find(run, metrics["backbone"], settings, progress)
+        wanted, got = metrics["backbone"]["fingerprint"], backbone.card.fingerprint()
+        if wanted != got:
+            raise BackboneError(
+                f"{run.path}: its features were made by another backbone: expected card {wanted[:12]}"
+                f" ({metrics['backbone']['name']}), got {got[:12]} ({backbone.card.name})."
+                " Give the backbone it was trained on."
+            )
+        data = data or Dataset.from_folder(_photos(run), settings=settings, progress=progress)
+        photos = _match(run, data, metrics["classes"], rows)
+        place = {one.id: i for i, one in enumerate(photos.data.samples)}
+        cv = sorted((row for row in rows if row["split"] == "cv"), key=lambda row: place[row["id"]])
+        learn = np.array([place[row["id"]] for row in cv], np.int64)
+        mode = _config(run).get("heads", {}).get("class_weight", "auto")
+        weight = np.ones(len(place))
+        found, _ = class_weights(photos.targets[learn], len(photos.classes), mode)
+        weight[learn] = 1 if found is None else found
+        linear = issubclass(head_class(card.head), Linear)
+        return cls(
+            run=run,
+            metrics=metrics,
+            card=card,
+            backbone=backbone,
+            photos=Photos(
+                photos.data, photos.targets, photos.groups, None if found is None else weight, photos.classes
+            ),
+            learn=learn,
+            test=np.array(sorted(place[row["id"]] for row in rows if row["split"] == "test"), np.int64),
+            fold=np.array([int(row["fold"]) for row in cv], np.int64),
+            answers=np.array(
+                [[max(float(row[f"p_{name}"]), LEAST) for name in photos.classes] for row in cv]
+            ),
+            head=Choice(card.head, card.setting) if linear else PLAIN,
+        )
+
+    @property
+    def seed(self) -> int:
+        """The run's."""
+        return int(self.metrics["seed"])
+
+    @property
+    def targets(self) -> Labels:
+        """Of the training side: (n,), or (n, C) with several labels."""
+        return self.photos.targets[self.learn]
+
+    @property
+    def groups(self) -> Labels:
+        """Of the training side: (n,)."""
+        return self.photos.groups[self.learn]
+
+    @property
+    def weight(self) -> NDArray[np.float64] | None:
+        """Of the training side: (n,), or None."""
+        return None if self.photos.weight is None else self.photos.weight[self.learn]
+
+    @property
+    def method(self) -> str:
+        """How the run tells photos of none of its classes."""
+        return self.card.unknown.method if self.card.unknown else "neighbours"
+
+    @property
+    def folds(self) -> list[Fold]:
+        """Pairs (fit, score) of positions in `learn`."""
+        return [
+            (np.flatnonzero(self.fold != part), np.flatnonzero(self.fold == part))
+            for part in range(int(self.fold.max()) + 1)
+        ]
+
+    @property
+    def several(self) -> bool:
+        """True where a photo may carry several labels."""
+        return self.photos.targets.ndim == 2
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The run's choices; empty where it was trained without a recipe."""
+        return _config(self.run)
+
+    def views(self, count: int) -> tuple[View, ...]:
+        """Give the photo as it is and the first of the run's policies.
+
+        Raises:
+            UsageError: for more than the run has.
+        """
+        policies = self.metrics["policies"]
+        if not 0 <= count <= len(policies):
+            raise UsageError(
+                f"`views` must be 0 to {len(policies)}, the policies of {self.run.path}, got {count}."
+            )
+        return views_of([Policy.parse(one) for one in policies[:count]], self.seed)
+
+
+def _config(run: Run) -> dict[str, Any]:
+    try:
+        return run.config
+    except FileNotFoundError:
+        return {}
+    except tomllib.TOMLDecodeError as error:
+        raise DataError(f"{run.path / 'config.toml'}: is damaged ({error}). Train again.") from error
+
+
+def _photos(run: Run) -> str:
+    found = _config(run).get("data", {}).get("photos", "")
+    if not found:
+        raise UsageError(f"{run.path}: does not say where its photos lie. Give them.")
+    return str(found)
+
+
+def _find(run: Run, facts: dict[str, Any], settings: Settings, progress: Progress) -> Backbone:
+    """Find a run's backbone: beside it where it was fine-tuned, else in the cache, else by its name."""
+    for folder in (run.path / "backbone", settings.cache_dir / "backbones" / facts["fingerprint"]):
+        if folder.is_dir():
+            return Backbone.open(folder)
+    named = _config(run).get("backbone", {}).get("name", facts["name"])
+    return load_backbone(named, settings=settings, progress=progress)
+
+
+def _match(run: Run, data: Dataset, classes: Sequence[str], rows: list[dict[str, str]]) -> Photos:
+    """Find a run's photos in a dataset.
+
+    Raises:
+        DataError: for photos that are missing or have changed, or other classes.
+    """
+    if tuple(data.classes) != tuple(classes):
+        raise DataError(
+            f"{data.root}: expected the classes of {run.path} ({', '.join(classes)}),"
+            f" got {', '.join(data.classes)}. Give the photos it was trained from."
+        )
+    digests = {row["id"]: row["digest"] for row in rows}
+    have = {one.id: one.digest for one in data.samples}
+    lost = sorted(name for name, digest in digests.items() if have.get(name) != digest)
+    if lost:
+        raise DataError(
+            f"{data.root}: {len(lost)} photos of {run.path} are missing or have changed (first: {lost[0]})."
+            " Give the photos it was trained from, or train again."
+        )
+    chosen = data.subset(digests)
+    several = any(one.labels for one in data.samples)
+    targets = table(chosen.samples, len(classes)) if several else chosen.labels
+    return Photos(chosen, targets, chosen.groups, None, tuple(classes))

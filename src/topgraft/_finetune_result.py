@@ -1,0 +1,318 @@
+"""What a fine-tuning has to say: how good it is, what it gained, and the numbers of a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topgraft import metrics
+from topgraft._finetune_base import PLAIN, Base
+from topgraft._finetune_plan import Line
+from topgraft.card import Card
+from topgraft.heads import Choice, Comparison, Trust, Unknown, calibrate, setting_text, trust
+from topgraft.heads._calibrate import cross_calibrate
+from topgraft.heads._compare import difference
+from topgraft.heads._unknown import Energy, Measure, mahalanobis, measure, neighbours, threshold
+from topgraft.metrics import Estimate
+from topgraft.results import Answers, backbone_facts, rounded, write_predictions
+from topgraft.run import Run, versions
+from topgraft.types import Features, Labels, Logits, Probabilities
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The cross-validation of one number of blocks.
+
+    Attributes:
+        base: the run it is compared with.
+        blocks: how many were trained.
+        names: of the blocks.
+        parameters: weights trained, without the head.
+        shapes: of the activations at the cut.
+        logits: (n, C) out-of-fold, before any temperature.
+        distances: (n,) out-of-fold, how strange each photo is; nan where that is told from the logits.
+        lines: one list a fold, one line an epoch.
+    """
+
+    base: Base
+    blocks: int
+    names: tuple[str, ...]
+    parameters: int
+    shapes: tuple[tuple[int, ...], ...]
+    logits: Logits
+    distances: NDArray[np.float64]
+    lines: tuple[list[Line], ...] = field(repr=False)
+
+    @cached_property
+    def temperature(self) -> float:
+        """What logits are divided by."""
+        base = self.base
+        return calibrate(self.logits, base.targets, weight=base.weight, several=base.several)
+
+    @cached_property
+    def answers(self) -> Probabilities:
+        """(n, C), each fold's temperature from the other folds."""
+        base = self.base
+        return cross_calibrate(
+            self.logits, base.targets, base.folds, weight=base.weight, several=base.several
+        )
+
+    @cached_property
+    def gain(self) -> dict[str, Estimate]:
+        """Its accuracy and log loss minus the run's, photo by photo."""
+        base = self.base
+        return paired(base.targets, self.answers, base.answers, groups=base.groups, seed=base.seed)
+
+    @property
+    def said(self) -> str:
+        """Say in words what was gained."""
+        parts = [
+            f"{name.replace('_', ' ')} {one.value:+.3f} [{one.low:+.3f}, {one.high:+.3f}]"
+            for name, one in self.gain.items()
+        ]
+        return (
+            f"Fine-tuning {self.blocks} blocks, cross-validated, changes {' and '.join(parts)} against the"
+            " frozen backbone on the same photos and folds."
+        )
+
+    @property
+    def loss(self) -> float:
+        """Its mean log loss."""
+        return float(metrics.losses(self.base.targets, self.answers).mean())
+
+    @property
+    def gained(self) -> bool:
+        """Whether the log loss fell by more than chance explains."""
+        return self.gain["log_loss"].high < 0
+
+    def facts(self) -> dict[str, Any]:
+        """Give plain data for metrics.json."""
+        return {
+            "blocks": self.blocks,
+            "names": list(self.names),
+            "parameters": self.parameters,
+            "activations": [list(shape) for shape in self.shapes],
+            "epochs": [len(lines) - 1 for lines in self.lines],
+            "best_epochs": [best_epoch(lines) for lines in self.lines],
+            "gain": {name: one.as_dict() for name, one in self.gain.items()},
+        }
+
+    def comparison(self) -> Comparison:
+        """Put it in the form of a comparison of heads: itself and the run it began with."""
+        base, folds = self.base, [self.base.folds]
+        ours, theirs = (metrics.losses(base.targets, one) for one in (self.answers, base.answers))
+        share = np.ones(len(ours)) if base.weight is None else base.weight
+        by_fold = {
+            name: np.array([(one * share)[score].mean() for _, score in base.folds])
+            for name, one in {"ours": ours, "theirs": theirs}.items()
+        }
+        lead = min(by_fold, key=lambda name: by_fold[name].mean())
+        rows = [
+            {
+                "head": name,
+                "setting": said,
+                **metrics.brief(
+                    base.targets, one[None], losses=lost[None], groups=base.groups, seed=base.seed
+                ),
+                "difference": difference(by_fold[key], by_fold[lead], folds)[0].as_dict(),
+                "chosen": key == "ours",
+            }
+            for key, name, said, one, lost in (
+                ("ours", base.head.head, self.setting, self.answers, ours),
+                ("theirs", base.card.head, setting_text(base.card.setting), base.answers, theirs),
+            )
+        ]
+        rows.sort(key=lambda row: row["log_loss"]["value"])
+        return Comparison(
+            rows=rows,
+            chosen=Choice(base.head.head, base.head.setting),
+            oof=self.answers[None],
+            logits=self.logits[None],
+            temperature=self.temperature,
+            folds=folds,
+            sample_weight=base.weight,
+            notes=[],
+            seconds={},
+        )
+
+    @property
+    def setting(self) -> str:
+        """The head's setting, as it is printed."""
+        return ", ".join(filter(None, (setting_text(self.base.head.setting), f"blocks={self.blocks}")))
+
+    def trust(self, features: Features) -> Trust:
+        """Judge it by its out-of-fold answers.
+
+        Args:
+            features: (n, D) of the training side, by the network that was trained on all of it.
+        """
+        base = self.base
+        how = stranger(base.method, features, base.targets, self.temperature)
+        distances = self.distances
+        if isinstance(how, Energy):
+            distances = measure(how, features, self.logits)
+        limit = threshold(distances)
+        accepted = float((distances <= limit).mean())
+        evidence = base.metrics.get("trust", {}).get("unknown", {}).get("evidence", {})
+        return trust(
+            self.comparison(),
+            features,
+            base.targets,
+            base.groups,
+            ids=[base.photos.data.samples[i].id for i in base.learn],
+            classes=base.photos.classes,
+            unknown=(Unknown(base.method, how, limit, accepted, evidence), distances),
+            seed=base.seed,
+        )
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A fine-tuning on the whole training side.
+
+    Attributes:
+        outcome: its cross-validation.
+        tried: those of all numbers of blocks that were tried.
+        views: of each photo.
+        lines: of the training, one an epoch.
+        judged: how far it can be trusted.
+        tested: answers for the test side; None where there is none.
+        card: of the fine-tuned backbone.
+    """
+
+    outcome: Outcome
+    tried: tuple[Outcome, ...]
+    views: int
+    lines: list[Line]
+    judged: Trust
+    tested: Answers | None
+    card: Card
+
+    def write(self, run: Run) -> None:
+        """Write all of a run that is numbers."""
+        base, outcome = self.outcome.base, self.outcome
+        side = base.photos.side(base.learn)
+        answers = {"cv": Answers(side, outcome.answers[None], base.fold, self.judged.distances)}
+        if self.tested:
+            answers["test"] = self.tested
+        folds = {f"fold {part + 1}": one for part, one in enumerate(outcome.lines)}
+        run.write_json("curves.json", {"series": series({"all": self.lines} | folds)})
+        run.write_json("versions.json", versions())
+        if (base.run.path / "health.json").is_file():
+            run.write_json("health.json", base.run.read("health.json"))
+        write_predictions(run, base.photos.classes, answers)
+        run.write_json("metrics.json", rounded(self._facts(answers)))
+
+    def _facts(self, answers: dict[str, Answers]) -> dict[str, Any]:
+        """Put metrics.json together: numbers only, no times, no paths."""
+        base, outcome = self.outcome.base, self.outcome
+        names, seed = base.photos.classes, base.seed
+        return {
+            **base.metrics,
+            "counts": {**base.metrics["counts"], "views": self.views},
+            "backbone": backbone_facts(self.card, "f32"),
+            "policies": base.metrics["policies"][: self.views - 1],
+            "head": {
+                "name": base.head.head,
+                "setting": outcome.setting,
+                "temperature": outcome.temperature,
+            },
+            "cross_validation": {
+                "folds": len(base.folds),
+                "repeats": 1,
+                **answers["cv"].scores(names, seed),
+            },
+            "test": answers["test"].scores(names, seed) if "test" in answers else None,
+            "leaderboard": outcome.comparison().rows,
+            "trust": self.judged.numbers,
+            "worth": None,
+            "finetune": {
+                **outcome.facts(),
+                "epoch": best_epoch(self.lines),
+                "tried": [one.facts() for one in self.tried],
+            },
+            "notes": self._notes(),
+        }
+
+    def _notes(self) -> list[str]:
+        base, kept = self.outcome.base, best_epoch(self.lines)
+        where = "" if kept else ": the blocks as they were"
+        weights = (
+            f"The predictor's weights are those of epoch {kept} of {len(self.lines) - 1}, the best on photos"
+            f" kept apart from the training side{where}."
+        )
+        notes = [self.outcome.said, weights]
+        if len(self.tried) > 1:
+            notes.append(
+                f"{len(self.tried)} numbers of blocks were tried and the best was taken, which flatters its"
+                " cross-validated numbers a little."
+            )
+        if base.card.head != base.head.head:
+            notes.append(
+                f"The run's head {base.card.head} is not linear; {PLAIN} took its place for the fine-tuning."
+            )
+        return [*notes, *self.judged.notes]
+
+
+def stranger(method: str, features: Features, labels: Labels, temperature: float) -> Measure:
+    """Fit the run's distance to features (n, D) of photos."""
+    if method == "mahalanobis":
+        return mahalanobis(features, labels)
+    return neighbours(features) if method == "neighbours" else Energy(temperature)
+
+
+def paired(
+    labels: Labels, one: Probabilities, other: Probabilities, *, groups: Labels, seed: int
+) -> dict[str, Estimate]:
+    """Give one classifier's accuracy and log loss minus another's on the same photos.
+
+    Args:
+        labels: (n,) class indices, or a 0/1 table (n, C): then log loss alone.
+        one: (n, C) probabilities.
+        other: (n, C) what is subtracted.
+        groups: (n,) photos that are drawn together.
+        seed: of the bootstrap.
+
+    Returns:
+        `accuracy` and `log_loss`, each with a paired bootstrap interval.
+    """
+    gaps = {"log_loss": metrics.losses(labels, one) - metrics.losses(labels, other)}
+    if labels.ndim == 1:
+        right = [(each.argmax(axis=1) == labels).astype(np.float64) for each in (one, other)]
+        gaps["accuracy"] = right[0] - right[1]
+    draws = metrics.resample(len(labels), groups, seed=seed)
+    return {
+        name: metrics.percentile(float(gap.mean()), draws @ gap / draws.sum(axis=1))
+        for name, gap in sorted(gaps.items())
+    }
+
+
+def best_epoch(lines: list[Line]) -> int:
+    """Give the epoch whose weights were kept; 0 is the head on the backbone as it was."""
+    return min(range(len(lines)), key=lambda i: lines[i]["loss"])
+
+
+def series(lines: dict[str, list[Line]]) -> list[dict[str, Any]]:
+    """Give the curves of trainings by name, for curves.json."""
+    found = []
+    for key, kind, said in (
+        ("train_loss", "loss", "trained on"),
+        ("loss", "loss", "kept apart"),
+        ("accuracy", "accuracy", "kept apart"),
+        ("rate", "rate", ""),
+    ):
+        for name, epochs in lines.items():
+            known = [one for one in epochs if one[key] is not None]
+            found.append(
+                {
+                    "name": f"{name}, {said}" if said else name,
+                    "kind": kind,
+                    "x": [one["epoch"] for one in known],
+                    "y": [one[key] for one in known],
+                }
+            )
+    return found

@@ -1,0 +1,232 @@
+"""The last blocks of one backbone, trained again and again from the same start: once a fold, once on all."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from topgraft import _finetune_train as training
+from topgraft._finetune_base import Base
+from topgraft._finetune_checkpoint import Checkpoint
+from topgraft._finetune_cut import cut
+from topgraft._finetune_photos import activations, normalised
+from topgraft._finetune_plan import Line, Training
+from topgraft._finetune_result import Outcome, stranger
+from topgraft.backbones._timm import groups, torch_model
+from topgraft.engines._torch import device
+from topgraft.errors import DataError
+from topgraft.fingerprint import fingerprint
+from topgraft.fit import fit
+from topgraft.heads import calibrate
+from topgraft.heads._base import Affine
+from topgraft.heads._unknown import measure
+from topgraft.policy import View
+from topgraft.settings import Settings
+from topgraft.splits import holdout
+from topgraft.types import Features, Image, Labels, Logits, Progress, silent
+
+
+class Tuner:
+    """Trains the last blocks of a run's backbone from activations at the cut.
+
+    Args:
+        base: the run.
+        blocks: how many of the last blocks are trained, at least 1.
+        views: the first is the photo as it is.
+        plan: how.
+        keep: folder of the checkpoints.
+        settings: cores, device, cache.
+        progress: told of views and epochs.
+
+    Attributes:
+        model: the whole network; its last blocks change with every training.
+        net: the tail and head of the last training.
+        names: of the blocks.
+    """
+
+    net: training.Tuned
+
+    def __init__(
+        self,
+        base: Base,
+        blocks: int,
+        views: Sequence[View],
+        plan: Training,
+        keep: Path,
+        *,
+        settings: Settings,
+        progress: Progress = silent,
+    ) -> None:
+        self.base, self.photos, self.plan = base, base.photos, plan
+        self._keep, self._progress = keep / f"{blocks}-blocks", progress
+        card, data = base.backbone.card, base.photos.data
+        self.model: nn.Module = torch_model(base.backbone).to(
+            device(settings), memory_format=torch.channels_last
+        )
+        self.model.requires_grad_(False)
+        unfrozen = groups(self.model)[-blocks:]
+        self.names = tuple(name for name, _ in unfrozen)
+        self._weights = [weights for _, weights in unfrozen]
+        self.cut = cut(self.model, [one for some in self._weights for one in some], card.input_size)
+        self._start = {name: value.clone() for name, value in self.cut.tail.state_dict().items()}
+        self._what = fingerprint(
+            [
+                [card.fingerprint(), self.names, [view.key for view in views], plan.facts(), str(base.head)],
+                [one.digest for one in data.samples],
+                [base.photos.targets.tolist(), base.photos.groups.tolist()],
+            ]
+        )
+        self.feed = activations(data, views, self.cut, card, settings=settings, progress=progress)
+        self._features = np.stack(
+            [
+                training.logits(self.cut.tail, self.feed, np.arange(len(data)), view)
+                for view in range(self.feed.views)
+            ]
+        ).astype(np.float32)
+
+    @property
+    def parameters(self) -> int:
+        """How many weights are trained, without the head."""
+        known = dict(self.cut.tail.named_parameters())
+        return sum(known[name].numel() for some in self._weights for name in some if name in known)
+
+    def fit(self, rows: Labels, name: str) -> list[Line]:
+        """Train on some photos, part of them kept apart to stop by; the network then is the one found.
+
+        Args:
+            rows: indices of photos.
+            name: of the training, for its checkpoint.
+
+        Returns:
+            One line an epoch.
+
+        Raises:
+            DataError: where there are too few photos to keep some apart.
+        """
+        photos, plan = self.photos, self.plan
+        fitted, held = self._inside(rows)
+        self.cut.tail.load_state_dict(self._start)
+        self.net = training.Tuned(self.cut.tail, self._weights, self._first_head(fitted, held))
+        self.net.to(self.feed.device)
+        lines = training.train(
+            self.net,
+            self.feed,
+            photos.targets,
+            plan,
+            fit=fitted,
+            held=held,
+            weight=photos.weight,
+            checkpoint=Checkpoint(
+                self._keep / f"{name}.safetensors", fingerprint([self._what, rows.tolist()])
+            ),
+            tell=lambda epoch: self._progress(f"fine-tuning {name}", epoch, plan.epochs),
+        )
+        self._progress(f"fine-tuning {name}", plan.epochs, plan.epochs)
+        return lines
+
+    def answers(self, rows: Labels) -> tuple[Features, Logits]:
+        """Give features (n, D) and logits (n, C) of photos as they are, by the network as it stands."""
+        features = training.logits(self.net.tail, self.feed, rows)
+        head = self.net.affine()
+        return features, np.asarray(features @ head.weight.astype(np.float64) + head.bias)
+
+    def asked(self, image: Image) -> Logits:
+        """Give logits (1, C) of a photo (h, w, 3) by the whole network, without any cache."""
+        card = self.base.backbone.card
+        with torch.inference_mode(), training.autocast(self.feed.device):
+            features = self.model(normalised(fit(image, card)[None], card, self.feed.device))
+            return np.asarray(self.net.head(features).float().cpu(), np.float64)
+
+    def contiguous(self) -> nn.Module:
+        """Give the whole network on the CPU in PyTorch's own memory layout, as files and exports want it."""
+        return self.model.to("cpu", memory_format=torch.contiguous_format)
+
+    def cross_validate(self) -> Outcome:
+        """Train once for each of the run's folds, without it, and answer for its photos."""
+        base = self.base
+        logits = np.empty((len(base.learn), len(base.photos.classes)))
+        distances = np.full(len(base.learn), np.nan)
+        lines = []
+        for part, (learnt, score) in enumerate(base.folds):
+            lines.append(self.fit(base.learn[learnt], f"fold {part + 1}"))
+            features, logits[score] = self.answers(base.learn[score])
+            if base.method != "energy":
+                known, _ = self.answers(base.learn[learnt])
+                how = stranger(base.method, known, base.targets[learnt], 1.0)
+                distances[score] = measure(how, features, logits[score])
+        return Outcome(
+            base=base,
+            blocks=len(self.names),
+            names=self.names,
+            parameters=self.parameters,
+            shapes=self.cut.shapes,
+            logits=logits,
+            distances=distances,
+            lines=tuple(lines),
+        )
+
+    def longest_s(self) -> float:
+        """Try a few steps, and say how long cross-validating takes where nothing stops early, in seconds."""
+        width, classes = self.base.backbone.card.features, len(self.photos.classes)
+        nothing = Affine(np.zeros((width, classes), np.float32), np.zeros(classes, np.float32))
+        net = training.Tuned(self.cut.tail, self._weights, nothing).to(self.feed.device)
+        still = torch.optim.SGD([one for group in net.groups(self.plan) for one in group["params"]], lr=0.0)
+        some = self.base.learn[: self.plan.batch]
+        times = []
+        for _ in range(3):
+            begun = time.perf_counter()
+            training.take_step(net, still, self.feed.take(some), self.photos.targets[some])
+            times.append(time.perf_counter() - begun)
+        photos = sum(len(fit) for fit, _ in self.base.folds) * (1 - self.plan.held)
+        return min(times) / len(some) * photos * self.plan.epochs
+
+    def _inside(self, rows: Labels) -> tuple[Labels, Labels]:
+        """Keep some of the photos apart, by group and class."""
+        photos = self.photos
+        try:
+            fitted, held = holdout(photos.targets[rows], photos.groups[rows], self.plan.held, self.plan.seed)
+        except DataError as error:
+            raise DataError(
+                f"fine-tuning: {len(rows)} training photos are too few to keep {self.plan.held:.0%} of them"
+                " apart to stop by. Give more photos, or stay with the run as it is."
+            ) from error
+        return rows[fitted], rows[held]
+
+    def _first_head(self, fitted: Labels, held: Labels) -> Affine:
+        """Fit the head alone, on frozen features, and make it as sure as the photos kept apart allow."""
+        photos = self.photos
+        head = self.base.head.make().fit(
+            self._features[:, fitted],
+            photos.targets[fitted],
+            classes=len(photos.classes),
+            sample_weight=None if photos.weight is None else photos.weight[fitted],
+            groups=photos.groups[fitted],
+            seed=self.plan.seed,
+        )
+        (affine,) = head.layers()
+        if not isinstance(affine, Affine):
+            raise TypeError(f"{self.base.head}: expected one affine layer")
+        temperature = calibrate(
+            head.logits(self._features[0, held]),
+            photos.targets[held],
+            weight=None if photos.weight is None else photos.weight[held],
+            several=photos.targets.ndim == 2,
+        )
+        return Affine(affine.weight / np.float32(temperature), affine.bias / np.float32(temperature))
+
+
+@contextmanager
+def cores(count: int) -> Iterator[None]:
+    """Let PyTorch use so many cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
