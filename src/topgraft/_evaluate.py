@@ -21,6 +21,8 @@ from topgraft.run import Run
 from topgraft.store.table import views_of
 from topgraft.types import Labels, Probabilities, Progress, silent
 
+BATCH = 8
+"""Photos held in memory at once, all their views with them."""
 HEADLINES = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced",
@@ -247,16 +249,22 @@ def _ask(
     views = views_of([Policy.parse(name) for name in names[:tta]], int(run.metrics.get("seed", 0)))
     predictor = load(run.path)
     probabilities, unknown = np.full((len(indices), len(classes)), np.nan), np.zeros(len(indices), bool)
-    for done, i in enumerate(indices):
-        try:
-            image = data.image(i)
-        except DecodeError:
-            continue
-        # Views are made of the photo itself: the predictor fits each to its backbone, as it does any photo.
-        seen = predictor.predict([render(image, view, data.samples[i].digest) for view in views])
-        probabilities[done] = np.mean([[one.probabilities[name] for name in classes] for one in seen], axis=0)
-        unknown[done] = seen[0].unknown
-        progress(f"evaluating {run.path.name}", done + 1, len(indices))
+    for start in range(0, len(indices), BATCH):
+        places, seen = [], []
+        for place, i in enumerate(indices[start : start + BATCH], start):
+            try:
+                image = data.image(i)
+            except DecodeError:
+                continue
+            # Views are made of the photo itself: the predictor fits each to its backbone, as any photo.
+            seen += [render(image, view, data.samples[i].digest) for view in views]
+            places.append(place)
+        said = predictor.predict(seen)
+        table = [[one.probabilities[name] for name in classes] for one in said]
+        shape = (len(places), len(views), len(classes))
+        probabilities[places] = np.reshape(table, shape).mean(axis=1)
+        unknown[places] = [one.unknown for one in said[:: len(views)]]
+        progress(f"evaluating {run.path.name}", min(start + BATCH, len(indices)), len(indices))
     return _Answers(probabilities, unknown)
 
 

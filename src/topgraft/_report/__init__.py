@@ -15,7 +15,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from topgraft._report import compare, mistakes, plots, policies, verdict
+from topgraft._report import compare, looked, mistakes, plots, policies, verdict
 from topgraft._report.facts import Facts
 from topgraft._report.numbers import Numbers, Style, pointer
 from topgraft._report.photos import Book, budget
@@ -23,6 +23,7 @@ from topgraft._report.svg import whisker
 from topgraft.errors import UsageError
 from topgraft.run import Run
 
+BESIDE = ("to_view_0", "to_the_rest")
 TITLES = {"test": "Held-out test", "cv": "Cross-validation"}
 MEASURES: list[tuple[str, str, Style, str]] = [
     ("/accuracy", "Accuracy", "percent", "photos named right"),
@@ -93,6 +94,7 @@ def page(facts: Facts) -> str:
     photos = int(facts.metrics.get("counts", {}).get("photos", len(facts.rows)))
     book = Book(facts.photo_root, budget(photos))
     sheet = policies.sheet(facts, book)
+    looks = looked.looked(facts, book)
     mistakes.take(book, found, tables)
     shots = mistakes.everything(found, tables)
     context: dict[str, Any] = {
@@ -123,8 +125,8 @@ def page(facts: Facts) -> str:
         "trust_figures": _trust(facts, metrics, key),
         "ranks": _ranks(metrics),
         "learning": plots.learning(facts),
-        "looked": [],
-        "worth": [],
+        "looked": looks,
+        "worth": _worth(metrics),
         "sheet": sheet,
         "warnings": len(health.get("warnings", [])),
         "has_splits": metrics.has("/test"),
@@ -166,6 +168,7 @@ def _contents(context: dict[str, Any]) -> list[tuple[str, str]]:
         ("numbers", "Numbers", True),
         ("mistakes", "Mistakes", context["matrices"]),
         ("photos", "Photos worth a look", context["galleries"]),
+        ("looked", "Where it looked", context["looked"]),
         ("trust", "Can it be trusted?", context["trust_figures"]),
         ("heads", "Heads", context["metrics"].get("leaderboard")),
         ("learning", "Learning curves", context["learning"]),
@@ -228,6 +231,28 @@ def _ranks(metrics: Numbers) -> dict[str, list[tuple[int, Markup]]]:
         drawn = whisker(at["value"], at["low"], at["high"], span)
         parts["first" if first else "rest"].append((place, drawn))
     return parts
+
+
+def _worth(metrics: Numbers) -> list[tuple[str, list[tuple[str, Markup]]]]:
+    """List what each part of the policies adds: its name, and twice a pointer and the interval, drawn."""
+    levels = (metrics.facts.get("worth") or {}).get("levels", [])
+    gaps = [[level[beside]["log_loss"] for beside in BESIDE] for level in levels]
+    reach = (
+        max((abs(gap[end]) for pair in gaps for gap in pair for end in ("low", "high")), default=1.0) or 1.0
+    )
+    return [
+        (
+            level["level"],
+            [
+                (
+                    pointer("worth", "levels", i, beside, "log_loss"),
+                    whisker(gap["value"], gap["low"], gap["high"], (-reach, reach), zero=True),
+                )
+                for beside, gap in zip(BESIDE, pair, strict=True)
+            ],
+        )
+        for i, (level, pair) in enumerate(zip(levels, gaps, strict=True))
+    ]
 
 
 def _photo_notes(facts: Facts, book: Book) -> list[str]:

@@ -88,7 +88,7 @@ def gaps(shown: list[Column], split: str) -> list[Gap]:
                 )
     reach = max((max(abs(gap.low), abs(gap.high)) for _, _, gap in found), default=1.0) or 1.0
     return [
-        Gap(name, photos, gap, whisker(gap.value, gap.low, gap.high, (-reach, reach), "zero"))
+        Gap(name, photos, gap, whisker(gap.value, gap.low, gap.high, (-reach, reach), zero=True))
         for name, photos, gap in found
     ]
 

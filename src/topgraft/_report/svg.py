@@ -102,15 +102,6 @@ class Plot:
             )
         )
 
-    def bar(self, x: tuple[float, float], y: tuple[float, float], style: str, note: str = "") -> None:
-        """Fill a box between two values of x and two of y."""
-        (x0, x1), (y0, y1) = (self.px(x[0]), self.px(x[1])), (self.py(y[1]), self.py(y[0]))
-        self.marks.append(
-            Markup('<rect class="{}" x="{}" y="{}" width="{}" height="{}"><title>{}</title></rect>').format(
-                style, x0, y0, round(x1 - x0, 1), round(y1 - y0, 1), note
-            )
-        )
-
     def __html__(self) -> str:
         """Write the plot."""
         parts = [self._axes(), *self.marks]
@@ -152,19 +143,24 @@ class Plot:
         return Markup("").join(marks)
 
 
-def whisker(value: float, low: float, high: float, span: tuple[float, float], style: str = "") -> Markup:
+def whisker(
+    value: float, low: float, high: float, span: tuple[float, float], *, zero: bool = False
+) -> Markup:
     """Draw a value with its interval on a scale: for table rows. Decoration: the numbers stand beside it."""
 
     def place(number: float) -> float:
         share = (number - span[0]) / ((span[1] - span[0]) or 1)
         return round(4 + 112 * min(max(share, 0.0), 1.0), 1)
 
+    origin = (
+        Markup('<line class="origin" x1="{0}" x2="{0}" y1="0" y2="14"/>').format(place(0)) if zero else ""
+    )
     return Markup(
-        '<svg class="whisker {}" viewBox="0 0 120 14" aria-hidden="true">'
-        '<line class="rail" x1="4" x2="116" y1="7" y2="7"/>'
+        '<svg class="whisker" viewBox="0 0 120 14" aria-hidden="true">'
+        '<line class="rail" x1="4" x2="116" y1="7" y2="7"/>{}'
         '<line class="reach" x1="{}" x2="{}" y1="7" y2="7"/>'
         '<circle class="at" cx="{}" cy="7" r="4"/></svg>'
-    ).format(style, place(low), place(high), place(value))
+    ).format(origin, place(low), place(high), place(value))
 
 
 def legend(names: Sequence[str]) -> Markup:

@@ -1,0 +1,72 @@
+"""Where it looked: photos dimmed wherever nothing spoke for the class the predictor named."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from PIL import Image as Pillow
+
+from topgraft import files
+from topgraft._report.facts import Facts, Row
+from topgraft._report.mistakes import Shot, shot
+from topgraft._report.photos import LARGE_PX, Book, spread
+from topgraft.decode import decode
+from topgraft.errors import TopgraftError
+from topgraft.settings import usable_cores
+from topgraft.types import Image
+
+RIGHT, WRONG = 6, 6
+DIM = 0.2
+"""How much of the light is left where nothing spoke for the class."""
+
+
+def looked(facts: Facts, book: Book) -> list[Shot]:
+    """Draw the activation maps of some photos, mistakes first; none where photos or predictor are gone."""
+    if not facts.photo_root or not (facts.run.model / "model.onnx").is_file():
+        return []
+    from topgraft.predictor import load
+    from topgraft.saliency import activation_map
+
+    predictor = load(facts.run.path)
+
+    def draw(row: Row) -> Image | None:
+        try:
+            image = decode(files.read(facts.photo_root, row.id), row.id)
+            return dimmed(image, activation_map(predictor, image, facts.classes[row.predicted]))
+        except (OSError, TopgraftError):
+            return None
+
+    chosen = _choose(facts)
+    shots = []
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        for row, image in zip(chosen, pool.map(draw, chosen), strict=True):
+            if image is not None:
+                key = f"looked:{row.id}"
+                book.draw(key, image, LARGE_PX)
+                if book.has(key):
+                    said = shot(facts, row)
+                    shots.append(Shot(key, said.caption, f"activation map of {said.alt}"))
+    return shots
+
+
+def _choose(facts: Facts) -> list[Row]:
+    """Take the most confident mistakes, and recognised photos from sure to unsure."""
+    rows = {row.id: row for row in sorted(facts.rows, key=lambda row: (-row.probability, row.id))}
+    wrong = [row for row in rows.values() if not row.right]
+    right = [row for row in rows.values() if row.right]
+    return wrong[:WRONG] + spread(right, RIGHT)
+
+
+def dimmed(image: Image, light: np.ndarray[tuple[int, int], np.dtype[np.float32]]) -> Image:
+    """Dim a photo where a map is dark.
+
+    Args:
+        image: (H, W, 3) RGB.
+        light: (H, W) in 0..1.
+    """
+    picture = Pillow.fromarray(image)
+    picture.thumbnail((LARGE_PX, LARGE_PX), Pillow.Resampling.LANCZOS)
+    small = Pillow.fromarray(np.round(light * 255).astype(np.uint8)).resize(picture.size)
+    share = DIM + (1 - DIM) * np.asarray(small, np.float32)[:, :, None] / 255
+    return np.round(np.asarray(picture, np.float32) * share).astype(np.uint8)
