@@ -14,6 +14,7 @@ from topgraft.heads import (
     Comparison,
     Head,
     Trust,
+    Worth,
     compare,
     fit_chosen,
     setting_text,
@@ -21,6 +22,7 @@ from topgraft.heads import (
     to_probabilities,
     trust,
 )
+from topgraft.heads import worth as measure_worth
 from topgraft.predictor import Predictor
 from topgraft.results import SCHEMA, Answers, Side, backbone_facts, counts, rounded, write_predictions
 from topgraft.run import Run, versions
@@ -40,6 +42,7 @@ def train(
     folds: int = 5,
     repeats: int = 1,
     class_weight: str = "auto",
+    worth: bool = False,
     seed: int = 0,
     refused: int = 0,
     out: str | Path | Run | None = None,
@@ -59,6 +62,7 @@ def train(
         folds: of the cross-validation.
         repeats: how often the folds are dealt anew.
         class_weight: `auto`, `on` or `off`.
+        worth: measure what every policy is worth, too.
         seed: of the folds and of heads that draw.
         refused: unreadable files that were left out, for the record.
         out: the run's folder; None takes the next free number in `runs/`.
@@ -103,6 +107,7 @@ def train(
             classes=store.classes,
             seed=seed,
         )
+    measured = _worth(store, learn, folds, seed, run, progress) if worth else None
     answers = {"cv": Answers(learn, found.oof, _fold_of(found, len(learn.rows)), judged.distances)}
     if len(test.rows):
         answers["test"] = _test(store, head, judged, test)
@@ -115,8 +120,8 @@ def train(
         "seed": seed,
         **_learned(found, answers, store.classes, seed),
         "trust": judged.numbers,
-        "worth": None,
-        "notes": [*_notes(found), *judged.notes],
+        "worth": measured.numbers if measured else None,
+        "notes": [*_notes(found), *judged.notes, *(measured.sentences if measured else ())],
     }
     run.write_json("metrics.json", rounded(facts))
     write_predictions(run, store.classes, answers)
@@ -131,6 +136,18 @@ def train(
         )
         built.save(run.model)
     return run
+
+
+def _worth(
+    store: FeatureStore, learn: Side, folds: int, seed: int, run: Run, progress: Progress
+) -> Worth | None:
+    """Measure what policies are worth, where there are any and every photo has one label."""
+    if len(store.views) < 2 or learn.targets.ndim == 2:
+        return None
+    with run.timed("worth of policies"):
+        return measure_worth(
+            store, learn.targets, learn.groups, photos=learn.rows, folds=folds, seed=seed, progress=progress
+        )
 
 
 def _fold_of(found: Comparison, n: int) -> Labels:

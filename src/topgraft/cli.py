@@ -221,6 +221,9 @@ def train(
     heads: Annotated[
         str | None, typer.Option(help="linear, all, or names with commas. [default: linear]")
     ] = None,
+    worth: Annotated[
+        bool | None, typer.Option("--worth", help="Measure what every policy is worth, too.")
+    ] = None,
     folds: Annotated[int | None, typer.Option(help="Folds of the cross-validation. [default: 5]")] = None,
     repeats: Annotated[
         int | None, typer.Option(help="How often the folds are drawn anew. [default: 1]")
@@ -252,6 +255,7 @@ def train(
         backbone__precision=precision,
         policies__count=policies,
         policies__grid=grid,
+        policies__worth=worth,
         heads__names=tuple(heads.split(",")) if heads else None,
         heads__folds=folds,
         heads__repeats=repeats,
@@ -448,6 +452,60 @@ def predict(
         print_json(found)
     if failed:
         raise typer.Exit(1)
+
+
+@app.command()
+def evaluate(
+    places: Annotated[
+        list[Path],
+        typer.Argument(
+            help="One run or several (an ensemble), then the photos; without photos, those of the first run.",
+            show_default=False,
+            metavar="RUN... [PHOTOS]",
+        ),
+    ],
+    split: Annotated[
+        str | None,
+        typer.Option(help="test or all. [default: test for photos the runs were trained from, else all]"),
+    ] = None,
+    tta: Annotated[int, typer.Option(help="Average the photo with so many of the run's policies.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the intervals.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Measure runs on labelled photos; several are measured alone and together."""
+    from topgraft._evaluate import evaluate as measure
+    from topgraft.dataset import Dataset
+    from topgraft.run import Run
+
+    runs, photos = Run.and_photos(places)
+    with progress() as bar:
+        data = Dataset.from_folder(photos, progress=bar)
+        found = measure(runs, data, split=split, tta=tta, seed=seed, progress=bar)
+    if as_json:
+        print_json(found.as_dict())
+    else:
+        print(found)
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Runs made by `topgraft train`.", show_default=False)],
+    compare: Annotated[bool, typer.Option("--compare", help="Put the runs side by side in one page.")] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The page. [default: in the run's folder]")
+    ] = None,
+) -> None:
+    """Write a run's report again, or put several runs side by side."""
+    from topgraft._report import report as write
+    from topgraft.errors import UsageError
+
+    if compare:
+        print(write(list(runs), out=out))
+        return
+    if out is not None and len(runs) > 1:
+        raise UsageError(f"--out names one page, got {len(runs)} runs. Add --compare or leave --out away.")
+    for run in runs:
+        print(write(run, out=out))
 
 
 @app.command()

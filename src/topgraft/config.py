@@ -42,10 +42,17 @@ class BackboneChoice(_Section):
 
 
 class Policies(_Section):
-    """How many policies are drawn from which grid; each gives every photo one augmented view."""
+    """How many policies are drawn from which grid; each gives every photo one augmented view.
+
+    Attributes:
+        count: how many.
+        grid: a preset's name, or a TOML file.
+        worth: measure what each policy and each level of the grid's axes is worth; takes its time.
+    """
 
     count: int = Field(default=16, ge=0)
     grid: str = "grid288"
+    worth: bool = False
 
 
 class Heads(_Section):

@@ -295,7 +295,10 @@ def _of_ranking(labels: Labels, probabilities: Probabilities, draws: Floats, wor
     smallest = float(min(min(counts[c], len(labels) - counts[c]) for c in usable)) * worth
     found = {}
     for name, parts in zip(("roc_auc", "average_precision"), zip(*pairs, strict=True), strict=True):
-        values = np.nanmean(np.stack(parts), axis=0)
+        known = np.isfinite(parts)  # a draw may hold no photo of a class
+        values = np.where(known, parts, 0.0).sum(axis=0) / np.where(
+            known.any(axis=0), known.sum(axis=0), np.nan
+        )
         found[name] = at_edge(percentile(float(values[0]), values[1:]), smallest).as_dict()
     return found
 

@@ -23,8 +23,10 @@ from topgraft.backbones._catalogue import note_pace
 from topgraft.config import Config
 from topgraft.dataset import Dataset
 from topgraft.engines import open_engine
+from topgraft.fit import fit
 from topgraft.grid import draw
 from topgraft.modelcard import write_model_card
+from topgraft.quantize import quantize, worth_keeping
 from topgraft.run import Run
 from topgraft.settings import Settings
 from topgraft.splits import Split
@@ -68,12 +70,15 @@ def follow(
     _announce(data, health, sides)
     backbone = load_backbone(
         config.backbone.name,
-        card=_path(config.backbone.card),
+        card=config.backbone.card,
         weights=config.backbone.weights,
         seed=config.seed,
         settings=settings,
         progress=progress,
     )
+    if config.backbone.precision == "int8":
+        with run.timed("quantise"):
+            backbone = _quantized(backbone, data, sides, run, settings, progress)
     policies = draw(config.policies.count, seed=config.seed, grid=config.policies.grid)
     with run.timed("embed"):
         _estimate(backbone, len({one.digest for one in data.samples}) * (len(policies) + 1), settings)
@@ -83,7 +88,7 @@ def follow(
             backbone=backbone,
             policies=policies,
             seed=config.seed,
-            precision=config.backbone.precision,
+            precision=backbone.card.precision,
             settings=settings,
             progress=progress,
         )
@@ -96,6 +101,7 @@ def follow(
         folds=config.heads.folds,
         repeats=config.heads.repeats,
         class_weight=config.heads.class_weight,
+        worth=config.policies.worth,
         seed=config.seed,
         refused=len(data.refused),
         out=run,
@@ -124,13 +130,33 @@ def _announce(data: Dataset, health: Health, sides: Split) -> None:
         say(f"  ! {line}")
 
 
+def _quantized(
+    backbone: Backbone, data: Dataset, sides: Split, run: Run, settings: Settings, progress: Progress
+) -> Backbone:
+    """Quantise on the training photos, and keep INT8 only where it loses nothing on the same folds."""
+    learn = data.subset(sides.train)
+    images = np.empty((len(learn), *backbone.card.input_size, 3), dtype=np.uint8)
+    for i in range(len(learn)):
+        images[i] = fit(learn.image(i), backbone.card)
+        progress("read training photos", i + 1, len(learn))
+    coarse = quantize(backbone, images, settings=settings)
+    features = []
+    for one in (backbone, coarse):
+        with open_engine(one, precision=one.card.precision, settings=settings) as engine:
+            features.append(engine.embed(images))
+    verdict = worth_keeping(features[0], features[1], learn.labels, learn.groups)
+    run.write_json("int8.json", verdict.as_dict())
+    say(verdict.sentence)
+    return coarse if verdict.keep else backbone
+
+
 def _estimate(backbone: Backbone, rows: int, settings: Settings) -> None:
     """Say how long embedding will take, from a quarter of a second of trying."""
     height, width = backbone.card.input_size
     noise = np.random.default_rng(0).integers(
         0, 256, (8 * settings.threads, height, width, 3), dtype=np.uint8
     )
-    with open_engine(backbone, settings=settings) as engine:
+    with open_engine(backbone, precision=backbone.card.precision, settings=settings) as engine:
         engine.embed(noise)
         begun, done = time.perf_counter(), 0
         while time.perf_counter() - begun < 0.25:
@@ -155,7 +181,3 @@ def duration(seconds: float) -> str:
 
 def _resolved(config: Config) -> dict[str, object]:
     return config.model_dump(mode="json", exclude_none=True)
-
-
-def _path(text: str | None) -> Path | None:
-    return Path(text) if text else None
