@@ -77,7 +77,10 @@ def ordinary(features, labels, one, fold, plan):
     task = Task(np.eye(labels.max() + 1)[labels], np.ones(len(labels)), plan=plan)
     feed = Feed(features, [one], [given], task)
     sizes = [given.turn.shape[1], *one.shape.widths, labels.max() + 1]
-    drawn = [draw(one.seed, START + k, 0, (a + 1, b))[None] for k, (a, b) in enumerate(pairwise(sizes))]
+    drawn = [
+        draw(one.seed, START + k).random((1, a + 1, b), np.float32)
+        for k, (a, b) in enumerate(pairwise(sizes))
+    ]
     first = Stack.start(one.shape, [features.shape[2], *one.shape.widths], drawn)
 
     dense = [torch.nn.Linear(a, b) for a, b in pairwise(sizes)]

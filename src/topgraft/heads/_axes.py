@@ -9,12 +9,16 @@ plain features.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from topgraft.errors import DataError
+from topgraft.fingerprint import digest
+from topgraft.heads._parallel import each
 from topgraft.splits import holdout
 from topgraft.types import Features, Labels
 
@@ -26,6 +30,8 @@ TURNS = 3
 """Power iterations of that search."""
 AXES = (64, 512)
 """Principal axes kept: half as many as photos, rounded down to a power of two, between these."""
+TABLE = 2**22
+"""Coordinates of a fold that are kept; of more, each epoch makes those it needs."""
 SAMPLE = 2048
 """Rows the axes are found on."""
 
@@ -41,12 +47,73 @@ class Inputs:
         stop: photos (m,) of the inner split, for early stopping alone; empty where there were too few.
         turn: (D, K) from a centred feature row to its coordinates, the scale folded in.
         centre: (D,) what is subtracted first.
+        table: every view of `rows` as `look` gives it, two of (V, n, K), where that is not too large to keep.
     """
 
     rows: Labels
     stop: Labels
     turn: Matrix
     centre: Matrix
+    table: tuple[Matrix, Matrix] | None = None
+
+    def look(self, features: Features, view: Any, place: Any) -> tuple[Matrix, Matrix]:
+        """Give coordinates on the axes, and how far Dropout scatters them.
+
+        Dropout on many features, seen on a few axes, is a sum of many small independent changes: a normal
+        deviate. That leaves nothing to be done in the width of the features. Source: Wang and Manning 2013,
+        "Fast dropout training".
+
+        Args:
+            features: (V, N, D).
+            view: which view, one or one for each place.
+            place: which of `rows`, from 0.
+
+        Returns:
+            (n, K) coordinates; (n, K) their standard deviation under Dropout of one half.
+        """
+        if self.table is not None:
+            return self.table[0][view, place], self.table[1][view, place]
+        return self.turned(features[view, self.rows[place]])
+
+    def turned(self, rows: Features) -> tuple[Matrix, Matrix]:
+        """Give what `look` gives for rows (n, D) from anywhere."""
+        seen: Matrix = np.asarray(rows, np.float32) - self.centre
+        spread: Matrix = np.sqrt(np.square(seen) @ np.square(self.turn))
+        mean: Matrix = seen @ self.turn
+        return mean, spread
+
+
+_LAST: dict[str, dict[tuple[int, int], Inputs]] = {}
+"""The inputs made last, under what they were made of: the heads of a comparison ask for the same in turn."""
+
+
+def prepare_all(
+    features: Features,
+    labels: Labels,
+    groups: Labels | None,
+    folds: Sequence[Labels],
+    keys: Iterable[tuple[int, int]],
+    *,
+    positions: int = 1,
+) -> dict[tuple[int, int], Inputs]:
+    """Make the inputs for (fold, seed) pairs, or give those made last where they are the same."""
+    wanted = sorted(set(keys))
+    facts = [
+        features,
+        labels,
+        labels if groups is None else groups,
+        *folds,
+        np.array([*wanted, (positions, 0)]),
+    ]
+    name = digest(b"".join(digest(np.ascontiguousarray(fact).data).encode() for fact in facts))
+    if name not in _LAST:
+        made = each(
+            lambda key: prepare(features, labels, groups, folds[key[0]], seed=key[1], positions=positions),
+            wanted,
+        )
+        _LAST.clear()
+        _LAST[name] = dict(zip(wanted, made, strict=True))
+    return _LAST[name]
 
 
 def prepare(
@@ -77,7 +144,11 @@ def prepare(
     scale = np.where(spread > 1e-6, 1 / np.maximum(spread, 1e-6), 0).astype(np.float32)
     basis = _principal((block[_thinned(len(block), len(rows))] - centre) * scale, _axes(len(rows)))
     turn = np.ascontiguousarray(scale[:, None] * basis)
-    return Inputs(rows=rows, stop=stop, turn=turn, centre=centre)
+    given = Inputs(rows=rows, stop=stop, turn=turn, centre=centre)
+    if block.shape[0] * turn.shape[1] > TABLE:
+        return given
+    mean, spread = (part.reshape(count, len(rows), -1) for part in given.turned(block))
+    return replace(given, table=(mean, spread))
 
 
 def _axes(photos: int) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any, ClassVar, Self, final
 
 import numpy as np
@@ -35,6 +36,11 @@ class Shape:
     drop_hidden: bool = False
 
 
+def _every(**choices: tuple[float | str, ...]) -> tuple[Setting, ...]:
+    """Give every combination, the first choice of each coming first."""
+    return tuple(dict(zip(choices, chosen, strict=True)) for chosen in product(*choices.values()))
+
+
 class Network(Head):
     """A small network on features: Dense layers with ReLU between them.
 
@@ -50,7 +56,7 @@ class Network(Head):
 
     layout: ClassVar[Shape]
     defaults: ClassVar[Setting]
-    changes: ClassVar[tuple[Setting, ...]] = ({"dropout": 0.75}, {"dropout": 0.5})
+    changes: ClassVar[tuple[Setting, ...]] = _every(dropout=(0.75, 0.5))
     arrays: tuple[tuple[Array, Array], ...] = ()
 
     @final
@@ -239,7 +245,7 @@ class LinearBN(Network):
     simplicity: ClassVar[int] = 50
     layout: ClassVar[Shape] = Shape()
     defaults: ClassVar[Setting] = {"rate": 0.01, "decay": 1.0}
-    changes: ClassVar[tuple[Setting, ...]] = ({"decay": 3.0}, {})
+    changes: ClassVar[tuple[Setting, ...]] = _every(decay=(3.0, 1.0), rate=(0.003, 0.01))
 
 
 class Light(Network):
@@ -249,6 +255,7 @@ class Light(Network):
     simplicity: ClassVar[int] = 51
     layout: ClassVar[Shape] = Shape(drop_input=True)
     defaults: ClassVar[Setting] = {"dropout": 0.5, "rate": 0.01, "decay": 1.0}
+    changes: ClassVar[tuple[Setting, ...]] = _every(dropout=(0.75, 0.5), rate=(0.003, 0.01))
 
 
 class Flat(Network):
@@ -268,6 +275,7 @@ class T1(Network):
     simplicity: ClassVar[int] = 60
     layout: ClassVar[Shape] = Shape((256,), norm=True, drop_input=True, drop_hidden=True)
     defaults: ClassVar[Setting] = {"dropout": 0.5, "rate": 0.001, "decay": 0.1}
+    changes: ClassVar[tuple[Setting, ...]] = _every(dropout=(0.75, 0.5), rate=(0.0003, 0.001))
 
 
 class TwoDense(Network):
@@ -277,7 +285,7 @@ class TwoDense(Network):
     simplicity: ClassVar[int] = 61
     layout: ClassVar[Shape] = Shape((256, 256), drop_hidden=True)
     defaults: ClassVar[Setting] = {"dropout": 0.5, "rate": 0.0003, "decay": 0.1}
-    changes: ClassVar[tuple[Setting, ...]] = ({"dropout": 0.5}, {"dropout": 0.0})
+    changes: ClassVar[tuple[Setting, ...]] = _every(dropout=(0.5, 0.0))
 
 
 class Deep(Network):
@@ -297,4 +305,4 @@ class MLP(Network):
     simplicity: ClassVar[int] = 59
     layout: ClassVar[Shape] = Shape(norm=True, drop_input=True, drop_hidden=True)
     defaults: ClassVar[Setting] = {"widths": "64", "dropout": 0.5, "rate": 0.001, "decay": 0.1}
-    changes: ClassVar[tuple[Setting, ...]] = ({"widths": "64"}, {"widths": "128"}, {"widths": "128-64"})
+    changes: ClassVar[tuple[Setting, ...]] = _every(widths=("64", "128", "128-64"), dropout=(0.75, 0.5))

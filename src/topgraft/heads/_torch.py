@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from topgraft.heads._axes import Inputs, prepare
+from topgraft.heads._axes import Inputs, prepare_all
 from topgraft.heads._network import Shape
 from topgraft.heads._parallel import each
 from topgraft.heads._torch_feed import START, Feed, Job, Task, draw
@@ -58,12 +58,8 @@ def train(
         For each job its Dense layers on plain features, first to last.
     """
     labels = task.targets.astype(np.int64) if task.several else task.targets.argmax(axis=1)
-    needed = sorted({(job.fold, job.seed) for job in jobs})
-
-    def inputs_of(key: tuple[int, int]) -> Inputs:
-        return prepare(features, labels, groups, folds[key[0]], seed=key[1], positions=positions)
-
-    ready = dict(zip(needed, each(inputs_of, needed), strict=True))
+    keys = [(job.fold, job.seed) for job in jobs]
+    ready = prepare_all(features, labels, groups, folds, keys, positions=positions)
 
     def fitted(members: list[int]) -> list[tuple[int, tuple[Dense, ...]]]:
         inputs = [ready[jobs[i].fold, jobs[i].seed] for i in members]
@@ -126,7 +122,7 @@ class _Training:
         shape = jobs[0].shape
         sizes = [inputs[0].turn.shape[1], *shape.widths, task.targets.shape[1]]
         drawn = [
-            {seed: draw(seed, START + layer, 0, (a + 1, b)) for seed in self.feed.seeds}
+            {seed: draw(seed, START + layer).random((a + 1, b), np.float32) for seed in self.feed.seeds}
             for layer, (a, b) in enumerate(pairwise(sizes))
         ]
         first = [np.stack([layer[job.seed] for job in jobs]) for layer in drawn]

@@ -76,10 +76,9 @@ class Task:
     plan: Plan = field(default_factory=Plan)
 
 
-def draw(seed: int, purpose: int, epoch: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Draw uniform numbers in [0, 1): a function of the arguments, whatever was drawn before."""
-    generator = np.random.Generator(np.random.Philox(key=[seed, purpose], counter=[0, 0, 0, epoch]))
-    return generator.random(shape, dtype=np.float32)
+def draw(seed: int, purpose: int, epoch: int = 0) -> np.random.Generator:
+    """Give a source of random numbers that is a function of the arguments, whatever was drawn before."""
+    return np.random.Generator(np.random.Philox(key=[seed, purpose], counter=[0, 0, 0, epoch]))
 
 
 def device() -> torch.device:
@@ -99,17 +98,16 @@ class Feed:
 
     def __init__(self, features: Features, jobs: Sequence[Job], inputs: Sequence[Inputs], task: Task) -> None:
         self.features, self.shape, self.device = features, jobs[0].shape, device()
-        keys = [(job.fold, job.seed, job.dropout if self.shape.drop_input else 0.0) for job in jobs]
+        keys = [(job.fold, job.seed) for job in jobs]
         self.kinds = dict(zip(keys, inputs, strict=True))
         self.seeds = list(dict.fromkeys(job.seed for job in jobs))
-        self.steps = task.plan.steps_of(len(inputs[0].rows))
-        order = list(self.kinds)
-        self.kind = self._tensor(np.array([order.index(key) for key in keys]))
+        self.steps, self.axes = task.plan.steps_of(len(inputs[0].rows)), inputs[0].turn.shape[1]
+        self.order = list(self.kinds)
+        self.kind = self._tensor(np.array([self.order.index(key) for key in keys]))
         self.seed = self._tensor(np.array([self.seeds.index(job.seed) for job in jobs]))
         self.keep = self._tensor(np.array([[[1 - job.dropout]] for job in jobs]))
-        self.drops = self.shape.drop_hidden and any(job.dropout for job in jobs)
+        self.drops = any(job.dropout for job in jobs)
         self.targets, self.weight = self._tensor(task.targets), self._tensor(task.weight)
-        self.turns = [(self._tensor(given.turn), given) for given in self.kinds.values()]
         self.stop = self._stop()
 
     def only(self, chosen: torch.Tensor) -> None:
@@ -123,16 +121,23 @@ class Feed:
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """Deal every photo of every model once, in one of its views."""
-        rows, photos, real = self._deal(number)
-        chances = [self._chances(number, layer + 1, width) for layer, width in enumerate(self.shape.widths)]
+        (rows, spread), photos, real = self._deal(number)
+        scatter = self._normal(number, rows.shape[-1]) if self.drops and self.shape.drop_input else None
+        widths = self.shape.widths if self.drops and self.shape.drop_hidden else ()
+        chances = [self._uniform(number, layer + 1, width) for layer, width in enumerate(widths)]
+        reach = ((1 - self.keep) / self.keep).sqrt()
         for step in range(self.steps):
             photo, present = photos[self.kind, step], real[self.kind, step]
+            seen = rows[self.kind, step]
+            if scatter is not None:
+                seen = seen + spread[self.kind, step] * scatter[self.seed[:, None], photo] * reach
             yield Batch(
-                rows=rows[self.kind, step],
+                rows=seen,
                 targets=self.targets[photo],
                 weight=self.weight[photo] * present,
                 real=present[:, :, None],
-                drops=[self._drop(chance, photo) for chance in chances if chance is not None],
+                share=(present / present.sum(dim=1, keepdim=True))[:, :, None],
+                drops=[(c[self.seed[:, None], photo] < self.keep) / self.keep for c in chances],
             )
 
     def _tensor(self, array: NDArray[np.generic]) -> torch.Tensor:
@@ -142,47 +147,47 @@ class Feed:
     def _stop(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Fill the inner splits up to one length, (kinds, m, ...); what fills up has weight 0."""
         longest = max(len(given.stop) for given in self.kinds.values())
-        rows = torch.zeros(len(self.kinds), longest, self.turns[0][0].shape[1], device=self.device)
+        rows = torch.zeros(len(self.kinds), longest, self.axes, device=self.device)
         photos = torch.zeros(len(self.kinds), longest, dtype=torch.int64, device=self.device)
         weight = torch.zeros(len(self.kinds), longest, device=self.device)
-        for slot, (turn, given) in enumerate(self.turns):
+        for slot, given in enumerate(self.kinds.values()):
             count = len(given.stop)
-            rows[slot, :count] = self._tensor(self.features[0, given.stop] - given.centre) @ turn
+            rows[slot, :count] = self._tensor(given.turned(self.features[0, given.stop])[0])
             photos[slot, :count] = self._tensor(given.stop)
             weight[slot, :count] = self.weight[photos[slot, :count]]
         return rows, self.targets[photos], weight
 
     def _deal(self, number: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Give rows (kinds, steps, B, K), their photos (kinds, steps, B), and 1 for those that are real."""
+        """Give rows and spread (2, kinds, steps, B, K), their photos (kinds, steps, B), 1 for real ones."""
         longest = max(-(-len(given.rows) // self.steps) for given in self.kinds.values())
         shape = (len(self.kinds), self.steps, longest)
-        rows = torch.zeros(*shape, self.turns[0][0].shape[1], device=self.device)
+        rows = np.zeros((2, *shape, self.axes), np.float32)
         photos, real = np.zeros(shape, np.int64), np.zeros(shape, np.float32)
-        views, count, width = self.features.shape
-        wanted, drawn = set(self.kind.tolist()), {}
-        for slot, ((_, seed, dropout), (turn, given)) in enumerate(zip(self.kinds, self.turns, strict=True)):
-            if slot not in wanted:  # all of its models have stopped
-                continue
-            photo = given.rows[np.argsort(draw(seed, ORDER, number, (count,))[given.rows], kind="stable")]
-            view = (draw(seed, VIEW, number, (count,))[photo] * views).astype(np.int64)
-            seen = self.features[view, photo] - given.centre
-            if dropout:
-                if seed not in drawn:
-                    drawn[seed] = draw(seed, DROP, number, (count, width))
-                seen *= (drawn[seed][photo] >= dropout) / np.float32(1 - dropout)
-            turned = self._tensor(seen) @ turn
-            for step, part in enumerate(np.array_split(np.arange(len(photo)), self.steps)):
-                rows[slot, step, : len(part)] = turned[part[0] : part[-1] + 1]
-                photos[slot, step, : len(part)] = photo[part]
+        views, count, _ = self.features.shape
+        orders: dict[int, NDArray[np.float64]] = {}
+        chosen: dict[int, NDArray[np.int64]] = {}
+        for seed in self.seeds:
+            orders[seed] = draw(seed, ORDER, number).random((count,))
+            chosen[seed] = draw(seed, VIEW, number).integers(views, size=(count,))
+        for slot in set(self.kind.tolist()):  # kinds whose models have all stopped are left out
+            (_, seed), given = self.order[slot], self.kinds[self.order[slot]]
+            places = np.argsort(orders[seed][given.rows], kind="stable")
+            seen = given.look(self.features, chosen[seed][given.rows[places]], places)
+            for step, part in enumerate(np.array_split(np.arange(len(places)), self.steps)):
+                rows[:, slot, step, : len(part)] = seen[0][part], seen[1][part]
+                photos[slot, step, : len(part)] = given.rows[places[part]]
                 real[slot, step, : len(part)] = 1
-        return rows, self._tensor(photos), self._tensor(real)
+        return self._tensor(rows), self._tensor(photos), self._tensor(real)
 
-    def _chances(self, number: int, layer: int, units: int) -> torch.Tensor | None:
+    def _normal(self, number: int, units: int) -> torch.Tensor:
+        """Draw for every seed, photo and axis (seeds, N, K) where Dropout on the features moves it."""
+        size = (len(self.targets), units)
+        drawn = [draw(seed, DROP, number).standard_normal(size, np.float32) for seed in self.seeds]
+        return self._tensor(np.stack(drawn))
+
+    def _uniform(self, number: int, layer: int, units: int) -> torch.Tensor:
         """Draw for every seed, photo and hidden unit (seeds, N, units) what decides whether it is dropped."""
-        if not self.drops:
-            return None
-        shape = (len(self.targets), units)
-        return self._tensor(np.stack([draw(seed, DROP + layer, number, shape) for seed in self.seeds]))
-
-    def _drop(self, chances: torch.Tensor, photo: torch.Tensor) -> torch.Tensor:
-        return (chances[self.seed[:, None], photo] < self.keep) / self.keep
+        size = (len(self.targets), units)
+        return self._tensor(
+            np.stack([draw(seed, DROP + layer, number).random(size, np.float32) for seed in self.seeds])
+        )
