@@ -65,7 +65,7 @@ def build(
     fit, top = Nodes("fit"), Nodes("head")
     add_fit(fit, card, "image", "images")
     logits = add_head(top, head, "features", "map")
-    scaled = top("Div", logits, float(temperature))
+    scaled = top("Div", logits, float(temperature), out="logits")
     last = ("Sigmoid", {}) if head.several else ("Softmax", {"axis": -1})
     top(last[0], scaled, out="probabilities", **last[1])
     add_distance(top, unknown.how if unknown else None, "features", logits, "distance")
@@ -96,6 +96,38 @@ def build(
     helper.set_model_props(whole, {"classes": json.dumps(list(classes)), "backbone": card.name})
     onnx.checker.check_model(whole)
     return whole
+
+
+def head_part(graph: bytes) -> bytes | None:
+    """Cut the head out of a predictor's graph: from `features` (N, D) to `logits` (N, C), temperature inside.
+
+    Gives None for a head that reads the map.
+    """
+    import onnx
+    from onnx import TensorProto, helper
+
+    model = onnx.load_from_string(graph)
+    makers = {out: node for node in model.graph.node for out in node.output}
+    needed, asked = [], ["logits"]
+    while asked:
+        value = asked.pop()
+        if value == "map":
+            return None
+        if value != "features" and value in makers:
+            node = makers[value]
+            needed.append(node.name)
+            asked.extend(node.input)
+    nodes = [node for node in model.graph.node if node.name in set(needed)]
+    used = {value for node in nodes for value in node.input}
+    part = helper.make_graph(
+        nodes,
+        "head",
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["N", None])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", None])],
+        [weight for weight in model.graph.initializer if weight.name in used],
+    )
+    whole = helper.make_model(part, opset_imports=list(model.opset_import), ir_version=model.ir_version)
+    return bytes(whole.SerializeToString())
 
 
 def _check(model: onnx.ModelProto, name: str) -> None:

@@ -19,7 +19,7 @@ from topgraft.fingerprint import digest
 from topgraft.predictor._card import PredictorCard, UnknownCard
 from topgraft.predictor._runtime import Outputs, Runtime, open_runtime
 from topgraft.settings import Settings
-from topgraft.types import Image
+from topgraft.types import Features, Image, Logits
 
 if TYPE_CHECKING:
     from topgraft.backbone import Backbone
@@ -199,7 +199,21 @@ class Predictor:
             `probabilities` (1, C), `features` (1, D), `distance` (1,), and `map` where the backbone has one.
         """
         _check_pixels(image, 0)
-        return self._runtime(np.ascontiguousarray(image))
+        return self._runtime(image=np.ascontiguousarray(image))
+
+    def logits(self, features: Features) -> Logits | None:
+        """Run the head alone.
+
+        Args:
+            features: (N, D), as `look` gives them.
+
+        Returns:
+            (N, C), divided by the temperature; None for a head that reads the map in place of features.
+        """
+        if self._head is None:
+            return None
+        found = self._head(features=np.ascontiguousarray(features, np.float32))
+        return np.asarray(found["logits"], np.float64)
 
     def check(self) -> None:
         """Run one picture through the graph and compare what comes out with the card.
@@ -219,6 +233,13 @@ class Predictor:
     @cached_property
     def _runtime(self) -> Runtime:
         return open_runtime(self._graph, self._engine, self._threads)
+
+    @cached_property
+    def _head(self) -> Runtime | None:
+        from topgraft.predictor._build import head_part
+
+        part = head_part(self._graph)
+        return None if part is None else open_runtime(part, self._engine, 1)
 
     def _predict(self, photo: str | Path | Image) -> Prediction:
         path = "" if isinstance(photo, np.ndarray) else str(photo)

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from topgraft.errors import BackboneError, UnknownNameError
-
-if TYPE_CHECKING:
-    from topgraft.types import Image
 
 Outputs = dict[str, NDArray[np.float32]]
 """What a graph gives, by name."""
@@ -21,9 +18,9 @@ RUNTIMES = ("openvino", "onnxruntime")
 
 
 class Runtime(Protocol):
-    """Gives the outputs of a graph for one picture (h, w, 3); may be called from several threads."""
+    """Gives the outputs of a graph for its inputs by name; may be called from several threads."""
 
-    def __call__(self, image: Image) -> Outputs: ...
+    def __call__(self, **inputs: NDArray[Any]) -> Outputs: ...
 
 
 def open_runtime(graph: bytes, name: str, threads: int) -> Runtime:
@@ -53,12 +50,13 @@ def _openvino(graph: bytes, threads: int) -> Runtime:
     for _ in range(threads):
         requests.put(compiled.create_infer_request())
 
-    def run(image: Image) -> Outputs:
+    def run(**inputs: NDArray[Any]) -> Outputs:
         request = requests.get()
         try:
             # copies both ways: OpenVINO's threads must never hold memory that Python frees
-            found = request.infer({"image": image}, share_inputs=False, share_outputs=False)
-            return {output.any_name: np.asarray(value) for output, value in found.items()}
+            found = request.infer(inputs, share_inputs=False, share_outputs=False)
+            # an output has every name its value had anywhere in the graph
+            return {name: np.asarray(value) for output, value in found.items() for name in output.names}
         except RuntimeError as error:
             raise BackboneError(
                 f"predictor: OpenVINO failed: {str(error).strip().splitlines()[-1]}"
@@ -84,7 +82,7 @@ def _onnxruntime(graph: bytes, threads: int) -> Runtime:
         raise BackboneError(f"predictor: onnxruntime cannot read it: {str(error).splitlines()[0]}") from error
     names = [output.name for output in session.get_outputs()]
 
-    def run(image: Image) -> Outputs:
-        return dict(zip(names, session.run(None, {"image": image}), strict=True))
+    def run(**inputs: NDArray[Any]) -> Outputs:
+        return dict(zip(names, session.run(None, inputs), strict=True))
 
     return run
