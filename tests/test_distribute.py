@@ -80,7 +80,6 @@ def test_a_node_that_dies_half_way_costs_nothing_but_time(tmp_path):
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     second = cluster.add_node(num_cpus=1)
     cluster.wait_for_nodes()
-    ray.init(cluster.address, log_to_driver=False)
     killed = threading.Event()
 
     def kill_half_way(_what: str, done: int, total: int) -> None:
@@ -94,7 +93,7 @@ def test_a_node_that_dies_half_way_costs_nothing_but_time(tmp_path):
             str(folder),
             str(tmp_path / "ray.zarr"),
             backbone,
-            workers="ray",
+            workers=f"ray:{cluster.address}",
             progress=kill_half_way,
             settings=Settings.load(threads=1),
         )
@@ -102,5 +101,4 @@ def test_a_node_that_dies_half_way_costs_nothing_but_time(tmp_path):
         assert contents(store.path) == contents(whole.path)
         assert store.fingerprint() == whole.fingerprint()
     finally:
-        ray.shutdown()
         cluster.shutdown()

@@ -22,7 +22,7 @@ from topgraft.fit import fit
 from topgraft.policy import render
 from topgraft.store import FeatureStore
 from topgraft.store.rows import BLOCK
-from topgraft.testing.stores import contents
+from topgraft.testing.stores import change_schema, contents
 
 N = 2 * BLOCK + 12
 
@@ -160,6 +160,17 @@ def test_a_photo_lost_meanwhile_is_named_and_nothing_done_is_lost(
     (folder / last.path).write_bytes(good)
     store = embed(Dataset.from_folder(folder), tmp_path / "s.zarr", **options)
     assert store.fingerprint() == whole.fingerprint()
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+def test_ctrl_c_while_the_default_engine_runs_ends_quietly(photos, tmp_path):
+    def press(_what: str, done: int, _total: int) -> None:
+        if done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        embed(Dataset.from_folder(photos), tmp_path / "s.zarr", progress=press)
+    assert FeatureStore.open(tmp_path / "s.zarr").missing() > 0
 
 
 def test_ctrl_c_leaves_a_store_that_goes_on(photos, backbone, whole, tmp_path):
@@ -322,3 +333,27 @@ def test_the_commands_embed_info_and_prune(tmp_path):
     assert "nothing is ever written" in inside.stderr
     nothing = topgraft("info", str(tmp_path / "none.zarr"))
     assert (nothing.returncode, nothing.stderr.count("\n")) == (1, 1)
+
+
+def test_damaged_files_are_named_and_can_be_made_again(photos, backbone, whole, tmp_path):
+    path = Path(shutil.copytree(whole.path, tmp_path / "s.zarr"))
+    block = max(path.rglob("c.1.0"))
+    block.write_bytes(block.read_bytes()[:100])
+    with pytest.raises(StoreError, match=r"rows/.*/features is damaged.*Delete") as caught:
+        FeatureStore.open(path).fingerprint()
+    assert "\n" not in str(caught.value)
+    shutil.rmtree(block.parent)
+    (path / "table" / "zarr.json").write_text('{"attributes": {}, "zarr_format": 3, "node_type": "group"}')
+    with pytest.raises(StoreError, match=r"table/zarr\.json is damaged.*Delete table/"):
+        FeatureStore.open(path)
+    shutil.rmtree(path / "table")
+    assert contents(embed_here(str(photos), str(path), backbone).path) == contents(whole.path)
+
+
+def test_a_newer_schema_is_refused_by_the_command(whole, tmp_path):
+    path = shutil.copytree(whole.path, tmp_path / "s.zarr")
+    change_schema(path, 2)
+    command = [sys.executable, "-m", "topgraft.cli", "info", str(path)]
+    said = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert said.returncode == 1
+    assert "written with schema 2, this Topgraft reads up to schema 1. Update Topgraft" in said.stderr

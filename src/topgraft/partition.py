@@ -10,11 +10,12 @@ given to both are taken from the backbone. Nothing forks.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
+from typing import Self, TypeVar
 
 import cv2
 import numpy as np
@@ -131,6 +132,48 @@ class _Feed:
             yield None, batch[:count]
 
 
+class _Blocks:
+    """Gathers rows into blocks and has each written, in a thread of its own, as soon as it is whole."""
+
+    def __init__(self, partition: Partition, width: int) -> None:
+        self.rows, self.table = Rows(Place(partition.store)), partition.table
+        self.left, self.width = deque(partition.work), width
+        self.block = np.empty((0, width), np.float16)
+        self.full = 0
+        self.writer = ThreadPoolExecutor(1, thread_name_prefix="topgraft-writer")
+        self.writing: deque[Future[None]] = deque()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.writer.shutdown()
+
+    def add(self, features: Features) -> None:
+        """Take the next rows; wait where the writer is too far behind."""
+        while len(features):
+            if not self.full:
+                self.block = np.empty((self.left[0].rows, self.width), np.float16)
+            part = features[: len(self.block) - self.full]
+            with np.errstate(over="ignore"):  # the writer refuses what is not finite
+                self.block[self.full : self.full + len(part)] = part
+            features, self.full = features[len(part) :], self.full + len(part)
+            if self.full == len(self.block):
+                self.writing.append(self.writer.submit(self._write, self.left.popleft(), self.block))
+                self.full = 0
+        self.settle(WRITES)
+
+    def settle(self, most: int = 0) -> None:
+        """Wait until at most so many blocks wait to be written, and raise what went wrong with the others."""
+        while self.writing and (len(self.writing) > most or self.writing[0].done()):
+            self.writing.popleft().result()
+
+    def _write(self, work: Work, rows: Features) -> None:
+        step = len(work.views)
+        for slot, view in enumerate(work.views):
+            self.rows.write(self.table.addresses[view], work.plan, work.index, rows[slot::step])
+
+
 def compute(partition: Partition, tell: Tell = lambda _rows: None) -> None:
     """Do a partition's work: with its own readers, engine and writer.
 
@@ -141,49 +184,40 @@ def compute(partition: Partition, tell: Tell = lambda _rows: None) -> None:
         tell: told how many rows are done.
 
     Raises:
-        DataError: naming the photo that cannot be read any more or has changed; every block that was whole by
-            then is written.
+        DataError: naming the photo that cannot be read any more or has changed; every block that was whole
+            by then is written.
         StoreError: where the store cannot be written.
     """
-    rows, table = Rows(Place(partition.store)), partition.table
-
-    def write(work: Work, features: Features) -> None:
-        step = len(work.views)
-        for slot, view in enumerate(work.views):
-            rows.write(table.addresses[view], work.plan, work.index, features[slot::step])
-
-    with (
-        _single_threaded_opencv(),
-        open_engine(
-            partition.backbone,
-            engine=partition.engine,
-            precision=partition.precision,
-            settings=partition.settings,
-        ) as engine,
-        ThreadPoolExecutor(1, thread_name_prefix="topgraft-writer") as writer,
-    ):
+    opened = open_engine(
+        partition.backbone,
+        engine=partition.engine,
+        precision=partition.precision,
+        settings=partition.settings,
+    )
+    done = 0
+    with _single_threaded_opencv(), opened as engine, _Blocks(partition, engine.card.features) as blocks:
         feed = _Feed(partition, engine.card)
-        left, full, done = deque(partition.work), 0, 0
-        writing: deque[Future[None]] = deque()
-        block = np.empty((0, 0), np.float16)
-        for _, features in engine.stream(feed.batches()):
-            while len(features):
-                if not full:
-                    block = np.empty((left[0].rows, features.shape[1]), np.float16)
-                part = features[: len(block) - full]
-                with np.errstate(over="ignore"):  # the writer refuses what is not finite
-                    block[full : full + len(part)] = part
-                features, full, done = features[len(part) :], full + len(part), done + len(part)  # noqa: PLW2901
-                if full == len(block):
-                    writing.append(writer.submit(write, left.popleft(), block))
-                    full = 0
-            while writing and (len(writing) > WRITES or writing[0].done()):
-                writing.popleft().result()
-            tell(done)
-        for future in writing:
-            future.result()
+        with _closing(engine.stream(feed.batches())) as stream:
+            for _, features in stream:
+                blocks.add(features)
+                done += len(features)
+                tell(done)
+        blocks.settle()
     if feed.error is not None:
         raise feed.error
+
+
+T = TypeVar("T")
+
+
+@contextmanager
+def _closing(stream: Iterator[T]) -> Iterator[Iterator[T]]:
+    """Let an engine wait for what is under way before it is closed, whatever happens meanwhile."""
+    try:
+        yield stream
+    finally:
+        if isinstance(stream, Generator):
+            stream.close()
 
 
 @contextmanager

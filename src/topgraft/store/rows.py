@@ -210,7 +210,14 @@ class Rows:
             run = [block for i, block in enumerate(blocks[: READ // BLOCK]) if block == blocks[0] + i]
             blocks = blocks[len(run) :]
             with self.place.guarded():
-                yield run[0] * BLOCK, array[run[0] * BLOCK : (run[-1] + 1) * BLOCK]
+                try:
+                    rows = array[run[0] * BLOCK : (run[-1] + 1) * BLOCK]
+                except ValueError as error:
+                    raise StoreError(
+                        f"{self.place.path}: a block of {segment.key}/features is damaged ({error})."
+                        " Delete that folder and run `topgraft embed` again."
+                    ) from error
+            yield run[0] * BLOCK, rows
 
     def scatter(self, address: str, wanted: Mapping[str, NDArray[np.int64]], out: Features) -> int:
         """Copy rows to where they are wanted.

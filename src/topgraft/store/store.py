@@ -431,7 +431,13 @@ def _read_table(place: Place, key: str) -> Table | None:
     if not place.exists(f"{key}/zarr.json"):
         return None
     with place.guarded():
-        return Table.from_facts(dict(zarr.open_group(place.zarr(), path=key, mode="r").attrs))
+        try:
+            return Table.from_facts(dict(zarr.open_group(place.zarr(), path=key, mode="r").attrs))
+        except (LookupError, TypeError, ValueError) as error:
+            raise StoreError(
+                f"{place.path}: {key}/zarr.json is damaged ({type(error).__name__}: {error})."
+                f" Delete {key}/ and run `topgraft embed` again: rows are kept."
+            ) from error
 
 
 def _mapped(shape: tuple[int, int]) -> Features:
