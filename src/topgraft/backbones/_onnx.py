@@ -65,34 +65,30 @@ def write(folder: Path, graph: Path, facts: dict[str, Any]) -> Card:
         raise BackboneError(
             f"{graph}: is not an ONNX file ({str(error).strip().splitlines()[0]})."
         ) from error
+    made = _card(graph, facts, hashlib.sha256(data).hexdigest())
     model = compose.add_prefix(model, "net/")
-    size = tuple(facts["input_size"])
-    _give_pixels(model, graph, size, facts["mean"], facts["std"])
+    _give_pixels(model, graph, made)
     _name_outputs(model, graph)
-    features, map_size = _try(model, graph, size)
-    try:
-        made = Card.model_validate(
-            {
-                "name": graph.stem,
-                "origin": f"file:{graph.name}",
-                **facts,
-                "features": features,
-                "map_size": map_size,
-                "weights_sha256": hashlib.sha256(data).hexdigest(),
-                "source": "onnx",
-            }
-        )
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        raise UsageError(f"card of {graph}: {'.'.join(map(str, first['loc']))}: {first['msg']}.") from error
+    features, map_size = _try(model, graph, made.input_size)
+    made = made.model_copy(update={"features": features, "map_size": map_size})
     (folder / GRAPH).write_bytes(model.SerializeToString(deterministic=True))
     (folder / CARD).write_text(made.model_dump_json(indent=1))
     return made
 
 
-def _give_pixels(model: onnx.ModelProto, place: Path, size: tuple[int, ...], mean: Any, std: Any) -> None:
+def _card(graph: Path, facts: dict[str, Any], sha256: str) -> Card:
+    """Make the card, but for what only a run of the graph can tell."""
+    told = {"name": graph.stem, "origin": f"file:{graph.name}", **facts}
+    try:
+        return Card.model_validate({**told, "features": 1, "weights_sha256": sha256, "source": "onnx"})
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        raise UsageError(f"card of {graph}: {'.'.join(map(str, first['loc']))}: {first['msg']}.") from error
+
+
+def _give_pixels(model: onnx.ModelProto, place: Path, card: Card) -> None:
     """Put a uint8 (N, H, W, 3) input in front, with the card's normalisation where the graph wants floats."""
-    graph = model.graph
+    graph, size = model.graph, card.input_size
     held = {one.name for one in graph.initializer}
     inputs = [one for one in graph.input if one.name not in held]
     shape = _shape(inputs[0]) if len(inputs) == 1 else []
@@ -111,7 +107,7 @@ def _give_pixels(model: onnx.ModelProto, place: Path, size: tuple[int, ...], mea
         )
     nodes, x = [], "images"
     if kind == TensorProto.FLOAT:
-        levels = np.asarray([mean, std], np.float32) * np.float32(255)
+        levels = np.asarray([card.mean, card.std], np.float32) * np.float32(255)
         graph.initializer.append(numpy_helper.from_array(levels[0], "middle"))
         graph.initializer.append(numpy_helper.from_array(1 / levels[1], "scale"))
         nodes += [
