@@ -29,6 +29,8 @@ from topgraft.splits import folds as make_folds
 from topgraft.types import Features, Labels, Logits
 
 NEAREST = 5
+REMEMBERED = 2000
+"""Training rows a predictor carries for this at most: 10 MB of 1,280 features."""
 SHRINKAGE = 0.5
 ACCEPTED = 0.95
 ROLES = 5
@@ -68,8 +70,9 @@ Measure = NearestDistance | WhitenedDistance | Energy
 
 
 def neighbours(x: Features) -> NearestDistance:
-    """Remember the directions of training rows (M, D)."""
-    return NearestDistance(_unit(x).astype(np.float32), min(NEAREST, len(x)))
+    """Remember the directions of training rows (M, D): all, or REMEMBERED spread evenly over them."""
+    kept = x[np.linspace(0, len(x) - 1, min(REMEMBERED, len(x))).round().astype(np.int64)]
+    return NearestDistance(_unit(kept).astype(np.float32), min(NEAREST, len(kept)))
 
 
 def mahalanobis(x: Features, labels: Labels) -> WhitenedDistance:
