@@ -30,7 +30,7 @@ def card_of(
 
 @pytest.fixture
 def rows_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make Pillow resize rows before columns whatever the photo's shape, as every Pillow up to 12 does."""
+    """Make Pillow resize rows before columns however much each shrinks, as every Pillow up to 12 does."""
     resize = Pillow.Image.resize
 
     def in_order(picture, size, resample=None, box=None, reducing_gap=None):

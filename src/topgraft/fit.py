@@ -14,7 +14,8 @@ own coordinates. Its filter still sees the pixels beyond the box, so the result 
 everything and cropping afterwards. It may be one level off timm's for three reasons:
 
 - Rows are always resized first. Pillow up to 12 does so too; later ones take the columns first where the
-  photo is tall, and pixels are rounded in between, so the same photo would get other features.
+  height shrinks much more than the width, and levels are rounded in between, so the same photo would get
+  other features under another Pillow.
 - Pillow keeps the box in single precision, which would flip exact halves; so the box is widened to where
   the two grids meet and the excess is cut off. Only for very long photos (more than 4 backbone sides
   after the resize) it stays between pixels, 1e-7 of the side off.
@@ -146,7 +147,7 @@ def fit(image: Image, card: Card) -> Image:
 
 
 def _resample(image: Image, vertical: Axis, horizontal: Axis, method: Pillow.Resampling) -> Image:
-    """Resize one axis at a time, rows first: newer Pillows choose the order by the photo's shape."""
+    """Resize one axis at a time, rows first: newer Pillows choose the order by how much each shrinks."""
     (top, bottom), (left, right) = vertical.span, horizontal.span
     height, width = vertical.source, horizontal.source
     across = (left * width / horizontal.resized, 0, right * width / horizontal.resized, height)
