@@ -6,11 +6,12 @@ where others use them too. One fold per thread and one core per product does nei
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from topgraft.settings import usable_cores
 
@@ -18,10 +19,18 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+@functools.cache
+def _libraries() -> ThreadpoolController:
+    """Find the matrix libraries of numpy and scipy: once, for it takes milliseconds."""
+    import scipy.linalg  # noqa: F401 - so that its library is there to be found
+
+    return ThreadpoolController()
+
+
 def each(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
     """Do the same work on every item, as many at once as there are cores; results in the order of the items.
 
     The work must release the interpreter lock where it is long (numpy and scipy do).
     """
-    with threadpool_limits(limits=1, user_api="blas"), ThreadPoolExecutor(usable_cores()) as pool:
+    with _libraries().limit(limits=1, user_api="blas"), ThreadPoolExecutor(usable_cores()) as pool:
         return list(pool.map(work, items))
