@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -129,7 +129,7 @@ def evaluate(
     data: Dataset,
     ids: Iterable[str] | None = None,
     *,
-    split: Literal["test", "all"] | None = None,
+    split: str | None = None,
     tta: int = 0,
     seed: int = 0,
     progress: Progress = silent,
@@ -174,7 +174,7 @@ def evaluate(
         )
     index = {name: i for i, name in enumerate(classes)}
     labels = np.array([index[data.classes[data.samples[i].label]] for i in known], np.int64)[read]
-    groups = np.unique(data.groups[known][read], return_inverse=True)[1].astype(np.int64)
+    groups = _by_appearance(data.groups[known][read])
     tables = [one.probabilities[read] for one in answers]
     members, ensembles = _score(runs, labels, tables, classes, groups=groups, seed=seed)
     flagged = int(_ask(runs[0], data, strange, classes).unknown.sum())
@@ -205,9 +205,7 @@ def _classes_of(runs: list[Run]) -> tuple[str, ...]:
     return first
 
 
-def _choose(
-    runs: list[Run], data: Dataset, split: Literal["test", "all"] | None, *, given: bool
-) -> tuple[list[int], list[str]]:
+def _choose(runs: list[Run], data: Dataset, split: str | None, *, given: bool) -> tuple[list[int], list[str]]:
     """Choose the photos to measure, in the order of their content; say where that flatters."""
     if split not in (None, "test", "all"):
         raise UsageError(f"split must be test or all, got {split!r}.")
@@ -226,6 +224,14 @@ def _choose(
     elif split == "test":
         notes.append(f"Measured on the {len(chosen)} photos that were held out from training.")
     return chosen, notes
+
+
+def _by_appearance(groups: Labels) -> Labels:
+    """Number groups in the order they appear: a dataset's own numbers depend on the order of its photos."""
+    _, first, number = np.unique(groups, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    return rank[number]
 
 
 def _sides(run: Run) -> dict[str, str]:

@@ -457,7 +457,7 @@ def predict(
 @app.command()
 def evaluate(
     places: Annotated[
-        list[Path],
+        list[str],
         typer.Argument(
             help="One run or several (an ensemble), then the photos; without photos, those of the first run.",
             show_default=False,
@@ -477,9 +477,11 @@ def evaluate(
     from topgraft.dataset import Dataset
     from topgraft.run import Run
 
-    runs, photos = Run.and_photos(places)
+    *runs, last = places
+    if not runs or (Path(last) / "metrics.json").is_file():
+        runs, last = places, str(Run.open(places[0]).config["data"]["photos"])
     with progress() as bar:
-        data = Dataset.from_folder(photos, progress=bar)
+        data = Dataset.from_folder(last, progress=bar)
         found = measure(runs, data, split=split, tta=tta, seed=seed, progress=bar)
     if as_json:
         print_json(found.as_dict())
@@ -490,7 +492,9 @@ def evaluate(
 @app.command()
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Runs made by `topgraft train`.", show_default=False)],
-    compare: Annotated[bool, typer.Option("--compare", help="Put the runs side by side in one page.")] = False,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Put the runs side by side in one page.")
+    ] = False,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="The page. [default: in the run's folder]")
     ] = None,

@@ -1,0 +1,218 @@
+"""Evaluation of real runs: the same digits in any order, ensembles by hand, honest words."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import topgraft as tg
+from topgraft._evaluate import evaluate
+from topgraft.ensemble import ensemble, paired, weights_of
+from topgraft.errors import DataError, UsageError
+from topgraft.run import Run
+from topgraft.testing.drawing import draw_photos
+
+
+def test_a_hand_computed_ensemble() -> None:
+    one = np.array([[0.9, 0.1], [0.4, 0.6]])
+    two = np.array([[0.5, 0.5], [0.8, 0.2]])
+    np.testing.assert_allclose(ensemble([one, two]), [[0.7, 0.3], [0.6, 0.4]], rtol=0, atol=1e-9)
+    # log losses 0.2 and 0.6: weights 5 and 5/3, that is 3/4 and 1/4
+    weights = weights_of([0.2, 0.6])
+    np.testing.assert_allclose(weights, [0.75, 0.25], rtol=0, atol=1e-9)
+    np.testing.assert_allclose(
+        ensemble([one, two], weights.tolist()), [[0.8, 0.2], [0.5, 0.5]], rtol=0, atol=1e-9
+    )
+
+
+def test_an_ensemble_of_one_is_that_one() -> None:
+    one = np.random.default_rng(0).dirichlet(np.ones(3), 20)
+    np.testing.assert_array_equal(ensemble([one]), one)
+    np.testing.assert_allclose(ensemble([one, one, one], [0.2, 5, 0]), one, atol=1e-15)
+
+
+def test_a_perfect_member_does_not_weigh_infinitely() -> None:
+    assert weights_of([0.0, 0.001]).tolist() == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("weights", [[1.0], [-1.0, 2.0], [0.0, 0.0], [float("nan"), 1.0]])
+def test_weights_that_make_no_sense_are_refused(weights: list[float]) -> None:
+    one = np.full((2, 2), 0.5)
+    with pytest.raises(UsageError, match="weights must be 2 numbers from 0"):
+        ensemble([one, one], weights)
+    with pytest.raises(UsageError, match="members of one shape"):
+        ensemble([one, one[:1]])
+
+
+def test_paired_differences_hold_what_they_compare() -> None:
+    labels = np.zeros(100, np.int64)
+    right, wrong = np.tile([0.9, 0.1], (100, 1)), np.tile([0.1, 0.9], (100, 1))
+    mixed = np.where((np.arange(100) < 90)[:, None], right, wrong)
+    gap = paired(labels, right, mixed)
+    assert gap.value == pytest.approx(0.1)
+    assert 0.03 < gap.low < 0.1 < gap.high < 0.18
+    same = paired(labels, mixed, mixed)
+    assert (same.value, same.low, same.high) == (0, 0, 0)
+
+
+# From here on with real runs: drawn photos, the default backbone, two heads.
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(draw_photos(tmp_path_factory.mktemp("evaluate") / "photos", 14, seed=3))
+
+
+@pytest.fixture(scope="module")
+def data(photos: Path) -> tg.Dataset:
+    return tg.Dataset.from_folder(photos)
+
+
+@pytest.fixture(scope="module")
+def runs(data: tg.Dataset, tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
+
+    folder = tmp_path_factory.mktemp("evaluate-runs")
+    split = tg.split(data, test=0.3, seed=0)
+    store = tg.embed(data, folder / "features.zarr", policies=tg.draw(2, seed=0))
+    made: list[Run] = []
+    for name, head in (("plain", "mean"), ("near", "knn")):
+        run = tg.train(store, split, heads=[head], folds=3, out=folder / name)
+        run.write("config.toml", f'[data]\nphotos = "{data.root}"\n')
+        made.append(run)
+    return made
+
+
+@pytest.fixture(scope="module")
+def both(runs: list[Run], data: tg.Dataset) -> tg.Evaluation:
+    return evaluate(runs, data)
+
+
+def test_the_test_split_is_taken_and_its_numbers_are_the_runs_own(runs: list[Run], both: Any) -> None:
+    for run, member in zip(runs, both.members, strict=True):
+        own = run.metrics["test"]
+        assert member.scores["n"] == own["n"]
+        assert member.scores["confusion"] == own["confusion"]
+        assert member.scores["accuracy"]["value"] == pytest.approx(own["accuracy"]["value"], abs=1e-12)
+        assert member.scores["log_loss"]["value"] == pytest.approx(own["log_loss"]["value"], abs=2e-3)
+    assert "held out from training" in both.notes[0]
+
+
+def test_members_and_ensembles_stand_side_by_side(runs: list[Run], both: Any) -> None:
+    assert [one.name for one in both.results] == ["plain", "near", "mean", "weighted"]
+    losses = [run.metrics["cross_validation"]["log_loss"]["value"] for run in runs]
+    assert [one.weight for one in both.members] == pytest.approx(weights_of(losses).tolist())
+    for together in both.ensembles:
+        for member in both.members:
+            gap = together.against[member.name]
+            expected = together.scores["accuracy"]["value"] - member.scores["accuracy"]["value"]
+            assert gap.value == pytest.approx(expected)
+            assert gap.low <= gap.value <= gap.high
+            worse = f"The {together.name} ensemble is worse than {member.name} alone"
+            assert any(worse in note for note in both.notes) == (gap.value < 0)
+    assert str(both).splitlines()[0].startswith("plain     accuracy ")
+
+
+def test_order_does_not_matter_to_the_last_digit(runs: list[Run], data: tg.Dataset, both: Any) -> None:
+    order = np.random.default_rng(0).permutation(len(data))
+    other = replace(data, samples=tuple(data.samples[i] for i in order))
+    assert [one.id for one in other.samples] != [one.id for one in data.samples]
+    again = evaluate(runs, other)
+    assert json.dumps(again.as_dict()) == json.dumps(both.as_dict())
+
+
+def test_a_copy_of_the_photos_under_other_names_is_known_again(
+    runs: list[Run], photos: Path, tmp_path: Path, both: Any
+) -> None:
+    for path in sorted(photos.rglob("*.*")):
+        copy = tmp_path / path.parent.name / f"copy-of-{path.name}"
+        copy.parent.mkdir(exist_ok=True)
+        shutil.copy(path, copy)
+    moved = evaluate(runs, tg.Dataset.from_folder(tmp_path))
+    assert [one.scores for one in moved.results] == [one.scores for one in both.results]
+    assert any(
+        "were used for training" in note
+        for note in evaluate(runs[0], tg.Dataset.from_folder(tmp_path), split="all").notes
+    )
+
+
+def test_a_worse_ensemble_is_said_to_be(runs: list[Run], data: tg.Dataset, monkeypatch: Any) -> None:
+    """Two members that err on other photos, and together err on both."""
+    from topgraft import _evaluate
+
+    labels = np.zeros(10, np.int64)
+    sure, unsure = np.tile([0.55, 0.45], (10, 1)), np.tile([0.55, 0.45], (10, 1))
+    sure[:3], unsure[3:6] = [0.1, 0.9], [0.1, 0.9]
+    members, together = _evaluate._score(
+        runs, labels, [sure, unsure], ("a", "b"), groups=np.arange(10), seed=0
+    )
+    notes = _evaluate._worse(members, together)
+    assert len(notes) == 4
+    assert notes[0].startswith("The mean ensemble is worse than plain alone: accuracy -0.300 [")
+
+
+def test_photos_of_other_classes_are_told_apart(runs: list[Run], photos: Path, tmp_path: Path) -> None:
+    from topgraft.testing.drawing import draw_photos as draw
+
+    drawn = Path(draw(tmp_path / "new", 3, seed=9))
+    (drawn / "sushi").rename(drawn / "pizza")
+    found = evaluate(runs[0], tg.Dataset.from_folder(drawn))
+    assert found.members[0].scores["n"] == 3
+    assert found.strangers == {"pizza": 3}
+    assert 0 <= found.flagged <= 3
+    said = "3 photos are of classes the run does not know (pizza 3); they are in no number, and"
+    assert f"{said} {found.flagged} of 3" in str(found)
+
+
+def test_a_photo_that_goes_away_is_listed(runs: list[Run], photos: Path, tmp_path: Path) -> None:
+    shutil.copytree(photos, tmp_path / "photos")
+    data = tg.Dataset.from_folder(tmp_path / "photos")
+    lost = data.samples[0].id
+    (tmp_path / "photos" / lost).unlink()
+    found = evaluate(runs[0], data, split="all")
+    assert found.members[0].scores["n"] == len(data) - 1
+    assert [one.id for one in found.refused] == [lost]
+    assert f"first: {lost}" in str(found)
+
+
+def test_test_time_augmentation_averages_views(runs: list[Run], data: tg.Dataset) -> None:
+    plain, augmented = evaluate(runs[0], data), evaluate(runs[0], data, tta=2)
+    assert plain.members[0].scores["n"] == augmented.members[0].scores["n"]
+    assert plain.members[0].scores["log_loss"] != augmented.members[0].scores["log_loss"]
+    with pytest.raises(UsageError, match="tta must be 0 to 2"):
+        evaluate(runs[0], data, tta=3)
+    with pytest.raises(UsageError, match="tta must be 0 or more"):
+        evaluate(runs[0], data, tta=-1)
+
+
+def test_mistakes_are_told(runs: list[Run], data: tg.Dataset, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="at least one run"):
+        evaluate([], data)
+    with pytest.raises(UsageError, match="split must be test or all"):
+        evaluate(runs[0], data, split="train")
+    with pytest.raises(DataError, match="expected a run"):
+        evaluate(tmp_path, data)
+    other = tmp_path / "other"
+    shutil.copytree(runs[0].path, other)
+    metrics = json.loads((other / "metrics.json").read_text()) | {"classes": ["x", "y"]}
+    (other / "metrics.json").write_text(json.dumps(metrics))
+    with pytest.raises(UsageError, match="must have the same classes"):
+        evaluate([runs[0], other], data)
+    with pytest.raises(DataError, match="expected photos of x, y, found none"):
+        evaluate(other, data)
+
+
+def test_the_command_prints_members_ensembles_and_json(runs: list[Run], photos: Path, both: Any) -> None:
+    words = [sys.executable, "-m", "topgraft.cli", "evaluate", *(str(run.path) for run in runs)]
+    told = subprocess.run([*words, str(photos)], capture_output=True, text=True, timeout=120, check=False)
+    assert told.returncode == 0, told.stderr
+    assert told.stdout.rstrip() == str(both)
+    facts = subprocess.run([*words, "--json"], capture_output=True, text=True, timeout=120, check=False)
+    assert json.loads(facts.stdout) == json.loads(json.dumps(both.as_dict()))
