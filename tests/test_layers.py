@@ -1,0 +1,47 @@
+"""Heavy libraries are imported in the few files that are for them; import-linter does the rest."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import topgraft
+
+PACKAGE = Path(topgraft.__file__).parent
+HOMES = {
+    "torch": ("engines/_torch.py", "backbones/_timm", "heads/_torch", "heads/_network.py", "_finetune"),
+    "timm": ("engines/_torch.py", "backbone.py", "backbones/", "_finetune"),
+    "openvino": ("engines/_openvino.py",),
+    "nncf": ("quantize.py",),
+    "ray": ("_distribute.py",),
+    "typer": ("cli.py",),
+    "zarr": ("store/", "testing/stores.py"),
+    "mlflow": ("_track.py",),
+    "pickle": ("backbones/_pth.py",),
+    "matplotlib": (),
+    "requests": (),
+}
+
+
+def imported(path):
+    """Name every library a file imports, by statement or through `need` and `import_module`."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (one.name.split(".")[0] for one in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module.split(".")[0]
+        elif isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) in (
+            "need",
+            "import_module",
+        ):
+            yield from (
+                str(one.value).split(".")[0] for one in node.args[:1] if isinstance(one, ast.Constant)
+            )
+
+
+@pytest.mark.parametrize("library", HOMES)
+def test_imported_at_home_only(library):
+    users = {
+        path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py") if library in imported(path)
+    }
+    assert {name for name in users if not name.startswith(HOMES[library] or "-")} == set()
