@@ -1,0 +1,96 @@
+"""How many photos of neither class each distance calls unknown: the table of docs/heads.md.
+
+    python benchmarks/unknown.py PHOTOS STRANGERS.tar [--backbone NAME]
+
+Each distance accepts 95 % of photos it was not fitted on. It is asked about photos of other things as they
+come, and again with all photos brought to the strangers' size and JPEG quality first, so that sharpness tells
+nothing. Beside it stands the evidence a run has without any stranger: class against class. Prints Markdown.
+"""
+
+import argparse
+import io
+import tarfile
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+import topgraft as tg
+from topgraft.heads import calibrate, compare, fit_chosen
+from topgraft.heads._base import head_class
+from topgraft.heads._unknown import Energy, class_against_class, mahalanobis, measure, neighbours, threshold
+
+SIDE, QUALITY = 144, 85
+
+
+def shrink(data: bytes) -> bytes:
+    image = Image.open(io.BytesIO(data)).convert("RGB")
+    scale = SIDE / min(image.size)
+    small = image.resize([round(one * scale) for one in image.size], Image.Resampling.BICUBIC)
+    out = io.BytesIO()
+    small.save(out, "JPEG", quality=QUALITY)
+    return out.getvalue()
+
+
+def features(folder: Path, pairs: list[tuple[str, bytes]], backbone: str) -> tg.FeatureStore:
+    for name, data in pairs:
+        (folder / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "photos" / name).write_bytes(data)
+    names = sorted(name for name, _ in pairs)
+    paths = [str(folder / "photos" / one) for one in names]
+    data = tg.Dataset.from_pairs(paths, [one.split("/")[0] for one in names])
+    return tg.embed(data, folder / "features.zarr", backbone=backbone)
+
+
+def main() -> None:
+    parse = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parse.add_argument("photos", type=Path)
+    parse.add_argument("strangers", type=Path, help="a tar of photos")
+    parse.add_argument("--backbone", default="tf_efficientnet_lite0.in1k")
+    parse.add_argument("--every", type=int, default=9, help="take every so-manieth stranger")
+    given = parse.parse_args()
+
+    known = [(f"{path.parent.name}/{path.name}", path.read_bytes()) for path in given.photos.glob("*/*.jpg")]
+    with tarfile.open(given.strangers) as tar:
+        members = sorted((one for one in tar if one.name.endswith(".jpg")), key=lambda one: one.name)
+        strange = [
+            (f"other/{one.name.strip('./').replace('/', '_')}", tar.extractfile(one).read())
+            for one in members[:: given.every]
+        ]
+    table: dict[str, list[str]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        far = features(Path(folder) / "far", strange, given.backbone).features(0).astype(np.float32)
+        for size in ("as they come", f"{SIDE} px"):
+            pairs = known if size == "as they come" else [(name, shrink(data)) for name, data in known]
+            store = features(Path(folder) / size, pairs, given.backbone)
+            x, y = store.features(0).astype(np.float32), store.labels
+            found = compare(store, y, store.groups, heads=["logistic"])
+            temperature = calibrate(found.logits, y)
+            fits = {
+                "neighbours": lambda rows, x=x: neighbours(x[rows]),
+                "mahalanobis": lambda rows, x=x, y=y: mahalanobis(x[rows], y[rows]),
+                "energy": lambda _rows, temperature=temperature: Energy(temperature),
+            }
+            evidence = class_against_class(
+                x, y, store.groups, kind=head_class("logistic"), setting=found.chosen.setting, seed=0, k=5
+            )
+            logits = fit_chosen(found, store, y, store.groups).logits(far)
+            for name, fit in fits.items():
+                distances = np.empty(len(x))
+                for train, score in found.folds[0]:
+                    distances[score] = measure(fit(train), x[score], found.logits[0, score])
+                said = measure(fit(np.arange(len(x))), far, logits) > threshold(distances)
+                told = f"{evidence[name]:.2f}" if name in evidence else "none with two classes"
+                table.setdefault(name, []).append(f"{said.mean():.1%} | {told}")
+    print(f"{len(known)} photos, {len(strange)} strangers, {given.backbone}.\n")
+    print(
+        f"| distance | called unknown | class against class | the same at {SIDE} px | class against class |"
+    )
+    print("| --- | --- | --- | --- | --- |")
+    for name, cells in table.items():
+        print(f"| {name} | {' | '.join(cells)} |")
+
+
+if __name__ == "__main__":
+    main()
