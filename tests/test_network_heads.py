@@ -182,7 +182,7 @@ def test_the_axes_hold_what_the_best_axes_hold():
 
 @pytest.mark.parametrize("top", [*TOPS, Deep])
 def test_a_sweep_learns_and_agrees_with_the_fitted_head(top):
-    features, labels = photos(count=120)
+    features, labels = photos(count=120, strength=0.6)
     cut = make_folds(labels, None, 3)
     settings = top.grid()
     found = top.sweep(features, labels, cut, settings, classes=3)
@@ -275,6 +275,35 @@ def test_a_constant_feature_says_nothing():
     moved = features[0].copy()
     moved[:, 3] = 50
     np.testing.assert_allclose(head.logits(moved), head.logits(features[0]), atol=1e-4)
+
+
+def test_without_torch_the_comparison_goes_on_and_says_so():
+    program = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from topgraft.errors import MissingExtraError\n"
+        "from topgraft.heads._compare import pick\n"
+        "found, notes = pick('all', several=False, maps=False)\n"
+        "print([head.name for head in found], notes)\n"
+        "try: pick(['ridge', 't1'], several=False, maps=False)\n"
+        "except MissingExtraError as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    listed, refused = done.stdout.splitlines()
+    assert "'ridge'" in listed
+    assert "Left out linear_bn, light, t1, flat, two_dense, deep, mlp: pip install 'topgraft[timm]'" in listed
+    assert refused.startswith("the head 't1' needs the `timm` extra")
+
+
+def test_networks_take_part_in_the_comparison():
+    from topgraft.heads._compare import compare, fit_chosen
+
+    features, labels = photos(count=60, classes=2, strength=0.6)
+    groups = np.arange(60) // 2
+    found = compare(features, labels, groups, heads=["light", "t1"], folds=3, seed=1)
+    assert {row["head"] for row in found.rows} == {"light", "t1"}
+    assert found.rows[0]["accuracy"]["value"] > 0.8
+    head = fit_chosen(found, features, labels, groups, seed=1)
+    assert (head.logits(features[0]).argmax(1) == labels).mean() > 0.9
 
 
 def test_names_and_settings():

@@ -144,12 +144,14 @@ def pick(heads: str | Sequence[str], *, several: bool, maps: bool) -> tuple[list
     elif "linear" in names:
         names = [*(name for name, entry in HEADS.items() if not entry.requires), *named]
     found, notes = [], []
+    missing: dict[str, list[str]] = {}
     for name in dict.fromkeys(names):
         try:
             head = head_class(name)
-        except MissingExtraError:
+        except MissingExtraError as error:
             if name in named:
                 raise
+            missing.setdefault(error.extra, []).append(name)
             continue
         if several and not head.takes_several:
             notes.append(f"Left out {name}: it takes one label per photo.")
@@ -158,6 +160,8 @@ def pick(heads: str | Sequence[str], *, several: bool, maps: bool) -> tuple[list
                 notes.append(f"Left out {name}: it needs {'maps' if head.on_map else 'pooled features'}.")
         else:
             found.append(head)
+    for extra, absent in missing.items():
+        notes.append(f"Left out {', '.join(absent)}: pip install 'topgraft[{extra}]' brings what they need.")
     if not found:
         raise UsageError(f"heads: none of {', '.join(names)} can be used here. {' '.join(notes)}")
     return found, notes

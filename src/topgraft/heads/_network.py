@@ -275,7 +275,7 @@ class T1(Network):
     simplicity: ClassVar[int] = 60
     layout: ClassVar[Shape] = Shape((256,), norm=True, drop_input=True, drop_hidden=True)
     defaults: ClassVar[Setting] = {"dropout": 0.5, "rate": 0.001, "decay": 0.1}
-    changes: ClassVar[tuple[Setting, ...]] = _every(dropout=(0.75, 0.5), rate=(0.0003, 0.001))
+    changes: ClassVar[tuple[Setting, ...]] = _every(dropout=(0.75, 0.5, 0.25))
 
 
 class TwoDense(Network):

@@ -31,7 +31,7 @@ Dense = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 TOGETHER = 5
 """Folds in a piece. Pieces run side by side, one core each, and do not depend on how many cores there are."""
-PLACES = 2**21
+PLACES = 2**22
 """Weights in a piece: more than fit in the processor's cache train no faster together."""
 
 
