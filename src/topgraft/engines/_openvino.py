@@ -61,6 +61,9 @@ def _import() -> Any:
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
 
+    # The first look at a tensor's data fills a table, letting go of Python's lock meanwhile: two threads that
+    # have their first look together wait for each other for ever (2026.4). So it is had here, alone.
+    _ = openvino.Tensor(np.zeros(1, np.uint8)).data
     return openvino
 
 
