@@ -42,7 +42,14 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "two": write_run(folder / "two", photos=60, skill=1.5, policies=POLICIES, health=health),
         "ten": write_run(folder / "ten", photos=150, skill=2.0, classes=long, policies=POLICIES, test=0),
     }
-    return {name: report(run) for name, run in runs.items()}
+    from topgraft.config import Config
+    from topgraft.recipe import follow
+    from topgraft.testing.drawing import draw_photos
+
+    drawn = draw_photos(folder / "photos", 14, seed=0)
+    config = Config.load(data__photos=str(drawn), policies__count=2, heads__names=("mean", "ridge"))
+    pages = {name: report(run) for name, run in runs.items()}
+    return pages | {"real": follow(config, folder / "real").path / "report.html"}
 
 
 class Watched:
@@ -67,7 +74,7 @@ class Watched:
         self.context.close()
 
 
-@pytest.mark.parametrize("name", ["two", "ten"])
+@pytest.mark.parametrize("name", ["two", "ten", "real"])
 @pytest.mark.parametrize(("width", "scheme"), VIEWS)
 def test_no_error_no_request_no_sideways_scrolling(
     browser: Any, pages: dict[str, Path], name: str, width: int, scheme: str
@@ -88,8 +95,16 @@ def test_no_error_no_request_no_sideways_scrolling(
 
 
 @pytest.mark.skipif(not AXE.is_file(), reason="needs axe-core: `make browser` installs it")
-@pytest.mark.parametrize("name", ["two", "ten"])
-@pytest.mark.parametrize(("width", "scheme"), VIEWS)
+@pytest.mark.parametrize(
+    ("name", "width", "scheme"),
+    [
+        ("two", 390, "light"),
+        ("two", 1400, "dark"),
+        ("ten", 390, "dark"),
+        ("real", 1400, "light"),
+        ("real", 390, "dark"),
+    ],
+)
 def test_axe_finds_nothing_serious(
     browser: Any, pages: dict[str, Path], name: str, width: int, scheme: str
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 from run_folder import POLICIES, load, write_run
 from topgraft import report
+from topgraft._report.looked import dimmed
 from topgraft._report.numbers import pointer, resolve, written
 from topgraft._report.svg import Plot, thin, ticks
 from topgraft.errors import DataError
@@ -65,6 +67,8 @@ COUNTED = r"\d+ augmentation policies|A sample: \d+ of|The first \d+ are shown; 
 def is_rounded(text: str, exact: float) -> bool:
     """Tell whether a text is a number, rounded to the digits it shows, in a unit it names or shares."""
     plain = text.replace("−", "-").replace("\u202f", "").strip()
+    if plain == "–":
+        return exact is None
     digits, unit = re.fullmatch(r"([-+\d.e]+)\s*(%|s|min|)", plain).groups()  # type: ignore[union-attr]
     units = {"%": (100,), "s": (1,), "min": (1 / 60,), "": (1, 100)}[unit]
     mantissa, _, power = digits.partition("e")
@@ -84,7 +88,8 @@ def page(run: Path) -> Page:
     return Page((run / "report.html").read_text(encoding="utf-8"))
 
 
-def test_every_number_equals_the_runs_files(run: Path, page: Page) -> None:
+def check_numbers(run: Path, page: Page) -> None:
+    """Hold every number on a page to the file it names, and what is shown to its exact value."""
     metrics, health, timings = (load(run / name) for name in ("metrics.json", "health.json", "timings.json"))
     table = Run.open(run).table("predictions.csv")
     sources = {"data-metric": metrics, "data-health": health, "data-timing": timings}
@@ -109,6 +114,77 @@ def test_every_number_equals_the_runs_files(run: Path, page: Page) -> None:
             checked += 1
         assert is_rounded(one["text"], exact), one
     assert checked == len(numbers)
+    for one in page.elements:
+        if "data-note" in one:
+            assert one["text"] == resolve(metrics, one["data-note"])
+
+
+def test_every_number_equals_the_runs_files(run: Path, page: Page) -> None:
+    check_numbers(run, page)
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the whole main job on drawn photos."""
+    from topgraft.config import Config
+    from topgraft.recipe import follow
+    from topgraft.testing.drawing import draw_photos
+
+    folder = tmp_path_factory.mktemp("real")
+    photos = draw_photos(folder / "photos", 14, seed=0)
+    config = Config.load(data__photos=str(photos), policies__count=2, heads__names=("mean", "ridge"))
+    return follow(config, folder / "run").path
+
+
+def test_the_report_of_the_main_job(real: Path) -> None:
+    page = Page((real / "report.html").read_text(encoding="utf-8"))
+    check_numbers(real, page)
+    sections = {one["id"] for one in page.all("section")}
+    assert sections >= {
+        "numbers",
+        "mistakes",
+        "photos",
+        "looked",
+        "trust",
+        "heads",
+        "policies",
+        "health",
+        "cost",
+    }
+    assert "activation map of" in (real / "report.html").read_text(encoding="utf-8")
+    card = (real / "model" / "README.md").read_text(encoding="utf-8")
+    assert "licence: apache-2.0" in card.lower()
+
+
+def test_a_run_whose_predictor_is_gone_has_no_activation_maps(real: Path, tmp_path: Path) -> None:
+    shutil.copytree(real, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "model")
+    page = Page(report(tmp_path / "run").read_text(encoding="utf-8"))
+    assert "looked" not in {one["id"] for one in page.all("section")}
+    assert page.id("photos")
+
+
+def test_dimming_leaves_light_where_the_map_is() -> None:
+    image = np.full((40, 60, 3), 200, np.uint8)
+    light = np.zeros((40, 60), np.float32)
+    light[:, :30] = 1
+    shown = dimmed(image, light)
+    assert shown.shape == image.shape
+    assert shown[:, :25].min() > 195
+    assert shown[:, 35:].max() < 80
+
+
+@pytest.mark.shared
+@pytest.mark.nightly
+def test_the_report_of_real_photos(shared: Path, tmp_path: Path) -> None:
+    from topgraft.config import Config
+    from topgraft.recipe import follow
+
+    config = Config.load(data__photos=str(shared / "data" / "sushi_sandwich"))
+    run = follow(config, tmp_path / "run").path
+    text = (run / "report.html").read_text(encoding="utf-8")
+    check_numbers(run, Page(text))
+    assert len(text) < 1_500_000
 
 
 def test_no_number_stands_outside_its_element(page: Page) -> None:

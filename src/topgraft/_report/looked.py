@@ -17,8 +17,8 @@ from topgraft.settings import usable_cores
 from topgraft.types import Image
 
 RIGHT, WRONG = 6, 6
-DIM = 0.2
-"""How much of the light is left where nothing spoke for the class."""
+DIM, SOFTEN = 0.3, 0.7
+"""How much of the light is left where nothing spoke for the class, and the power that lifts the middle."""
 
 
 def looked(facts: Facts, book: Book) -> list[Shot]:
@@ -68,5 +68,5 @@ def dimmed(image: Image, light: np.ndarray[tuple[int, int], np.dtype[np.float32]
     picture = Pillow.fromarray(image)
     picture.thumbnail((LARGE_PX, LARGE_PX), Pillow.Resampling.LANCZOS)
     small = Pillow.fromarray(np.round(light * 255).astype(np.uint8)).resize(picture.size)
-    share = DIM + (1 - DIM) * np.asarray(small, np.float32)[:, :, None] / 255
+    share = DIM + (1 - DIM) * (np.asarray(small, np.float32)[:, :, None] / 255) ** SOFTEN
     return np.round(np.asarray(picture, np.float32) * share).astype(np.uint8)
