@@ -97,7 +97,10 @@ class Ridge(Linear):
         """Fit several strengths from the same sums."""
         n = float(sums.counts.sum())
         mean, inverse = standardise(sums.sums, np.diagonal(sums.xtx), n)
-        gram = (sums.xtx / n - np.outer(mean, mean)) * np.outer(inverse, inverse)
+        gram = sums.xtx / n
+        gram -= np.outer(mean, mean)
+        gram *= inverse
+        gram *= inverse[:, None]
         offset = 2 * sums.counts / n - 1
         moment = (2 * sums.xty / n - np.outer(mean, offset + 1)) * inverse[:, None]
         found = []

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,7 @@ from topgraft.store.gram import Gram, accumulate
 from topgraft.types import Features, Labels, Logits, Probabilities, Progress, silent
 
 STRENGTHS = (0.03, 0.01, 0.003)
+BLOCK = 512
 WORDS = {"hflip": "horizontal flips", "vflip": "vertical flips", "crop": "cropping"}
 
 
@@ -92,28 +93,27 @@ def worth(
     levels = levels_of(policies)
     total = len(levels) + len(policies) + 1
     progress("worth of policies", 0, total)
-    everything = list(range(len(policies)))
-    sums = [bench.sums(everything, repeat) for repeat in range(repeats)]
-    plain, plain_strength = bench.score(lambda repeat: bench.sums([0], repeat), STRENGTHS)
-    full, full_strength = bench.score(lambda repeat: sums[repeat], STRENGTHS)
+    base, sums = (
+        [bench.sums(views, repeat) for repeat in range(repeats)] for views in ([0], range(len(policies)))
+    )
+    plain, plain_strength = bench.score(base, STRENGTHS)
+    full, full_strength = bench.score(sums, STRENGTHS)
 
-    def beside_the_rest(views: list[int]) -> dict[str, Any]:
-        def without(repeat: int) -> list[Gram]:
-            return _minus(sums[repeat], bench.sums(views, repeat))
-
-        return bench.gap(full, bench.score(without, (full_strength,))[0])
-
-    def beside_view_0(views: list[int]) -> dict[str, Any]:
+    def judged(views: list[int]) -> dict[str, Any]:
+        own = [bench.sums(views, repeat) for repeat in range(repeats)]
         if len(views) == 1:  # two views of few photos: rows are fewer than sums
-            return bench.gap(bench.pair(views[0]), plain)
-        return bench.gap(bench.score(lambda repeat: bench.sums([0, *views], repeat), STRENGTHS)[0], plain)
+            alone = bench.pair(views[0])
+        else:
+            alone, _ = bench.score([_plus(*pair) for pair in zip(base, own, strict=True)], STRENGTHS)
+        rest, _ = bench.score([_minus(*pair) for pair in zip(sums, own, strict=True)], (full_strength,))
+        return {"to_view_0": bench.gap(alone, plain), "to_the_rest": bench.gap(full, rest)}
 
     named = [({"level": level, "views": len(views)}, views) for level, views in levels.items()]
     named += [({"policy": policies[view]}, [view]) for view in range(1, len(policies))]
     found = []
     for done, (name, views) in enumerate(named, 1):
         progress("worth of policies", done, total)
-        found.append({**name, "to_view_0": beside_view_0(views), "to_the_rest": beside_the_rest(views)})
+        found.append({**name, **judged(views)})
     progress("worth of policies", total, total)
 
     numbers = {
@@ -179,16 +179,22 @@ class _Bench:
 
         def one(fold: Fold) -> Gram:
             score = fold[1]
-            blocks = ((self.rows(view)[score], self.labels[score]) for view in views)
+            some = max(1, BLOCK // len(score))  # views at once: sums of few rows are slow
+            blocks = (
+                (
+                    np.concatenate([self.rows(view)[score] for view in views[at : at + some]]),
+                    np.tile(self.labels[score], len(views[at : at + some])),
+                )
+                for at in range(0, len(views), some)
+            )
             return accumulate(blocks, width, self.classes)
 
         return each(one, self.dealt[repeat])
 
-    def score(self, parts: Callable[[int], list[Gram]], strengths: Sequence[float]) -> tuple[_Score, float]:
+    def score(self, parts: Sequence[list[Gram]], strengths: Sequence[float]) -> tuple[_Score, float]:
         """Fit on all parts but one, score view 0 of that one, and keep the strength of least log loss."""
         logits = np.empty((len(strengths), len(self.dealt), len(self.labels), self.classes))
-        for repeat, dealt in enumerate(self.dealt):
-            sums = parts(repeat)
+        for repeat, (dealt, sums) in enumerate(zip(self.dealt, parts, strict=True)):
             whole = functools.reduce(operator.add, sums)
 
             def one(job: tuple[Gram, Fold]) -> list[Logits]:
@@ -247,6 +253,10 @@ class _Bench:
         return {name: row[name] for name in ("log_loss", "accuracy")}
 
 
+def _plus(ours: list[Gram], theirs: list[Gram]) -> list[Gram]:
+    return [one + other for one, other in zip(ours, theirs, strict=True)]
+
+
 def _minus(ours: list[Gram], theirs: list[Gram]) -> list[Gram]:
     return [one - other for one, other in zip(ours, theirs, strict=True)]
 
@@ -257,8 +267,8 @@ def in_words(numbers: dict[str, Any]) -> list[str]:
     plain, full, gap = numbers["view_0"], numbers["all"], numbers["difference"]["log_loss"]
     together = (
         f"All {len(policies)} policies together: {_verdict(gap)} on {photos} photos. Log loss"
-        f" {plain['log_loss']['value']:.3f} on photos as they are, {full['log_loss']['value']:.3f} with all views"
-        f" ({_interval(gap)}); accuracy {plain['accuracy']['value']:.3f} and {full['accuracy']['value']:.3f}."
+        f" {plain['log_loss']['value']:.3f} on photos as they are,"
+        f" {full['log_loss']['value']:.3f} with all views ({_interval(gap)}); accuracy {plain['accuracy']['value']:.3f} and {full['accuracy']['value']:.3f}."
     )
     said = [together, *(_of_level(level, photos) for level in numbers["levels"])]
     telling = sum(1 for one in policies if _side(one["to_view_0"]["log_loss"]))
