@@ -18,11 +18,11 @@ CARD = Card(name="drawn.test", input_size=(32, 32), mean=(0, 0, 0), std=(1, 1, 1
 POLICIES = (Policy(rotation=20, fill="constant"), Policy(hflip=True), Policy(zoom=(0.7, 1.3)))
 
 
-def a_backbone(folder: Path) -> Backbone:
+def a_backbone(folder: Path, name: str = CARD.name) -> Backbone:
     """A card for the fake engine; its graph is a file that nobody reads."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "model.onnx").write_bytes(b"")
-    return Backbone(CARD, folder / "model.onnx")
+    return Backbone(CARD.model_copy(update={"name": name}), folder / "model.onnx")
 
 
 def embed_here(photos: str, store: str, backbone: Backbone, **options):

@@ -54,6 +54,25 @@ def test_killed_before_a_change_of_a_file_it_ends_in_the_same_bytes(every: int, 
 
 
 @EVERY
+def test_killed_while_another_backbone_comes_in_the_rows_of_the_first_stay(every: int, tmp_path: Path):
+    photos = str(paint_folder(tmp_path / "photos", apple=35, pear=35))
+    backbone, other = a_backbone(tmp_path / "backbone"), a_backbone(tmp_path / "other", "other.test")
+    first = embed_here(photos, str(tmp_path / "first.zarr"), other, policies=POLICIES[:1])
+    shutil.copytree(first.path, tmp_path / "whole.zarr")
+    whole = contents(embed_here(photos, str(tmp_path / "whole.zarr"), backbone, policies=POLICIES[:1]).path)
+    for event in range(0, 1000, every):
+        store = str(shutil.copytree(first.path, tmp_path / f"{event}.zarr"))
+        ended = die_at_change(event, "embed", photos, store, backbone)
+        if FeatureStore.open(store).card == other.card:
+            assert FeatureStore.open(store).fingerprint() == first.fingerprint(), f"killed at change {event}"
+        embed_here(photos, store, backbone, policies=POLICIES[:1])
+        assert contents(store) == whole, f"killed at change {event}"
+        if ended:
+            break
+    assert event > 20
+
+
+@EVERY
 def test_prune_killed_before_a_change_loses_nothing(every: int, tmp_path: Path):
     photos = str(paint_folder(tmp_path / "photos", apple=70))
     backbone = a_backbone(tmp_path / "backbone")

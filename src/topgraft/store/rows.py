@@ -1,7 +1,7 @@
 """Feature rows by content: under each address (all that decides a row but the photo) rows by photo digest.
 
-    rows/<address>/<plan>/digests    (n, 16) uint8, sorted
-    rows/<address>/<plan>/features   (n, D) float16, BLOCK rows a chunk, not compressed
+    plans/<plan>             (n, 16) uint8: digests, sorted, none twice
+    rows/<address>/<plan>    (n, D) float16: their features, BLOCK rows a chunk, not compressed
 
 A segment is planned first, its digests written, then filled block by block. A block is one chunk, and so
 one file: it is there whole or not at all, and its being there is what says it is done. A plan is named by
@@ -93,20 +93,20 @@ class Rows:
         return [
             self._segment(address, plan)
             for plan, key in zip(plans, keys, strict=True)
-            if self.place.exists(f"{key}/features/zarr.json")
+            if self.place.exists(f"{key}/zarr.json")
         ]
 
     def _segment(self, address: str, plan: str) -> Segment:
         key = f"rows/{address}/{plan}"
         if key not in self._segments:
             same = next((one for one in self._segments.values() if one.plan == plan), None)
-            digests = same.digests if same else self._digests(key)
+            digests = same.digests if same else self._digests(plan)
             self._segments[key] = Segment(address, plan, digests)
         return self._segments[key]
 
-    def _digests(self, key: str) -> tuple[str, ...]:
+    def _digests(self, plan: str) -> tuple[str, ...]:
         with self.place.guarded():
-            text = self._array(f"{key}/digests")[:].tobytes().hex()
+            text = self._array(f"plans/{plan}")[:].tobytes().hex()
         return tuple(text[i : i + 32] for i in range(0, len(text), 32))
 
     def _array(self, key: str) -> Any:
@@ -123,13 +123,13 @@ class Rows:
 
     def present(self, address: str, plan: str) -> set[int]:
         """The same, for a segment's names alone."""
-        names = self.place.names(f"rows/{address}/{plan}/features")
+        names = self.place.names(f"rows/{address}/{plan}")
         return {int(name.split(".")[1]) for name in names if name.startswith("c.")}
 
     def width(self, segment: Segment) -> int:
         """D, the features of a row."""
         with self.place.guarded():
-            return int(self._array(f"{segment.key}/features").shape[1])
+            return int(self._array(segment.key).shape[1])
 
     def have(self, address: str) -> dict[str, tuple[Segment, int]]:
         """Find every finished row of an address: {digest: (segment, row)}."""
@@ -153,23 +153,19 @@ class Rows:
         segment = Segment(fingerprint(dict(facts)), fingerprint(list(digests)), tuple(digests))
         with self.place.guarded():
             store = self.place.zarr()
-            raw = np.frombuffer(bytes.fromhex("".join(digests)), np.uint8).reshape(-1, 16)
-            for path, attributes in ((f"rows/{segment.address}", dict(facts)), (segment.key, {})):
+            for path, said in (("plans", {}), ("rows", {}), (f"rows/{segment.address}", dict(facts))):
                 if not self.place.exists(f"{path}/zarr.json"):
-                    zarr.create_group(store, path=path, attributes=attributes)
-            known = zarr.create_array(
-                store,
-                name=f"{segment.key}/digests",
-                data=raw,
-                chunks=raw.shape,
-                overwrite=True,
-                **UNCOMPRESSED,
-            )
-            self._arrays[f"{segment.key}/digests"] = known
+                    zarr.create_group(store, path=path, attributes=said)
+            plan = f"plans/{segment.plan}"
+            if not self._planned(segment):
+                raw = np.frombuffer(bytes.fromhex("".join(digests)), np.uint8).reshape(-1, 16)
+                self._arrays[plan] = zarr.create_array(
+                    store, name=plan, data=raw, chunks=raw.shape, overwrite=True, **UNCOMPRESSED
+                )
             # Last, for it is what makes the plan count.
-            self._arrays[f"{segment.key}/features"] = zarr.create_array(
+            self._arrays[segment.key] = zarr.create_array(
                 store,
-                name=f"{segment.key}/features",
+                name=segment.key,
                 shape=(len(digests), width),
                 chunks=(BLOCK, width),
                 dtype="float16",
@@ -177,6 +173,13 @@ class Rows:
             )
         self._segments[segment.key] = segment
         return segment
+
+    def _planned(self, segment: Segment) -> bool:
+        """Tell whether the digests are there, whole; other addresses may depend on them."""
+        key = f"plans/{segment.plan}"
+        if key in self._arrays:
+            return True
+        return self.place.exists(f"{key}/zarr.json") and self._digests(segment.plan) == segment.digests
 
     def write(self, address: str, plan: str, index: int, rows: Features) -> None:
         """Write one block, whole.
@@ -196,7 +199,7 @@ class Rows:
             )
         with self.place.guarded():
             start = index * BLOCK
-            self._array(f"rows/{address}/{plan}/features")[start : start + len(rows)] = rows
+            self._array(f"rows/{address}/{plan}")[start : start + len(rows)] = rows
 
     def stream(self, segment: Segment, done: Iterable[int] | None = None) -> Iterator[tuple[int, Features]]:
         """Read a segment's finished blocks in order, many at a time.
@@ -205,7 +208,7 @@ class Rows:
             (row number of the first row, (n, D) float16).
         """
         blocks = sorted(self.done(segment) if done is None else done)
-        array = self._array(f"{segment.key}/features")
+        array = self._array(segment.key)
         while blocks:
             run = [block for i, block in enumerate(blocks[: READ // BLOCK]) if block == blocks[0] + i]
             blocks = blocks[len(run) :]
@@ -214,7 +217,7 @@ class Rows:
                     rows = array[run[0] * BLOCK : (run[-1] + 1) * BLOCK]
                 except ValueError as error:
                     raise StoreError(
-                        f"{self.place.path}: a block of {segment.key}/features is damaged ({error})."
+                        f"{self.place.path}: a block of {segment.key} is damaged ({error})."
                         " Delete that folder and run `topgraft embed` again."
                     ) from error
             yield run[0] * BLOCK, rows
@@ -268,7 +271,13 @@ class Rows:
                 self.write(address, target.plan, first + start // BLOCK, rows[start : start + BLOCK])
 
     def drop(self, key: str) -> None:
-        """Remove a segment or an address."""
+        """Remove a segment, an address or a plan."""
         self.place.delete(key)
-        self._arrays = {k: v for k, v in self._arrays.items() if not k.startswith(f"{key}/")}
-        self._segments = {k: v for k, v in self._segments.items() if k != key and not k.startswith(f"{key}/")}
+        self._arrays = {k: v for k, v in self._arrays.items() if not f"{k}/".startswith(f"{key}/")}
+        self._segments = {k: v for k, v in self._segments.items() if not f"{k}/".startswith(f"{key}/")}
+
+    def drop_unused_plans(self) -> None:
+        """Remove the plans that no segment has."""
+        used = {one for address in self.addresses() for one in self.place.names(f"rows/{address}")}
+        for plan in self.place.names("plans") - used - {"zarr.json"}:
+            self.drop(f"plans/{plan}")

@@ -3,7 +3,7 @@
     zarr.json     attributes: {"topgraft": "feature store", "schema": 1}
     table/        attributes: what the last finished `embed` asked for: card, precision, views, samples
     pending/      the same of an `embed` that has not finished; there is none otherwise
-    rows/         features by content (see rows.py)
+    plans/ rows/  features by content (see rows.py)
 
 `table` changes in one rename, when every row it names is there. So what was readable stays readable while an
 `embed` runs, after it was killed, and when the disk is full.
@@ -389,6 +389,7 @@ class FeatureStore:
                 self.rows.compact(self.table.address(view), address, self.table.digests)
             for address in set(self.rows.addresses()) - set(self.table.addresses):
                 self.rows.drop(f"rows/{address}")
+            self.rows.drop_unused_plans()
             return before - self.place.size()
 
     def _put(self, key: str, table: Table) -> None:
