@@ -305,4 +305,7 @@ class MLP(Network):
     simplicity: ClassVar[int] = 59
     layout: ClassVar[Shape] = Shape(norm=True, drop_input=True, drop_hidden=True)
     defaults: ClassVar[Setting] = {"widths": "64", "dropout": 0.5, "rate": 0.001, "decay": 0.1}
-    changes: ClassVar[tuple[Setting, ...]] = _every(widths=("64", "128", "128-64"), dropout=(0.75, 0.5))
+    changes: ClassVar[tuple[Setting, ...]] = (
+        *_every(widths=("64", "128"), dropout=(0.75, 0.5)),
+        {"widths": "128-64"},
+    )
