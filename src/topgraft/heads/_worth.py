@@ -101,7 +101,7 @@ def worth(
 
     def judged(views: list[int]) -> dict[str, Any]:
         own = [bench.sums(views, repeat) for repeat in range(repeats)]
-        if len(views) == 1:  # two views of few photos: rows are fewer than sums
+        if len(views) == 1 and bench.few:
             alone = bench.pair(views[0])
         else:
             alone, _ = bench.score([_plus(*pair) for pair in zip(base, own, strict=True)], STRENGTHS)
@@ -168,6 +168,7 @@ class _Bench:
         self.classes = int(labels.max()) + 1
         self.dealt = [make_folds(labels, groups, folds, seed + repeat) for repeat in range(repeats)]
         self.view_0 = self.rows(0)
+        self.few = 2 * len(labels) <= self.view_0.shape[1]  # two views have fewer rows than their sums
 
     def rows(self, view: int) -> Features:
         """Read one view of the chosen photos: (N, D)."""
@@ -265,10 +266,11 @@ def in_words(numbers: dict[str, Any]) -> list[str]:
     """Say what the numbers mean, one sentence a level."""
     photos, policies = numbers["photos"], numbers["policies"]
     plain, full, gap = numbers["view_0"], numbers["all"], numbers["difference"]["log_loss"]
+    before, after = (f"{one['log_loss']['value']:.3f}" for one in (plain, full))
+    right, now = (f"{one['accuracy']['value']:.3f}" for one in (plain, full))
     together = (
-        f"All {len(policies)} policies together: {_verdict(gap)} on {photos} photos. Log loss"
-        f" {plain['log_loss']['value']:.3f} on photos as they are,"
-        f" {full['log_loss']['value']:.3f} with all views ({_interval(gap)}); accuracy {plain['accuracy']['value']:.3f} and {full['accuracy']['value']:.3f}."
+        f"All {len(policies)} policies together: {_verdict(gap)} on {photos} photos. Log loss {before} on photos"
+        f" as they are, {after} with all views ({_interval(gap)}); accuracy {right} and {now}."
     )
     said = [together, *(_of_level(level, photos) for level in numbers["levels"])]
     telling = sum(1 for one in policies if _side(one["to_view_0"]["log_loss"]))
