@@ -169,6 +169,28 @@ def test_the_inner_split_keeps_groups_together_and_out_of_training():
     assert (prepare(spoiled, labels, groups, np.arange(80), seed=1).turn == given.turn).all()
 
 
+def test_what_is_too_large_to_keep_is_made_again_each_epoch(monkeypatch):
+    from topgraft.heads import _axes
+
+    features, labels = photos()
+    kept = T1().fit(features, labels)
+    monkeypatch.setattr(_axes, "TABLE", 0)
+    monkeypatch.setattr(_axes, "_LAST", {})
+    made = T1().fit(features, labels)
+    np.testing.assert_allclose(made.logits(features[0]), kept.logits(features[0]), atol=2e-3)
+
+
+def test_dropout_on_features_scatters_the_axes_as_drawing_it_does():
+    features, labels = photos(width=400)
+    given = prepare(features, labels, None, np.arange(90), seed=0)
+    mean, spread = given.look(features, 1, np.array([5]))
+    row = features[1, given.rows[5]] - given.centre
+    rng = np.random.default_rng(0)
+    drawn = (row * (rng.random((4000, 400)) < 0.5) / 0.5) @ given.turn
+    np.testing.assert_allclose(drawn.mean(0), mean[0], atol=5 * spread.max() / 4000**0.5)
+    np.testing.assert_allclose(drawn.std(0), spread[0], rtol=0.08)
+
+
 def test_the_axes_hold_what_the_best_axes_hold():
     rng = np.random.default_rng(0)
     features = (rng.standard_normal((2, 150, 30)) @ rng.standard_normal((30, 300))).astype(np.float32)
