@@ -20,7 +20,7 @@ from topgraft.settings import Settings, usable_cores
 CORE = ("topgraft", "numpy", "openvino", "onnx", "opencv-python-headless", "zarr", "scikit-learn")
 EXTRAS = {
     "timm": ("torch", "timm", "onnxscript"),
-    "int8": ("nncf",),
+    "int8": ("nncf", "onnxruntime"),
     "serve": ("fastapi", "uvicorn"),
     "ray": ("ray",),
     "track": ("mlflow",),

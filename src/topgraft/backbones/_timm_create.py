@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from topgraft.backbones._catalogue import RECOMMENDED
 from topgraft.backbones._timm import quiet
 from topgraft.errors import BackboneError, OfflineError, UnknownNameError
 
@@ -47,22 +49,19 @@ def create(
     import timm
     from huggingface_hub.errors import RepositoryNotFoundError
 
-    options: dict[str, Any] = {}
+    tensors = read_tensors(weights) if weights else None
     remote = name.startswith("hf-hub:") or (
         seed is None and weights is None and not name.startswith("local-dir:")
     )
     cut_off = "offline" if offline else _cut_off() if remote and _known(name) else ""
-    if weights is not None:
-        options["pretrained_cfg_overlay"] = {"state_dict": read_tensors(weights), "source": ""}
     with quiet(), _hub(bool(cut_off)), _seeded(seed or 0):
         try:
             facts = _resolve(name, size)
             cfg = facts["pretrained_cfg"]
             if cut_off and remote and not cfg.get("hf_hub_id") and cfg.get("url"):
                 raise _unreachable(name, cut_off)  # a plain address, which the hub's own switch does not stop
-            facts["num_classes"] = 0
-            model: torch.nn.Module = timm.create_model(**facts, **options, pretrained=seed is None)
-            return model.eval()
+            model = timm.create_model(**facts, pretrained=seed is None and tensors is None)
+            return _headless(model, tensors)
         except (BackboneError, OfflineError, UnknownNameError):
             raise
         except RepositoryNotFoundError as error:
@@ -77,6 +76,24 @@ def create(
             raise _unreachable(name, cut_off or error) from error
         except (RuntimeError, ValueError, KeyError) as error:
             raise BackboneError(f"{name}: {_first_line(error)}") from error
+
+
+def _headless(model: Any, tensors: dict[str, torch.Tensor] | None) -> torch.nn.Module:
+    """Load a file's tensors, where there are any, and take the classifier off.
+
+    Off only now: with the classifier that the weights were trained with, every missing tensor is an error,
+    where timm otherwise leaves it at random without a word.
+    """
+    if tensors is None:
+        model.reset_classifier(0)
+    else:
+        heads = model.pretrained_cfg.get("classifier") or ()
+        heads = (heads,) if isinstance(heads, str) else tuple(heads)
+        dropped = tuple(f"{head}." for head in heads)
+        model.reset_classifier(0)
+        model.load_state_dict({name: one for name, one in tensors.items() if not name.startswith(dropped)})
+    model.eval()
+    return cast("torch.nn.Module", model)
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
@@ -107,7 +124,9 @@ def _resolve(name: str, size: int | None) -> dict[str, Any]:
     if not name.startswith(("local-dir:", "hf-hub:")):
         architecture, _, tag = name.partition(".")
         if not timm.is_model(architecture):
-            raise UnknownNameError("backbone", name, [*timm.list_models(), *timm.list_pretrained()])
+            known = [*timm.list_models(), *timm.list_pretrained()]
+            close = get_close_matches(name, known, n=1, cutoff=0.5)
+            raise UnknownNameError("backbone", name, known if close else [one.name for one in RECOMMENDED])
         tags = [one.partition(".")[2] for one in timm.list_pretrained(f"{architecture}.*")]
         if tag and tag not in tags:
             raise UnknownNameError("backbone", name, [f"{architecture}.{one}" for one in tags])

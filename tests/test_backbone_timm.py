@@ -1,0 +1,261 @@
+"""timm models: import, blocks, weights from files, and the origin's architectures with random weights."""
+
+import hashlib
+import pickle
+import shutil
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("timm")
+
+import safetensors.torch
+import torch
+
+from topgraft.backbone import Backbone, find_backbone, load_backbone
+from topgraft.backbones import _timm, _timm_create
+from topgraft.backbones._pictures import pictures
+from topgraft.engines import open_engine
+from topgraft.errors import BackboneError, OfflineError, UnknownNameError
+from topgraft.settings import Settings
+from topgraft.testing.engines import EngineSuite
+
+pytestmark = pytest.mark.timm
+SMALL = "mobilenetv3_small_050"
+
+
+def cosine(a, b):
+    return _timm.cosine(a, b).min()
+
+
+def on_torch(backbone, shown):
+    with open_engine(backbone, engine="torch", settings=Settings.load(device="cpu")) as engine:
+        return engine.embed(shown)
+
+
+def on_openvino(backbone, shown):
+    with open_engine(backbone) as engine:
+        return engine.embed(shown)
+
+
+@pytest.fixture(scope="module")
+def small():
+    return load_backbone(SMALL, weights="random", size=64)
+
+
+# Real weights
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(
+    ("name", "width", "blocks"),
+    [("mobilenetv1_100.tflite_in1k", 1024, 13), ("mobilenetv2_100.tflite_in1k", 1280, 17)],
+)
+def test_the_shared_weights_agree_with_pytorch(name, width, blocks, shared):
+    """The stated tolerance: a cosine of at least 0.9999 on every picture."""
+    backbone = load_backbone(f"local-dir:{shared / 'weights' / name}")
+    card = backbone.card
+    assert (card.name, card.features, card.map_size, len(card.blocks)) == (name, width, (width, 7, 7), blocks)
+    assert (card.mean, card.std, card.interpolation) == ((0.5,) * 3, (0.5,) * 3, "bicubic")
+    assert card.licence == "apache-2.0"
+    assert str(shared) not in card.model_dump_json(), "a card travels: it names no path of this machine"
+    shown = pictures(4, 224, 224, seed=3)
+    assert cosine(on_openvino(backbone, shown), on_torch(backbone, shown)) >= 0.9999
+
+
+@pytest.mark.shared
+def test_a_moved_folder_is_the_same_backbone_and_needs_no_second_import(shared, tmp_path, monkeypatch):
+    source = shared / "weights" / "mobilenetv1_100.tflite_in1k"
+    first = load_backbone(f"local-dir:{source}")
+    shutil.copytree(source, tmp_path / "moved")
+    monkeypatch.setattr(_timm_create, "create", None)
+    assert load_backbone(f"local-dir:{tmp_path / 'moved'}") == first
+    assert find_backbone(first.card) == first
+
+
+# Blocks
+
+
+def test_blocks_are_named_in_order_and_hold_every_weight_but_the_stem(small):
+    model = _timm.torch_model(small)
+    groups = _timm.groups(model)
+    assert [name for name, _ in groups] == list(small.blocks)
+    assert len(set(small.blocks)) == len(small.blocks)
+    inside = {one for _, names in groups for one in names}
+    stem = {name for name, _ in model.named_parameters()} - inside
+    assert stem == {"conv_stem.weight", "bn1.weight", "bn1.bias"}
+    counts = {name: value.numel() for name, value in model.named_parameters()}
+    assert [block.parameters for block in small.card.blocks] == [
+        sum(counts[one] for one in names) for _, names in groups
+    ]
+
+
+def test_the_default_has_the_blocks_that_timm_names():
+    backbone = load_backbone()
+    assert list(backbone.blocks) == [name for name, _ in _timm.groups(_timm.torch_model(backbone))]
+
+
+# Weights
+
+
+def test_random_weights_follow_their_seed_and_leave_pytorchs_generator_alone(small):
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    first = _timm_create.create(SMALL, seed=0).state_dict()
+    assert torch.rand(1) == expected
+    kept = _timm.torch_model(small).state_dict()
+    assert all(torch.equal(first[name], kept[name]) for name in kept)
+    other = _timm_create.create(SMALL, seed=1).state_dict()
+    assert not torch.equal(first["conv_stem.weight"], other["conv_stem.weight"])
+    assert small.card.name == f"{SMALL}.random0"
+
+
+def test_weights_from_a_file_are_the_ones_that_run(small, tmp_path):
+    tensors = {name: value.clone() for name, value in _timm.torch_model(small).state_dict().items()}
+    tensors["classifier.weight"] = torch.zeros(7, 1024)  # of whatever it was trained for
+    safetensors.torch.save_file(tensors, tmp_path / "mine.safetensors")
+    torch.save(tensors, tmp_path / "mine.pth")
+    for file in ("mine.safetensors", "mine.pth"):
+        read = _timm_create.create(SMALL, weights=tmp_path / file).state_dict()
+        assert all(torch.equal(read[name], tensors[name]) for name in read)
+
+
+class Harm:
+    def __reduce__(self):
+        return (open, ("harm", "w"))
+
+
+def test_a_pth_that_would_run_code_is_refused_and_does_not_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"conv_stem.weight": Harm()}, tmp_path / "bad.pth")
+    (tmp_path / "worse.pth").write_bytes(pickle.dumps(Harm()))
+    (tmp_path / "noise.safetensors").write_bytes(b"\xff" * 64)
+    for file in ("bad.pth", "worse.pth", "noise.safetensors"):
+        with pytest.raises(BackboneError, match="refused"):
+            load_backbone(SMALL, weights=tmp_path / file)
+    assert not (tmp_path / "harm").exists()
+    with pytest.raises(BackboneError, match="cannot be read"):
+        load_backbone(SMALL, weights=tmp_path / "gone.pth")
+
+
+@pytest.mark.parametrize("lacking", ["blocks.0.0.conv_dw.weight", "bn1.running_mean"])
+def test_a_file_that_lacks_a_tensor_is_refused_and_nothing_stays_random(small, tmp_path, lacking):
+    tensors = {name: value.clone() for name, value in _timm.torch_model(small).state_dict().items()}
+    del tensors[lacking]
+    safetensors.torch.save_file(tensors, tmp_path / "mine.safetensors")
+    with pytest.raises(BackboneError, match=SMALL):
+        load_backbone(SMALL, weights=tmp_path / "mine.safetensors")
+    shutil.copytree(small.graph.parent / "timm", tmp_path / "folder")
+    safetensors.torch.save_file(tensors, tmp_path / "folder" / "model.safetensors")
+    with pytest.raises(BackboneError, match="local-dir"):
+        load_backbone(f"local-dir:{tmp_path / 'folder'}")
+
+
+# What can go wrong
+
+
+def test_unknown_names_and_tags_list_the_close_ones():
+    with pytest.raises(UnknownNameError, match="mobilenetv1_100"):
+        load_backbone("mobilnetv1_100")
+    with pytest.raises(UnknownNameError, match=r"resnet50\.a1_in1k"):
+        load_backbone("resnet50.a1_in1")
+
+
+def test_a_folder_without_weights_is_a_clear_error(tmp_path):
+    with pytest.raises(BackboneError, match=r"config\.json and model\.safetensors"):
+        load_backbone(f"local-dir:{tmp_path}")
+
+
+def test_offline_says_so_at_once_with_three_ways_on():
+    with pytest.raises(OfflineError, match=r"(?s)\(offline\).*fetch.*local-dir.*built-in default"):
+        load_backbone("resnet50.a1_in1k", settings=Settings.load(offline=True))
+
+
+def test_an_import_that_disagrees_with_pytorch_fails_and_keeps_nothing(tmp_path, monkeypatch):
+    model = _timm_create.create(SMALL, seed=0, size=64)
+    export = _timm._export
+
+    def wrong(path, network, card):
+        with torch.no_grad():
+            network.model.conv_stem.weight.mul_(-1)
+        export(path, network, card)
+        with torch.no_grad():
+            network.model.conv_stem.weight.mul_(-1)
+
+    monkeypatch.setattr(_timm, "_export", wrong)
+    monkeypatch.setattr(_timm_create, "create", lambda *_, **__: model)
+    settings = Settings.load(cache_dir=tmp_path)
+    with pytest.raises(BackboneError, match=r"cosine of at least 0\.9999, got"):
+        load_backbone(SMALL, weights="random", size=64, settings=settings)
+    assert list((tmp_path / "backbones").glob("*/model.onnx")) == []
+
+
+def test_a_graph_without_pytorch_weights_cannot_run_on_torch(small, tmp_path):
+    bare = Backbone(small.card, tmp_path / "model.onnx")
+    with pytest.raises(BackboneError, match="graph without PyTorch weights"):
+        open_engine(bare, engine="torch", settings=Settings.load(device="cpu"))
+
+
+def test_the_kept_weights_hash_to_what_the_card_says(small):
+    kept = small.graph.parent / "timm" / "model.safetensors"
+    assert hashlib.sha256(kept.read_bytes()).hexdigest() == small.card.weights_sha256
+
+
+# Architectures
+
+ARCHITECTURES = [
+    # name, side, width of the features, sides of the map or None
+    pytest.param("resnet50", 64, 2048, (2048, 2, 2)),
+    pytest.param("inception_v3", 107, 2048, (2048, 2, 2)),
+    *(
+        pytest.param(*row, marks=[pytest.mark.nightly, pytest.mark.timeout(900)])
+        for row in [
+            ("mobilenetv1_100", 64, 1024, (1024, 2, 2)),
+            ("inception_v3", None, 2048, (2048, 8, 8)),
+            ("mobilenetv2_100", 64, 1280, (1280, 2, 2)),
+            ("mobilenetv3_large_100", 64, 1280, (960, 2, 2)),
+            ("legacy_xception", 96, 2048, (2048, 3, 3)),
+            ("xception41", 96, 2048, (2048, 3, 3)),
+            ("densenet121", 64, 1024, (1024, 2, 2)),
+            ("densenet161", 64, 2208, (2208, 2, 2)),
+            ("densenet169", 64, 1664, (1664, 2, 2)),
+            ("vgg16", None, 4096, (512, 7, 7)),
+            ("vgg19", None, 4096, (512, 7, 7)),
+            ("efficientnet_b0", 64, 1280, (1280, 2, 2)),
+            ("convnext_tiny", 64, 768, (768, 2, 2)),
+            ("vit_small_patch16_224", 64, 384, None),
+            ("vit_small_patch14_dinov2", 56, 384, None),
+            ("swin_tiny_patch4_window7_224", None, 768, (768, 7, 7)),
+        ]
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "side", "width", "map_size"), ARCHITECTURES, scope="class")
+class TestArchitecture(EngineSuite):
+    """Import, embed, and the whole conformance suite."""
+
+    @pytest.fixture(autouse=True, scope="class")
+    @classmethod
+    def _made(cls, name, side, width, map_size):
+        cls.backbone = load_backbone(name, weights="random", size=side)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def engine(cls, _made):
+        """One engine an architecture."""
+        with cls().open() as engine:
+            yield engine
+
+    def open(self, threads=2):
+        return open_engine(self.backbone, settings=Settings.load(threads=threads))
+
+    def test_the_card_says_what_it_gives(self, engine, name, side, width, map_size):
+        card = self.backbone.card
+        assert (card.features, card.map_size) == (width, map_size)
+        assert card.input_size[0] == side or (side is None and card.input_size[0] in (224, 299))
+        assert len(card.blocks) >= 4
+        assert len(set(self.backbone.blocks)) == len(card.blocks)
+        shown = pictures(2, *card.input_size, seed=2)
+        assert cosine(engine.embed(shown), on_torch(self.backbone, shown)) >= 0.9999

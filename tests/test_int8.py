@@ -1,0 +1,80 @@
+"""INT8: what it must keep, and when it is not kept."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("nncf")
+
+from topgraft.backbone import find_backbone, load_backbone
+from topgraft.backbones._pictures import pictures
+from topgraft.engines import open_engine
+from topgraft.errors import UsageError
+from topgraft.quantize import quantize, worth_keeping
+from topgraft.settings import Settings
+from topgraft.testing.engines import EngineSuite
+
+
+@pytest.fixture(scope="module")
+def exact():
+    return load_backbone()
+
+
+@pytest.fixture(scope="module")
+def coarse(exact):
+    return quantize(exact, pictures(16, 224, 224))
+
+
+class TestINT8(EngineSuite):
+    def open(self, threads=2):
+        backbone = quantize(load_backbone(), pictures(16, 224, 224))
+        return open_engine(backbone, precision="int8", settings=Settings.load(threads=threads))
+
+
+def test_its_features_agree_with_float32_and_are_not_the_same(exact, coarse):
+    shown = pictures(6, 224, 224, seed=5)
+    with open_engine(exact) as one, open_engine(coarse, precision="int8") as other:
+        a, b = one.embed(shown), other.embed(shown)
+    cosine = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+    assert cosine.min() > 0.95
+    assert not np.array_equal(a, b)
+
+
+def test_it_is_another_backbone_that_is_found_again(exact, coarse):
+    assert coarse.card.precision == "int8"
+    assert coarse.card.fingerprint() != exact.card.fingerprint()
+    assert quantize(exact, pictures(16, 224, 224)) == coarse
+    assert quantize(exact, pictures(16, 224, 224, seed=1)[:4]).card.fingerprint() != coarse.card.fingerprint()
+    assert find_backbone(coarse.card) == coarse
+
+
+def test_it_is_never_run_as_what_it_is_not(exact, coarse):
+    with pytest.raises(UsageError, match="its graph is int8"):
+        open_engine(coarse)
+    with pytest.raises(UsageError, match="int8 already"):
+        quantize(coarse, pictures(1, 224, 224))
+    with pytest.raises(UsageError, match="at least one"):
+        quantize(exact, pictures(1, 224, 224)[:0])
+
+
+def classes(noise, seed=0):
+    """Two classes in 20 dimensions, 100 rows; the clean ones are easy."""
+    random = np.random.default_rng(seed)
+    labels = np.arange(100) % 2
+    rows = random.standard_normal((100, 20)) + 3 * labels[:, None]
+    return (rows + noise * random.standard_normal(rows.shape)).astype(np.float32), labels.astype(np.int64)
+
+
+def test_what_agrees_is_kept_and_what_loses_more_than_half_a_point_is_not():
+    clean, labels = classes(0)
+    groups = np.arange(100)
+    near = clean + np.float32(1e-3)
+    kept = worth_keeping(clean, near, labels, groups)
+    assert kept.keep
+    assert kept.cosine > 0.999
+    assert kept.accuracy_f32 == pytest.approx(kept.accuracy_int8)
+    noise, _ = classes(50)
+    lost = worth_keeping(clean, noise, labels, groups)
+    assert not lost.keep
+    assert lost.accuracy_int8 < lost.accuracy_f32 - 0.005
+    assert "f32 is kept" in lost.sentence
+    assert "INT8 is used" in kept.sentence
