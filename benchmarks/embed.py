@@ -10,6 +10,7 @@ In every round each contender embeds the same photos under the same policies wit
 order that turns from round to round, so that each round gives one ratio of each pair under the same load:
 
     topgraft   `embed` into a new store: opening the engine, decoding, fit, warp, features, writing
+    int8       the same on the backbone quantised with these photos (not timed); needs the `int8` extra
     bare       the engine alone on the same pictures, made beforehand and lying in memory
     keras      (a) ImageDataGenerator and `predict` on TensorFlow, once for each policy
     torch      (b) DataLoader, torchvision and timm in PyTorch, once for each policy
@@ -29,6 +30,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,7 @@ from topgraft.engines import open_engine
 from topgraft.fit import fit
 from topgraft.grid import draw
 from topgraft.policy import Policy, render
+from topgraft.quantize import quantize
 from topgraft.settings import Settings, usable_cores
 from topgraft.store.table import views_of
 
@@ -202,6 +205,9 @@ def compare(given: argparse.Namespace, folder: Path) -> dict[str, list[float]]:
         "bare": bare_way(data, backbone, policies),
         "torch": other_way(others["torch"], photos, policies, loaders=best_loaders(others["torch"], photos)),
     }
+    if find_spec("nncf"):
+        pictures = np.stack([fit(data.image(i), backbone.card) for i in range(len(data))])
+        ways["int8"] = topgraft_way(data, quantize(backbone, pictures), policies, folder)
     if given.keras:
         ways["keras"] = other_way(others["keras"], photos, policies)
     ways = {name: way for name, way in ways.items() if not given.only or name in given.only}

@@ -147,12 +147,16 @@ def embed(
     settings = Settings.load(threads=threads, offline=offline)
     with progress() as bar:
         data = Dataset.from_folder(photos, settings=settings, progress=bar)
+        loaded = load_backbone(
+            backbone, card=card, weights=weights, seed=seed, settings=settings, progress=bar
+        )
         store = into_store(
             data,
             out,
-            backbone=load_backbone(backbone, card=card, weights=weights, settings=settings, progress=bar),
+            backbone=loaded,
             policies=draw(policies, seed=seed, grid=grid),
             seed=seed,
+            precision=loaded.card.precision,
             engine=engine,
             workers=workers,
             settings=settings,
@@ -239,6 +243,9 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on in the run that is there.")] = False,
     threads: Annotated[int | None, typer.Option(help="Cores to use. [default: all]")] = None,
     offline: Annotated[bool | None, typer.Option("--offline", help="Never open a socket.")] = None,
+    track: Annotated[
+        str | None, typer.Option(help="Note the finished run in mlflow as well. [default: nowhere]")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Train a classifier: check, split, embed, compare heads, test once, report."""
@@ -268,6 +275,10 @@ def train(
         run = follow(
             choices, out, store=store, overwrite=overwrite, resume=resume, settings=settings, progress=bar
         )
+    if track:
+        from topgraft._track import track as note
+
+        note(run, track)
     if as_json:
         print((run.path / "metrics.json").read_text(encoding="utf-8"), end="")
     else:
