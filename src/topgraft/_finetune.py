@@ -174,6 +174,7 @@ def _finish(made: Run, tuner: Tuner, outcome: Outcome, tried: list[Outcome]) -> 
         outcome=outcome,
         tried=tuple(tried),
         views=tuner.feed.views,
+        refit=tuner.plan.refit,
         lines=lines,
         judged=judged,
         tested=tested,

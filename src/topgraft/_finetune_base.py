@@ -28,6 +28,7 @@ from topgraft.types import Labels, Probabilities, Progress, silent
 
 LEAST = 5e-7
 """What a probability that is written as 0.000000 may be."""
+MOST = 10.0
 PLAIN = Choice("logistic", {"C": 0.01})
 """What takes the place of a head that is not linear."""
 
@@ -157,6 +158,16 @@ class Base:
     def weight(self) -> NDArray[np.float64] | None:
         """Of the training side: (n,), or None."""
         return None if self.photos.weight is None else self.photos.weight[self.learn]
+
+    @property
+    def temperature(self) -> float:
+        """How much surer or less sure the run's head is than its logits say; training starts from there.
+
+        A few photos that are all answered right give extreme ones, from which no step leads away.
+        """
+        if self.head is PLAIN:
+            return 1.0
+        return float(np.clip(self.card.temperature, 1 / MOST, MOST))
 
     @property
     def method(self) -> str:

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from topgraft._finetune_plan import Line
+from topgraft._finetune_plan import Line, Training
 from topgraft.errors import DataError
 
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
@@ -38,16 +38,17 @@ class SoFar:
         """How many epochs are done."""
         return len(self.lines) - 1
 
-    @property
-    def stale(self) -> int:
-        """How many epochs ago the best one was."""
-        return self.epoch - self.at
-
     def note(self, line: Line, copy: Callable[[], dict[str, Tensor]]) -> None:
         """Add an epoch, and its weights where they are the best yet."""
         self.lines.append(line)
-        if line["loss"] < self.lines[self.at]["loss"]:
+        if line["loss"] is not None and line["loss"] < self.lines[self.at]["loss"]:
             self.at, self.best = self.epoch, copy()
+
+    def done(self, plan: Training, until: int | None) -> bool:
+        """Tell whether to stop: after so many epochs, or when nothing gets better."""
+        if until is not None:
+            return self.epoch >= until
+        return self.epoch >= plan.epochs or self.epoch - self.at >= plan.patience
 
 
 @dataclass(frozen=True)

@@ -29,19 +29,22 @@ class Training:
         warmup: share of the steps spent rising to the peak.
         patience: epochs without a better loss on the photos kept apart, until it stops.
         held: share of the training side kept apart to stop by.
+        refit: once the best epoch is known, train again for so many epochs on all photos, those kept apart
+            included; without it the weights of the best epoch are the result.
         batch_norm: `frozen` leaves BatchNorm in inference mode, `train` lets it learn its statistics.
         seed: decides order, views and which photos are kept apart.
     """
 
     epochs: int = 20
     batch: int = 32
-    rate: float = 1e-4
+    rate: float = 3e-4
     depth: float = 0.5
     head_rate: float = 1e-4
     weight_decay: float = 0.01
     warmup: float = 0.1
     patience: int = 5
     held: float = 0.2
+    refit: bool = True
     batch_norm: Literal["frozen", "train"] = "frozen"
     seed: int = 0
 

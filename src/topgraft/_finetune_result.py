@@ -178,6 +178,7 @@ class Finished:
         outcome: its cross-validation.
         tried: those of all numbers of blocks that were tried.
         views: of each photo.
+        refit: whether the best epoch was then trained anew on all photos.
         lines: of the training, one an epoch.
         judged: how far it can be trusted.
         tested: answers for the test side; None where there is none.
@@ -187,6 +188,7 @@ class Finished:
     outcome: Outcome
     tried: tuple[Outcome, ...]
     views: int
+    refit: bool
     lines: list[Line]
     judged: Trust
     tested: Answers | None
@@ -240,12 +242,15 @@ class Finished:
 
     def _notes(self) -> list[str]:
         base, kept = self.outcome.base, best_epoch(self.lines)
-        where = "" if kept else ": the blocks as they were"
-        weights = (
-            f"The predictor's weights are those of epoch {kept} of {len(self.lines) - 1}, the best on photos"
-            f" kept apart from the training side{where}."
+        then = " its weights were kept."
+        if self.refit:
+            then = " the predictor was trained for so long on all of it."
+        if not kept:
+            then = " the blocks stay as they were."
+        best = (
+            f"Epoch {kept} of {len(self.lines) - 1} was the best on photos kept apart from the training side:"
         )
-        notes = [self.outcome.said, weights]
+        notes = [self.outcome.said, best + then]
         if len(self.tried) > 1:
             notes.append(
                 f"{len(self.tried)} numbers of blocks were tried and the best was taken, which flatters its"

@@ -143,6 +143,7 @@ def train(
     *,
     fit: Labels,
     held: Labels,
+    until: int | None = None,
     weight: NDArray[np.float64] | None = None,
     checkpoint: Checkpoint | None = None,
     tell: Callable[[int], None] = lambda _epoch: None,
@@ -156,6 +157,7 @@ def train(
         plan: how.
         fit: indices of the photos to train on.
         held: indices of the photos kept apart to stop by.
+        until: stop after so many epochs, whatever the loss, and keep the last weights.
         weight: (N,) what each photo weighs; None is one each.
         checkpoint: where every epoch is kept, and an unfinished training goes on from.
         tell: told how many epochs are done.
@@ -171,7 +173,7 @@ def train(
     if so_far is None:
         before = measure(net, feed, labels, held, weight)
         so_far = SoFar([{"epoch": 0, "rate": 0.0, "train_loss": None, **before, "seconds": 0.0}], net.copy())
-    while so_far.epoch < plan.epochs and so_far.stale < plan.patience:
+    while not so_far.done(plan, until):
         begun, spent, epoch = time.perf_counter(), 0.0, so_far.epoch
         net.learn(batch_norm=plan.batch_norm == "train")
         for step, (photos, views) in enumerate(batches(fit, feed.views, plan, epoch)):
@@ -180,13 +182,14 @@ def train(
                 group["lr"] = group["peak"] * share
             spent += take_step(net, optimiser, feed.take(photos, views), labels[photos], _of(weight, photos))
         net.learn(batch_norm=False)
-        line = {"epoch": epoch + 1, "rate": plan.rate * share, "train_loss": spent / len(fit)}
+        line: Line = {"epoch": epoch + 1, "rate": plan.rate * share, "train_loss": spent / len(fit)}
         line |= measure(net, feed, labels, held, weight)
         so_far.note(line | {"seconds": time.perf_counter() - begun}, net.copy)
         if checkpoint:
             checkpoint.save(net, optimiser, so_far)
         tell(epoch + 1)
-    net.load_state_dict(so_far.best)
+    if until is None:
+        net.load_state_dict(so_far.best)
     return so_far.lines
 
 
@@ -231,8 +234,10 @@ def _loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 def measure(
     net: Tuned, feed: Feed, labels: Labels, held: Labels, weight: NDArray[np.float64] | None = None
-) -> dict[str, float]:
-    """Give log loss and accuracy on some photos as they are."""
+) -> dict[str, float | None]:
+    """Give log loss and accuracy on some photos as they are; None without any."""
+    if not len(held):
+        return {"loss": None, "accuracy": None}
     answers = logits(net, feed, held)
     share = np.ones(len(held)) if weight is None else weight[held]
     with torch.no_grad():

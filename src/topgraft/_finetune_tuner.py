@@ -17,13 +17,12 @@ from topgraft._finetune_checkpoint import Checkpoint
 from topgraft._finetune_cut import cut
 from topgraft._finetune_photos import activations, normalised
 from topgraft._finetune_plan import Line, Training
-from topgraft._finetune_result import Outcome, stranger
+from topgraft._finetune_result import Outcome, best_epoch, stranger
 from topgraft.backbones._timm import groups, torch_model
 from topgraft.engines._torch import device
 from topgraft.errors import DataError
 from topgraft.fingerprint import fingerprint
 from topgraft.fit import fit
-from topgraft.heads import calibrate
 from topgraft.heads._base import Affine
 from topgraft.heads._unknown import measure
 from topgraft.policy import View
@@ -104,30 +103,40 @@ class Tuner:
             name: of the training, for its checkpoint.
 
         Returns:
-            One line an epoch.
+            One line an epoch, of the training that was stopped by photos kept apart.
 
         Raises:
             DataError: where there are too few photos to keep some apart.
         """
-        photos, plan = self.photos, self.plan
         fitted, held = self._inside(rows)
+        lines = self._train(name, self._first_head(fitted), fitted, held)
+        if self.plan.refit:
+            self._train(f"{name} again", self._first_head(rows), rows, rows[:0], until=best_epoch(lines))
+        return lines
+
+    def _train(
+        self, name: str, head: Affine, fitted: Labels, held: Labels, until: int | None = None
+    ) -> list[Line]:
+        """Put the network back to its start and train it."""
+        epochs = self.plan.epochs if until is None else until
         self.cut.tail.load_state_dict(self._start)
-        self.net = training.Tuned(self.cut.tail, self._weights, self._first_head(fitted, held))
-        self.net.to(self.feed.device)
+        self.net = training.Tuned(self.cut.tail, self._weights, head).to(self.feed.device)
         lines = training.train(
             self.net,
             self.feed,
-            photos.targets,
-            plan,
+            self.photos.targets,
+            self.plan,
             fit=fitted,
             held=held,
-            weight=photos.weight,
+            until=until,
+            weight=self.photos.weight,
             checkpoint=Checkpoint(
-                self._keep / f"{name}.safetensors", fingerprint([self._what, rows.tolist()])
+                self._keep / f"{name}.safetensors",
+                fingerprint([self._what, fitted.tolist(), held.tolist(), until]),
             ),
-            tell=lambda epoch: self._progress(f"fine-tuning {name}", epoch, plan.epochs),
+            tell=lambda epoch: self._progress(f"fine-tuning {name}", epoch, epochs),
         )
-        self._progress(f"fine-tuning {name}", plan.epochs, plan.epochs)
+        self._progress(f"fine-tuning {name}", epochs, epochs)
         return lines
 
     def answers(self, rows: Labels) -> tuple[Features, Logits]:
@@ -183,7 +192,7 @@ class Tuner:
             begun = time.perf_counter()
             training.take_step(net, still, self.feed.take(some), self.photos.targets[some])
             times.append(time.perf_counter() - begun)
-        photos = sum(len(fit) for fit, _ in self.base.folds) * (1 - self.plan.held)
+        photos = sum(len(fit) for fit, _ in self.base.folds) * (1 - self.plan.held + self.plan.refit)
         return min(times) / len(some) * photos * self.plan.epochs
 
     def _inside(self, rows: Labels) -> tuple[Labels, Labels]:
@@ -198,27 +207,22 @@ class Tuner:
             ) from error
         return rows[fitted], rows[held]
 
-    def _first_head(self, fitted: Labels, held: Labels) -> Affine:
-        """Fit the head alone, on frozen features, and make it as sure as the photos kept apart allow."""
+    def _first_head(self, rows: Labels) -> Affine:
+        """Fit the head alone, on the features of the backbone as it was; as sure as the run's head is."""
         photos = self.photos
         head = self.base.head.make().fit(
-            self._features[:, fitted],
-            photos.targets[fitted],
+            self._features[:, rows],
+            photos.targets[rows],
             classes=len(photos.classes),
-            sample_weight=None if photos.weight is None else photos.weight[fitted],
-            groups=photos.groups[fitted],
+            sample_weight=None if photos.weight is None else photos.weight[rows],
+            groups=photos.groups[rows],
             seed=self.plan.seed,
         )
         (affine,) = head.layers()
         if not isinstance(affine, Affine):
             raise TypeError(f"{self.base.head}: expected one affine layer")
-        temperature = calibrate(
-            head.logits(self._features[0, held]),
-            photos.targets[held],
-            weight=None if photos.weight is None else photos.weight[held],
-            several=photos.targets.ndim == 2,
-        )
-        return Affine(affine.weight / np.float32(temperature), affine.bias / np.float32(temperature))
+        share = np.float32(1 / self.base.temperature)
+        return Affine(affine.weight * share, affine.bias * share)
 
 
 @contextmanager

@@ -1,0 +1,281 @@
+"""Fine-tuning from run to run, on drawn photos and the default backbone: nothing in it is a stand-in."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import topgraft as tg
+from topgraft.backbone import Backbone, load_backbone
+from topgraft.errors import BackboneError, DataError, MissingExtraError, UnknownNameError, UsageError
+from topgraft.run import Run
+from topgraft.settings import Settings
+from topgraft.testing.drawing import draw_photos
+
+pytest.importorskip("torch", reason="needs the timm extra")
+pytest.importorskip("timm", reason="needs the timm extra")
+pytestmark = pytest.mark.timm
+
+SETTINGS = Settings.load(threads=1)
+OPTIONS = {"blocks": 1, "views": 1, "epochs": 3, "batch": 6, "rate": 3e-4, "patience": 3}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return tg.Dataset.from_folder(draw_photos(tmp_path_factory.mktemp("drawn") / "photos", 12, seed=0))
+
+
+@pytest.fixture(scope="module")
+def first(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("first")
+    store = tg.embed(data, folder / "features.zarr", policies=tg.draw(2, seed=0))
+    split = tg.split(data, test=0.25, seed=0)
+    return tg.train(store, split, heads="logistic", folds=2, out=folder / "run")
+
+
+@pytest.fixture(scope="module")
+def second(first, data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("second") / "run"
+    return tg.finetune(first, data, out=out, settings=SETTINGS, **OPTIONS)
+
+
+def columns(run, *names):
+    return [tuple(row[name] for name in names) for row in run.table("predictions.csv")]
+
+
+def test_the_result_is_a_run_like_any_other(first, second):
+    assert set(second.metrics) == {*first.metrics, "finetune"}
+    assert {one.name for one in second.path.iterdir()} >= {"config.toml", "model", "backbone", "curves.json"}
+    assert not (second.path / "checkpoints").exists()
+    assert columns(first, "id", "split", "fold", "label") == columns(second, "id", "split", "fold", "label")
+    assert columns(first, "p_sushi") != columns(second, "p_sushi")
+    metrics = second.metrics
+    assert metrics["counts"]["views"] == 2
+    assert metrics["policies"] == first.metrics["policies"][:1]
+    assert metrics["backbone"]["fingerprint"] != first.metrics["backbone"]["fingerprint"]
+    assert metrics["finetune"]["names"] == ["blocks.6.0"]
+    assert [row["chosen"] for row in metrics["leaderboard"]].count(True) == 1
+    right = np.mean(
+        [row["label"] == row["predicted"] for row in second.table("predictions.csv") if row["fold"]]
+    )
+    assert metrics["cross_validation"]["accuracy"]["value"] == pytest.approx(right)
+    text = json.dumps(metrics)
+    assert "seconds" not in text
+    assert str(second.path) not in text
+
+
+def test_the_gain_is_that_of_the_same_photos(first, second):
+    gain = second.metrics["finetune"]["gain"]
+    ours, theirs = (run.metrics["cross_validation"] for run in (second, first))
+    for name, near in (("accuracy", 1e-9), ("log_loss", 0.01)):  # the table has six digits of a probability
+        assert gain[name]["value"] == pytest.approx(ours[name]["value"] - theirs[name]["value"], abs=near)
+        assert gain[name]["low"] <= gain[name]["value"] <= gain[name]["high"]
+    assert "against the frozen backbone on the same photos and folds" in second.metrics["notes"][0]
+
+
+def test_the_predictor_says_what_the_table_says(first, second, data):
+    rows = [row for row in second.table("predictions.csv") if row["split"] == "test"]
+    places = {one.id: i for i, one in enumerate(data.samples)}
+    said = tg.load(second.path).predict([data.image(places[row["id"]]) for row in rows])
+    for one, row in zip(said, rows, strict=True):
+        assert one.probabilities["sushi"] == pytest.approx(float(row["p_sushi"]), abs=5e-3)
+    before = tg.load(first.path).predict([data.image(places[row["id"]]) for row in rows])
+    assert any(
+        abs(one.probabilities["sushi"] - other.probabilities["sushi"]) > 1e-3
+        for one, other in zip(said, before, strict=True)
+    )
+
+
+def test_the_predictor_needs_no_torch(second, data):
+    code = (
+        "import sys, topgraft as tg; tg.load(sys.argv[1]).predict([sys.argv[2]]);"
+        "assert not {'torch', 'timm'} & set(sys.modules)"
+    )
+    photo = os.path.join(data.root, data.samples[0].path)  # noqa: PTH118
+    subprocess.run([sys.executable, "-c", code, second.path, photo], check=True)
+
+
+def test_runs_before_and_after_are_evaluated_together(first, second, data):
+    found = tg.evaluate([first, second], data, split="all")
+    assert len(found.members) == 2
+    assert all(one.scores["n"] == len(data) for one in found.results)
+
+
+def test_curves_and_the_report_show_the_training(second):
+    series = second.read("curves.json")["series"]
+    assert {one["kind"] for one in series} == {"loss", "accuracy", "rate"}
+    for one in series:
+        assert len(one["x"]) == len(one["y"]) > 0
+        assert np.isfinite(one["y"]).all()
+    page = tg.report(second).read_text(encoding="utf-8")
+    assert "Learning rate" in page
+    assert "fine-tune, 1 blocks" in second.read("timings.json")
+
+
+@pytest.mark.nightly
+def test_the_fine_tuned_backbone_embeds_and_is_fine_tuned_again(second, data, tmp_path):
+    backbone = Backbone.open(second.path / "backbone")
+    assert backbone.card.name == "tf_efficientnet_lite0.in1k-finetuned"
+    assert backbone.card.preprocessing() == load_backbone().card.preprocessing()
+    again = tg.finetune(
+        second, data, out=tmp_path / "third", settings=SETTINGS, **(OPTIONS | {"epochs": 1, "views": 0})
+    )
+    assert again.metrics["backbone"]["name"] == "tf_efficientnet_lite0.in1k-finetuned-finetuned"
+
+
+KILL = """
+import json, os, sys
+from topgraft import Dataset, _finetune_checkpoint as checkpoint, finetune
+from topgraft.settings import Settings
+run, photos, out, after, options = sys.argv[1:]
+saved, save = 0, checkpoint.Checkpoint.save
+def counted(*given):
+    global saved
+    save(*given)
+    saved += 1
+    if saved == int(after):
+        os.kill(os.getpid(), 9)
+checkpoint.Checkpoint.save = counted
+finetune(run, Dataset.from_folder(photos), out=out, resume=True, settings=Settings.load(threads=1),
+    **json.loads(options))
+"""
+
+
+def killed(first, data, out, after):
+    words = [first.path, data.root, out, str(after), json.dumps(OPTIONS)]
+    done = subprocess.run([sys.executable, "-c", KILL, *map(str, words)], check=False)
+    assert done.returncode == -signal.SIGKILL
+
+
+def same(one, other):
+    for name in ("metrics.json", "predictions.csv", "model/model.onnx"):
+        assert (one.path / name).read_bytes() == (other.path / name).read_bytes(), name
+
+
+def test_a_killed_fine_tuning_goes_on_to_the_same_bytes(first, second, data, tmp_path):
+    killed(first, data, tmp_path / "run", after=4)
+    assert list((tmp_path / "run" / "checkpoints").rglob("*.safetensors"))
+    with pytest.raises(UsageError, match="--resume"):
+        tg.finetune(first, data, out=tmp_path / "run", settings=SETTINGS, **OPTIONS)
+    other = OPTIONS | {"rate": 1e-3}
+    with pytest.raises(DataError, match="other photos or options"):
+        tg.finetune(first, data, out=tmp_path / "run", resume=True, settings=SETTINGS, **other)
+    made = tg.finetune(first, data, out=tmp_path / "run", resume=True, settings=SETTINGS, **OPTIONS)
+    same(made, second)
+
+
+@pytest.mark.nightly
+def test_killed_at_every_epoch_it_goes_on_to_the_same_bytes(first, second, data, tmp_path):
+    for _ in range(3):
+        killed(first, data, tmp_path / "run", after=2)
+    same(tg.finetune(first, data, out=tmp_path / "run", resume=True, settings=SETTINGS, **OPTIONS), second)
+
+
+def test_no_blocks_is_the_run_itself(first, data, tmp_path):
+    made = tg.finetune(first, data, blocks=0, out=tmp_path / "run", settings=SETTINGS)
+    assert made.metrics["finetune"] == {"blocks": 0, "tried": []}
+    assert columns(made, "id", "p_sushi") == columns(first, "id", "p_sushi")
+    assert made.metrics["test"] == first.metrics["test"]
+    assert "No block was to be fine-tuned" in made.metrics["notes"][0]
+    assert tg.load(made.path).classes == tg.load(first.path).classes
+
+
+def test_auto_keeps_the_backbone_frozen_where_nothing_is_gained(first, data, tmp_path, monkeypatch):
+    monkeypatch.setattr("topgraft._finetune_plan.TRIED", (1, 99))
+    wild = OPTIONS | {"blocks": "auto", "views": 2, "rate": 3.0, "head_rate": 3.0, "patience": 1}
+    made = tg.finetune(first, data, out=tmp_path / "run", settings=SETTINGS, **wild)
+    found = made.metrics["finetune"]
+    assert found["blocks"] == 0
+    assert [one["blocks"] for one in found["tried"]] == [1]
+    assert found["tried"][0]["best_epochs"] == [0, 0]
+    assert found["tried"][0]["gain"]["accuracy"]["value"] == 0
+    assert "gained nothing that chance does not explain" in made.metrics["notes"][0]
+    assert made.metrics["cross_validation"] == first.metrics["cross_validation"]
+
+
+def edited(backbone, **facts):
+    return Backbone(backbone.card.model_copy(update=facts), backbone.graph)
+
+
+def with_fingerprint(run, backbone, folder):
+    """Copy a run and let it say that it was made by this backbone."""
+    shutil.copytree(run.path, folder)
+    copy = Run(folder)
+    facts = copy.metrics
+    facts["backbone"]["fingerprint"] = backbone.card.fingerprint()
+    copy.write_json("metrics.json", facts)
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "said"),
+    [
+        (
+            {"blocks": 20},
+            UsageError,
+            r"`blocks` must be 0 to 16 for tf_efficientnet_lite0.in1k, or auto, got 20",
+        ),
+        ({"blocks": -1}, UsageError, r"Try `--blocks 3`"),
+        ({"blocks": "all"}, UsageError, r"or auto, got all"),
+        ({"views": 3}, UsageError, r"`views` must be 0 to 2"),
+        ({"epoch": 3}, UnknownNameError, r"Did you mean epochs"),
+        ({"epochs": 0}, UsageError, r"epochs must be at least 1, got 0"),
+        ({"rate": -1.0}, UsageError, r"rate must be above 0, got -1"),
+        ({"batch_norm": "on"}, UsageError, r"batch_norm must be frozen or train, got 'on'"),
+    ],
+)
+def test_wrong_options_are_one_clear_line(first, data, tmp_path, options, error, said):
+    with pytest.raises(error, match=said):
+        tg.finetune(first, data, out=tmp_path / "run", settings=SETTINGS, **options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_backbones_that_cannot_be_fine_tuned_are_one_clear_line(first, data, tmp_path):
+    known = load_backbone()
+    for number, (facts, said) in enumerate(
+        [
+            ({"source": "onnx"}, "without PyTorch weights, so it cannot be fine-tuned"),
+            ({"blocks": ()}, "no named blocks"),
+            ({"precision": "int8"}, "its graph is int8"),
+        ]
+    ):
+        backbone = edited(known, **facts)
+        run = with_fingerprint(first, backbone, tmp_path / str(number))
+        with pytest.raises(BackboneError, match=said):
+            tg.finetune(run, data, backbone=backbone, out=tmp_path / "run", settings=SETTINGS)
+    with pytest.raises(BackboneError, match="made by another backbone: expected card"):
+        tg.finetune(first, data, backbone=edited(known, weights_sha256="0" * 64), settings=SETTINGS)
+
+
+def test_other_photos_are_one_clear_line(first, data, tmp_path):
+    photos = shutil.copytree(data.root, tmp_path / "photos")
+    some = photos / data.samples[0].path
+    some.write_bytes((photos / data.samples[1].path).read_bytes())
+    with pytest.raises(DataError, match="missing or have changed"):
+        tg.finetune(first, tg.Dataset.from_folder(photos), out=tmp_path / "run", settings=SETTINGS)
+    (photos / "sushi").rename(photos / "soup")
+    with pytest.raises(DataError, match="expected the classes of"):
+        tg.finetune(first, tg.Dataset.from_folder(photos), out=tmp_path / "run", settings=SETTINGS)
+    with pytest.raises(UsageError, match="does not say where its photos lie"):
+        tg.finetune(first, out=tmp_path / "run", settings=SETTINGS)
+    with pytest.raises(UsageError, match="a folder of its own"):
+        tg.finetune(first, data, out=first.path, overwrite=True, settings=SETTINGS)
+
+
+def test_without_the_extra_it_says_which(first, data, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(MissingExtraError, match=r"fine-tuning needs the `timm` extra"):
+        tg.finetune(first, data)
+
+
+def test_the_command_says_what_is_wrong_in_one_line(first, data, tmp_path):
+    line = [sys.executable, "-m", "topgraft.cli", "finetune", str(first.path), data.root, "--blocks", "99"]
+    done = subprocess.run([*line, "-o", str(tmp_path / "run")], check=False, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines()[-1].startswith("topgraft: `blocks` must be 0 to 16")
+    assert "Traceback" not in done.stderr
