@@ -156,11 +156,11 @@ def test_all_leaves_out_what_is_not_installed_and_a_name_does_not(monkeypatch):
 def test_labels_and_options_are_checked():
     features, labels = clouds(photos=30)
     with pytest.raises(DataError, match="one for each of 30 photos, got 29"):
-        compare(features, labels[1:])
+        compare(features, labels[1:], heads="linear")
     with pytest.raises(UsageError, match="repeats"):
-        compare(features, labels, repeats=0)
+        compare(features, labels, heads="linear", repeats=0)
     with pytest.raises(DataError, match="--folds"):
-        compare(features, labels, np.arange(30) // 10, folds=5)
+        compare(features, labels, np.arange(30) // 10, heads="linear", folds=5)
 
 
 def test_a_class_of_two_photos_can_be_compared():

@@ -125,6 +125,6 @@ class _Loss:
 
         start = np.concatenate([(lower.T @ weight).ravel(), (bias - self.prior) / bias_scale])
         found = minimize(
-            value, start, jac=True, method="L-BFGS-B", options={"maxiter": 200, "ftol": 1e-9, "gtol": 1e-4}
+            value, start, jac=True, method="L-BFGS-B", options={"maxiter": 200, "ftol": 1e-7, "gtol": 1e-4}
         )
         return unpack(found.x)

@@ -17,6 +17,8 @@ from topgraft.heads._rows import Matrix, Rows, standardise
 
 STRENGTHS = (0.1, 0.03, 0.01, 0.003, 0.001, 0.0003)
 """From a strong penalty to a weak one."""
+CHUNK = 4096
+"""Rows taken to double precision at once."""
 
 
 class Sums(Protocol):
@@ -77,7 +79,7 @@ class Ridge(Linear):
         path = _Path.of(rows)
         asked = [setting["strength"] for setting in settings]
         if "loo" in asked:
-            best = STRENGTHS[int(np.argmin([path.left_out(one) for one in STRENGTHS]))]
+            best = STRENGTHS[int(np.argmin(path.left_out(STRENGTHS)))]
             asked = [best if one == "loo" else one for one in asked]
         return [path.solve(float(strength)) for strength in asked]
 
@@ -120,21 +122,17 @@ def _solve(gram: Matrix, moment: Matrix, strength: float) -> Matrix:
 
 @dataclass(frozen=True)
 class _Path:
-    """Weighted, centred rows of one fit on the axes of their covariance, where every strength is a division.
+    """Weighted rows of one fit, and the axes of their covariance, where every strength is a division.
 
     Attributes:
-        rows: (n, V, r) the rows on the axes.
-        target: (n, V, C) -1 and 1, centred.
-        pull: (n, V, 1) square root of what each row weighs; the squares sum to 1.
+        rows: as they are given.
         values: (r,) the covariance's eigenvalues.
         axes: (r, r) its eigenvectors.
-        moment: (r, C) rows times target.
-        centre, offset: what was subtracted from rows (r,) and target (C,).
+        moment: (r, C) rows times target, on the axes.
+        centre, offset: weighted means of rows (r,) and target (C,).
     """
 
-    rows: Matrix
-    target: Matrix
-    pull: Matrix
+    rows: Rows
     values: Matrix
     axes: Matrix
     moment: Matrix
@@ -143,43 +141,49 @@ class _Path:
 
     @classmethod
     def of(cls, rows: Rows) -> Self:
-        z, target, share = rows.z.astype(np.float64), 2 * rows.table - 1, rows.weight / rows.photos
-        pull, centre, offset = np.sqrt(share)[:, None], share @ z, share @ target
-        z, target = (z - centre) * pull, (target - offset) * pull
-        values, axes = np.linalg.eigh(z.T @ z)
-        turned = z @ axes
-
-        def by_photo(x: Matrix) -> Matrix:
-            return np.ascontiguousarray(x.reshape(rows.views, rows.photos, -1).swapaxes(0, 1))
-
-        return cls(
-            by_photo(turned),
-            by_photo(target),
-            by_photo(pull),
-            np.maximum(values, 0),
-            axes,
-            turned.T @ target,
-            centre,
-            offset,
-        )
+        """Sum over the rows, some at a time: they are many, and double precision is wide."""
+        width, share = rows.z.shape[1], rows.weight / rows.photos
+        gram, moment = np.zeros((width, width)), np.zeros((width, rows.classes))
+        centre, offset = share @ rows.z, share @ (2 * rows.table - 1)
+        for at in range(0, len(rows.z), CHUNK):
+            some = slice(at, at + CHUNK)
+            z = rows.z[some] - centre
+            weighted = z * share[some, None]
+            gram += z.T @ weighted
+            moment += weighted.T @ (2 * rows.table[some] - 1 - offset)
+        values, axes = np.linalg.eigh(gram)
+        return cls(rows, np.maximum(values, 0), axes, axes.T @ moment, centre, offset)
 
     def _shrink(self, strength: float) -> Matrix:
         return np.asarray(1 / (self.values + strength * max(self.values.sum(), 1e-12)))[:, None]
 
     def solve(self, strength: float) -> tuple[Matrix, Matrix]:
-        """Give the weight (r, C) and bias (C,) on the rows before they were turned and centred."""
+        """Give the weight (r, C) and bias (C,) on the rows as they are given."""
         weight = self.axes @ (self._shrink(strength) * self.moment)
         return weight, self.offset - self.centre @ weight
 
-    def left_out(self, strength: float) -> float:
+    def left_out(self, strengths: Sequence[float]) -> Matrix:
         """Give the mean squared error on view 0 of photos left out one at a time with all their views.
 
         Nothing is fitted again: with H the hat matrix, the errors without photo i are (I - H_ii)⁻¹ times
         those with it, H_ii being the block of its views (Cook & Weisberg 1982, section 3.4). The
         standardisation stays.
+
+        Returns:
+            One number a strength.
         """
-        shrink = self._shrink(strength)
-        residual = self.target - self.rows @ (shrink * self.moment)
-        hat = (self.rows * shrink[:, 0]) @ self.rows.swapaxes(1, 2) + self.pull @ self.pull.swapaxes(1, 2)
-        free = np.linalg.solve(np.eye(hat.shape[1]) - hat, residual)[:, 0]
-        return float((free**2).sum() / (self.pull[:, 0] ** 2).sum())
+        V, n = self.rows.views, self.rows.photos
+        stack, tables = self.rows.z.reshape(V, n, -1), self.rows.table.reshape(V, n, -1)
+        shares = (self.rows.weight / n).reshape(V, n)
+        total = np.zeros(len(strengths))
+        for at in range(0, n, max(1, CHUNK // V)):
+            some = slice(at, at + max(1, CHUNK // V))
+            pull = np.sqrt(shares[:, some].T)[:, :, None]
+            turned = (stack[:, some].swapaxes(0, 1) - self.centre) @ self.axes * pull
+            target = (2 * tables[:, some].swapaxes(0, 1) - 1 - self.offset) * pull
+            for index, strength in enumerate(strengths):
+                shrink = self._shrink(strength)
+                residual = target - turned @ (shrink * self.moment)
+                hat = (turned * shrink[:, 0]) @ turned.swapaxes(1, 2) + pull @ pull.swapaxes(1, 2)
+                total[index] += (np.linalg.solve(np.eye(V) - hat, residual)[:, 0] ** 2).sum()
+        return np.asarray(total / shares[0].sum())

@@ -269,8 +269,8 @@ def in_words(numbers: dict[str, Any]) -> list[str]:
     before, after = (f"{one['log_loss']['value']:.3f}" for one in (plain, full))
     right, now = (f"{one['accuracy']['value']:.3f}" for one in (plain, full))
     together = (
-        f"All {len(policies)} policies together: {_verdict(gap)} on {photos} photos. Log loss {before} on photos"
-        f" as they are, {after} with all views ({_interval(gap)}); accuracy {right} and {now}."
+        f"All {len(policies)} policies together: {_verdict(gap)} on {photos} photos. Log loss {before} on"
+        f" photos as they are, {after} with all views ({_interval(gap)}); accuracy {right} and {now}."
     )
     said = [together, *(_of_level(level, photos) for level in numbers["levels"])]
     telling = sum(1 for one in policies if _side(one["to_view_0"]["log_loss"]))
