@@ -15,9 +15,10 @@ import pytest
 
 from run_folder import POLICIES, load, write_run
 from topgraft import report
-from topgraft._report.looked import dimmed
+from topgraft._report.looked import dimmed, kept
 from topgraft._report.numbers import pointer, resolve, written
 from topgraft._report.svg import Plot, thin, ticks
+from topgraft.card import Card
 from topgraft.errors import DataError
 from topgraft.run import Run
 
@@ -435,3 +436,30 @@ def test_runs_of_other_classes_are_not_compared_photo_by_photo(tmp_path: Path) -
     one = write_run(tmp_path / "one", photos=40, with_photos=False)
     other = write_run(tmp_path / "other", photos=40, classes=("a", "b"), with_photos=False)
     assert "share no photos and classes" in report([one, other]).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("height", "width"), [(512, 512), (300, 900), (900, 300), (20, 20)])
+def test_what_is_shown_of_a_photo_is_what_the_fit_keeps(height: int, width: int) -> None:
+    card = Card(name="c", input_size=(224, 224), crop_fraction=0.875, mean=(0,) * 3, std=(1,) * 3, features=1)
+    rows, columns = kept(height, width, card)
+    side = 0.875 * min(height, width)
+    assert rows.stop - rows.start == pytest.approx(side, abs=2)
+    assert columns.stop - columns.start == pytest.approx(side, abs=2)
+    assert (rows.start + rows.stop) / 2 == pytest.approx(height / 2, abs=2)
+    assert (columns.start + columns.stop) / 2 == pytest.approx(width / 2, abs=2)
+
+
+def test_the_command_writes_one_report_each_or_one_for_all(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from topgraft.cli import app
+    from topgraft.errors import UsageError
+
+    runs = [str(write_run(tmp_path / name, photos=30, with_photos=False)) for name in ("a", "b")]
+    each = CliRunner().invoke(app, ["report", *runs])
+    assert each.stdout.split() == [f"{run}/report.html" for run in runs]
+    together = CliRunner().invoke(app, ["report", *runs, "--compare", "-o", str(tmp_path / "both.html")])
+    assert together.stdout.split() == [str(tmp_path / "both.html")]
+    assert "<h1>a, b</h1>" in (tmp_path / "both.html").read_text(encoding="utf-8")
+    wrong = CliRunner().invoke(app, ["report", *runs, "-o", str(tmp_path / "x.html")])
+    assert isinstance(wrong.exception, UsageError)

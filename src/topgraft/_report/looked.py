@@ -11,8 +11,10 @@ from topgraft import files
 from topgraft._report.facts import Facts, Row
 from topgraft._report.mistakes import Shot, shot
 from topgraft._report.photos import LARGE_PX, Book, spread
+from topgraft.card import Card
 from topgraft.decode import decode
 from topgraft.errors import TopgraftError
+from topgraft.fit import axes
 from topgraft.settings import usable_cores
 from topgraft.types import Image
 
@@ -33,7 +35,9 @@ def looked(facts: Facts, book: Book) -> list[Shot]:
     def draw(row: Row) -> Image | None:
         try:
             image = decode(files.read(facts.photo_root, row.id), row.id)
-            return dimmed(image, activation_map(predictor, image, facts.classes[row.predicted]))
+            light = activation_map(predictor, image, facts.classes[row.predicted])
+            seen = kept(image.shape[0], image.shape[1], predictor.card.backbone)
+            return dimmed(image[seen], light[seen])
         except (OSError, TopgraftError):
             return None
 
@@ -56,6 +60,17 @@ def _choose(facts: Facts) -> list[Row]:
     wrong = [row for row in rows.values() if not row.right]
     right = [row for row in rows.values() if row.right]
     return wrong[:WRONG] + spread(right, RIGHT)
+
+
+def kept(height: int, width: int, card: Card) -> tuple[slice, slice]:
+    """Say which rows and columns of a photo of this size the fit keeps; the rest was never looked at."""
+    down, across = axes(height, width, card)
+    ends = [
+        (axis.source * axis.low // axis.resized, axis.source * axis.high // axis.resized)
+        for axis in (down, across)
+    ]
+    (top, bottom), (left, right) = ends
+    return slice(top, max(bottom, top + 1)), slice(left, max(right, left + 1))
 
 
 def dimmed(image: Image, light: np.ndarray[tuple[int, int], np.dtype[np.float32]]) -> Image:

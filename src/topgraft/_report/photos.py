@@ -24,6 +24,8 @@ LARGE_PX, SMALL_PX = 300, 132
 
 MARKUP = 1_000
 """About the bytes that a photo's captions and links take."""
+CHUNK, LEAST = 32, 6_000
+"""Photos read at once, and the room below which none is read any more."""
 
 
 @dataclass(frozen=True)
@@ -88,12 +90,17 @@ class Book:
             except (OSError, TopgraftError):
                 return None
 
-        with ThreadPoolExecutor(min(8, usable_cores())) as pool:
-            for name, made in zip(wanted, pool.map(read, wanted), strict=True):
-                if made is None:
-                    self.gone.append(name)
-                else:
-                    self._keep(name, made)
+        with ThreadPoolExecutor(usable_cores()) as pool:
+            for start in range(0, len(wanted), CHUNK):
+                if self.left < LEAST:
+                    self.crowded += len(wanted) - start
+                    return
+                chunk = wanted[start : start + CHUNK]
+                for name, made in zip(chunk, pool.map(read, chunk), strict=True):
+                    if made is None:
+                        self.gone.append(name)
+                    else:
+                        self._keep(name, made)
 
     def draw(self, name: str, image: Image, side: int) -> None:
         """Keep a picture that was made, not read: an augmented view, an activation map."""
