@@ -19,7 +19,15 @@ from PIL import Image
 import topgraft as tg
 from topgraft.heads import calibrate, compare, fit_chosen
 from topgraft.heads._base import head_class
-from topgraft.heads._unknown import Energy, class_against_class, mahalanobis, measure, neighbours, threshold
+from topgraft.heads._unknown import (
+    Energy,
+    choose,
+    class_against_class,
+    mahalanobis,
+    measure,
+    neighbours,
+    threshold,
+)
 
 SIDE, QUALITY = 144, 85
 
@@ -81,8 +89,9 @@ def main() -> None:
                 for train, score in found.folds[0]:
                     distances[score] = measure(fit(train), x[score], found.logits[0, score])
                 said = measure(fit(np.arange(len(x))), far, logits) > threshold(distances)
-                told = f"{evidence[name]:.2f}" if name in evidence else "none with two classes"
-                table.setdefault(name, []).append(f"{said.mean():.1%} | {told}")
+                mark = " (taken)" if name == choose(evidence) else ""
+                told = f"{evidence[name][0]:.2f}" if name in evidence else "none with two classes"
+                table.setdefault(name, []).append(f"{said.mean():.1%}{mark} | {told}")
     print(f"{len(known)} photos, {len(strange)} strangers, {given.backbone}.\n")
     print(
         f"| distance | called unknown | class against class | the same at {SIDE} px | class against class |"

@@ -17,6 +17,7 @@ from topgraft.heads._unknown import (
     NearestDistance,
     Unknown,
     WhitenedDistance,
+    choose,
     class_against_class,
     learn_unknown,
     measure,
@@ -102,8 +103,9 @@ def test_the_evidence_points_to_the_distance_that_works():
     found = class_against_class(
         rows.astype(np.float32), labels, None, kind=NearestMean, setting={}, seed=0, k=5
     )
-    assert found["neighbours"] > 0.95
-    assert found["neighbours"] > found["mahalanobis"]
+    assert found["neighbours"][0] > 0.95
+    assert found["neighbours"][0] > found["mahalanobis"][0]
+    assert choose(found) == "neighbours"
     two = class_against_class(
         rows[labels < 2].astype(np.float32),
         labels[labels < 2],
@@ -114,6 +116,15 @@ def test_the_evidence_points_to_the_distance_that_works():
         k=5,
     )
     assert set(two) == {"neighbours", "mahalanobis"}
+
+
+def test_a_distance_must_be_better_by_more_than_its_error():
+    draws = np.random.default_rng(0).normal(0, 0.02, (2, 200))
+    flat = np.array([0.7, *(0.7 + draws[0])])
+    for lead, taken in ((0.01, "neighbours"), (0.1, "mahalanobis"), (-0.2, "neighbours")):
+        areas = {"neighbours": flat, "mahalanobis": np.array([0.7 + lead, *(0.7 + lead + draws[1])])}
+        assert choose(areas) == taken
+    assert choose({}) == "neighbours"
 
 
 def test_the_whitened_distance_is_mahalanobis():

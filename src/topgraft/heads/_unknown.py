@@ -24,7 +24,7 @@ from scipy.special import logsumexp
 from topgraft.heads._base import Array, Fold, Head, Setting, head_class
 from topgraft.heads._parallel import each
 from topgraft.heads._rows import standardise
-from topgraft.metrics import ranking
+from topgraft.metrics import ranking, resample
 from topgraft.splits import folds as make_folds
 from topgraft.types import Features, Labels, Logits
 
@@ -33,6 +33,7 @@ REMEMBERED = 2000
 """Training rows a predictor carries for this at most: 10 MB of 1,280 features."""
 SHRINKAGE = 0.5
 ACCEPTED = 0.95
+DRAWS = 200
 ROLES = 5
 """How often classes play strangers at most; with more classes several do so together."""
 
@@ -186,11 +187,11 @@ def learn_unknown(
         The answer, fitted on all photos, and the out-of-fold distances (N,).
     """
     x = features.astype(np.float32)
-    evidence: dict[str, float] = {}
+    areas: dict[str, Distances] = {}
     if labels.ndim == 1:
         kind = head_class(head)
-        evidence = class_against_class(x, labels, groups, kind=kind, setting=setting, seed=seed, k=len(folds))
-    method = max(evidence, key=lambda name: evidence[name]) if evidence else "neighbours"
+        areas = class_against_class(x, labels, groups, kind=kind, setting=setting, seed=seed, k=len(folds))
+    method, evidence = choose(areas), {name: float(found[0]) for name, found in areas.items()}
 
     def fitted(rows: Labels) -> Measure:
         if method == "neighbours":
@@ -206,6 +207,20 @@ def learn_unknown(
     limit = threshold(found)
     accepted = float((found <= limit).mean())
     return Unknown(method, fitted(np.arange(len(x))), limit, accepted, evidence), found
+
+
+def choose(areas: dict[str, Distances]) -> str:
+    """Take neighbours, unless another distance beats it by more than the difference's standard error.
+
+    Args:
+        areas: by method, (1 + B,): the area and what B draws of the photos make of it.
+    """
+    best, lead = "neighbours", 0.0
+    for name, found in areas.items():
+        gap = found - areas["neighbours"]
+        if gap[0] > max(lead, float(gap[1:].std())):
+            best, lead = name, float(gap[0])
+    return best
 
 
 def threshold(distances: Distances, accepted: float = ACCEPTED) -> float:
@@ -226,8 +241,11 @@ def class_against_class(
     setting: Setting,
     seed: int,
     k: int,
-) -> dict[str, float]:
+) -> dict[str, Distances]:
     """Let classes play the stranger in turn: the mean area under the ROC curve of each distance.
+
+    Returns:
+        By method, (1 + DRAWS,): the area, then that of draws of the photos with replacement.
 
     Energy takes part where two known classes are left, and the head is fitted anew on view 0.
     """
@@ -235,7 +253,8 @@ def class_against_class(
     if len(present) < 2:
         return {}
     order = np.random.default_rng([seed, 0x0DD]).permutation(present)
-    areas: dict[str, list[float]] = {}
+    areas: dict[str, list[Distances]] = {}
+    weights = np.vstack([np.ones(len(x)), resample(len(x), groups, seed=seed, draws=DRAWS)])
     for strangers in np.array_split(order, min(ROLES, len(order))):
         strange = np.isin(labels, strangers)
         count = len(np.unique(labels if groups is None else groups))
@@ -251,9 +270,8 @@ def class_against_class(
                 x[None], known, rounds, [setting], classes=len(left), groups=groups, seed=seed
             )
         for name, distances in _play(x, labels, rounds, answers).items():
-            both = np.ones((1, len(distances)))
-            areas.setdefault(name, []).append(float(ranking(strange, distances, both)[0][0]))
-    return {name: float(np.nanmean(found)) for name, found in areas.items()}
+            areas.setdefault(name, []).append(ranking(strange, distances, weights)[0])
+    return {name: np.nanmean(found, axis=0) for name, found in areas.items()}
 
 
 def _play(
