@@ -52,7 +52,9 @@ class Settings:
                 values[known.name] = _parse(known.name, text)
         settings = cls(**values)
         if settings.threads < 1:
-            raise UsageError(f"threads must be at least 1, got {settings.threads}. Leave it out to use all cores.")
+            raise UsageError(
+                f"threads must be at least 1, got {settings.threads}. Leave it out to use all cores."
+            )
         if settings.device not in ("auto", "cpu", "cuda"):
             raise UsageError(f"device must be auto, cpu or cuda, got {settings.device!r}.")
         return settings
