@@ -156,7 +156,7 @@ class _Training:
             alive = since < plan.patience
             if not alive.any():
                 break
-            if alive.sum() <= 0.75 * len(alive):  # finished models cost as much as others: go on without them
+            if not alive.all():  # finished models cost as much as others: go on without them
                 chosen = alive.nonzero()[:, 0]
                 stack = stack.map(lambda tensor, chosen=chosen: tensor.detach()[chosen])
                 optimizer = optimizer.only(stack.trained(), chosen)
