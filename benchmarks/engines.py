@@ -1,13 +1,13 @@
 """Images a second of every engine, pair by pair, against a large matrix product of the same process.
 
 Run:      python benchmarks/engines.py [--seconds 2] [--rounds 5] [--only resnet50]
-Expect:   openvino f32 at 80 % of the matrix product or more on MobileNet v1, 90 % on ResNet50 and InceptionV3,
-          INT8 at 2.5 times f32 or more on MobileNet v1 (2 cores of an AVX-512 machine with VNNI).
+Expect:   openvino f32 at 80 % of the matrix product or more on MobileNet v1, 90 % on ResNet50 and
+          InceptionV3, INT8 at 2.5 times f32 or more on MobileNet v1 (2 cores, AVX-512 with VNNI).
 
-The contestants take turns, round by round, so that a machine that slows down slows them all; the median of the
-rounds counts. Weights are random where only speed is asked for: it does not depend on them. Pictures are uint8 and
-come in batches of 32. The share of the ceiling is multiply-adds of the graph, times two, times images a second,
-over the floating-point operations a second of a 4096 x 4096 float32 product by numpy.
+The contestants take turns, round by round, so that a machine that slows down slows them all; the median of
+the rounds counts. Weights are random where only speed is asked for: it does not depend on them. Pictures are
+uint8 and come in batches of 32. The share of the ceiling is multiply-adds of the graph, times two, times
+images a second, over the floating-point operations a second of a 4096 x 4096 float32 product by numpy.
 """
 
 from __future__ import annotations

@@ -70,9 +70,8 @@ def run(script, tmp_path, **environment):
 
 
 def through(recorder):
-    return dict.fromkeys(
-        ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "ALL_PROXY"), recorder.address
-    )
+    names = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "ALL_PROXY")
+    return dict.fromkeys(names, recorder.address)
 
 
 def test_the_recorder_sees_what_a_library_sends(recorder, tmp_path):

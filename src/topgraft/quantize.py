@@ -36,7 +36,7 @@ def quantize(backbone: Backbone, images: Images, *, settings: Settings | None = 
 
     Args:
         backbone: in f32.
-        images: (N, H, W, 3) uint8, fitted training photos; the first 128 count.
+        images: (N, H, W, 3) uint8, fitted training photos; 128 spread evenly over them count.
         settings: where the graph is kept.
 
     Returns:
@@ -51,7 +51,8 @@ def quantize(backbone: Backbone, images: Images, *, settings: Settings | None = 
         raise UsageError(f"{backbone.card.name}: is int8 already.")
     if not len(images):
         raise UsageError("quantize: expected at least one training photo, got none.")
-    images = np.ascontiguousarray(images[:PICTURES])
+    spread = np.linspace(0, len(images) - 1, min(PICTURES, len(images))).astype(int)  # of all classes
+    images = np.ascontiguousarray(images[spread])
     request = {"int8 of": backbone.card.fingerprint(), "pictures": digest(images.tobytes())}
     place = find(settings.cache_dir, request)
     if place is None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from topgraft.backbone import Backbone
 
-BATCH = 4  # pictures per call, everywhere the same: kernels are chosen by shape, and so are the last bits
+BATCH = 2  # pictures per call, everywhere the same: kernels are chosen by shape, and so are the last bits
 
 
 def compile_model(
