@@ -163,10 +163,13 @@ def test_a_killed_fine_tuning_goes_on_to_the_same_bytes(first, second, data, tmp
     with pytest.raises(UsageError, match="--resume"):
         tg.finetune(first, data, out=tmp_path / "run", settings=SETTINGS, **OPTIONS)
     other = OPTIONS | {"rate": 1e-3}
-    with pytest.raises(DataError, match="other photos or options"):
+    with pytest.raises(DataError, match="another run or with other options"):
         tg.finetune(first, data, out=tmp_path / "run", resume=True, settings=SETTINGS, **other)
     made = tg.finetune(first, data, out=tmp_path / "run", resume=True, settings=SETTINGS, **OPTIONS)
     same(made, second)
+    before = (made.path / "metrics.json").stat().st_mtime_ns
+    tg.finetune(first, data, out=tmp_path / "run", resume=True, settings=SETTINGS, **OPTIONS)
+    assert (made.path / "metrics.json").stat().st_mtime_ns == before  # finished: nothing is done again
 
 
 @pytest.mark.nightly

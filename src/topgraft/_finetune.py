@@ -16,7 +16,7 @@ from topgraft._finetune_plan import Blocks, Training, choices
 from topgraft._finetune_result import Finished, Outcome
 from topgraft.backbone import Backbone
 from topgraft.dataset import Dataset
-from topgraft.errors import BackboneError, UnknownNameError, UsageError, need
+from topgraft.errors import BackboneError, DataError, UnknownNameError, UsageError, need
 from topgraft.heads import Trust, head_class, to_probabilities
 from topgraft.predictor import Predictor
 from topgraft.results import Answers, rounded
@@ -65,7 +65,7 @@ def finetune(
         settings: cores, device, cache.
         progress: told of views and epochs.
         **options: of the training: `epochs`, `batch`, `rate`, `depth`, `head_rate`, `weight_decay`, `warmup`,
-            `patience`, `held`, `batch_norm` (`frozen` or `train`), `seed`.
+            `patience`, `held`, `refit`, `batch_norm` (`frozen` or `train`), `seed`.
 
     Returns:
         A run whose predictor holds the fine-tuned backbone; no report yet.
@@ -83,9 +83,12 @@ def finetune(
     plan = _plan(base.seed, options)
     counts = choices(base.backbone.card, blocks)
     shown = base.views(views)
-    made = _folder(base, out, overwrite=overwrite, resume=resume)
     asked = {"run": base.run.path.name, "blocks": blocks, "views": views, **plan.facts()}
-    made.write("config.toml", tomli_w.dumps(base.config | {"finetune": asked}))
+    text = tomli_w.dumps(base.config | {"finetune": asked})
+    made = _folder(base, out, text, overwrite=overwrite, resume=resume)
+    if (made.path / "metrics.json").exists():
+        return made
+    made.write("config.toml", text)
 
     from topgraft._finetune_tuner import Tuner, cores
 
@@ -119,10 +122,18 @@ def _plan(seed: int, options: dict[str, Any]) -> Training:
     return Training(**({"seed": seed} | options))
 
 
-def _folder(base: Base, out: str | Path | None, *, overwrite: bool, resume: bool) -> Run:
+def _folder(base: Base, out: str | Path | None, text: str, *, overwrite: bool, resume: bool) -> Run:
+    """Make the new run's folder, or open the one to go on in."""
     if out is not None and Path(out).resolve() == base.run.path.resolve():
         raise UsageError(f"{out}: is the run that is fine-tuned. Give the new run a folder of its own.")
-    return Run.create(out, overwrite=overwrite, resume=resume)
+    made = Run.create(out, overwrite=overwrite, resume=resume)
+    before = made.path / "config.toml"
+    if before.exists() and before.read_text(encoding="utf-8") != text:
+        raise DataError(
+            f"{made.path}: belongs to a fine-tuning of another run or with other options."
+            " Give the same ones to --resume, or --overwrite to begin anew."
+        )
+    return made
 
 
 def _announce(tuner: Tuner) -> None:

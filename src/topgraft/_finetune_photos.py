@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -58,7 +59,7 @@ def activations(
     keys = [[(one.digest, view.key) for one in data.samples] for view in views]
     wanted = [key for row in keys for key in row]
     if missing := kept.missing(wanted):
-        _say(cut, missing, wanted)
+        _say(cut, len(missing), len(set(wanted)), card, device)
         with kept.writing(), torch.inference_mode(), autocast(device):
             missing, done = kept.missing(wanted), 0
             for some, images in _batches(data, missing, views, card, settings.threads):
@@ -70,12 +71,18 @@ def activations(
     return Feed(kept.rows(), places, cut.shapes, device)
 
 
-def _say(cut: Cut, missing: list[Key], wanted: list[Key]) -> None:
-    each, rows = 2 * cut.width, len(set(wanted))
-    names = ", ".join(cut.names[:2]) + (" …" if len(cut.names) > 2 else "")
+def _say(cut: Cut, missing: int, rows: int, card: Card, device: torch.device) -> None:
+    """Say how much is to be kept and how long it takes, from trying one batch."""
+    black = np.zeros((BATCH, *card.input_size, 3), np.uint8)
+    with torch.inference_mode(), autocast(device):
+        for _ in range(2):  # the first one prepares
+            begun = time.perf_counter()
+            cut.prefix(normalised(black, card, device))
+    seconds = (time.perf_counter() - begun) / BATCH * missing
+    each, names = 2 * cut.width, ", ".join(cut.names[:2]) + (" …" if len(cut.names) > 2 else "")
     say(
-        f"activations at {names}: {each / 1024:.0f} KiB a view, {each * rows / 2**20:.0f} MiB in all,"
-        f" {len(missing):,} views to compute"
+        f"activations at {names}: {each / 1024:.0f} KiB a view, {each * rows / 2**20:.0f} MiB in all;"
+        f" {missing:,} views to compute, about {max(1, round(seconds))} s"
     )
 
 

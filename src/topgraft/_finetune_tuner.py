@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -153,8 +154,8 @@ class Tuner:
             return np.asarray(self.net.head(features).float().cpu(), np.float64)
 
     def contiguous(self) -> nn.Module:
-        """Give the whole network on the CPU in PyTorch's own memory layout, as files and exports want it."""
-        return self.model.to("cpu", memory_format=torch.contiguous_format)
+        """Copy the whole network to the CPU, in PyTorch's own memory layout, as files and exports want it."""
+        return copy.deepcopy(self.model).to("cpu", memory_format=torch.contiguous_format)
 
     def cross_validate(self) -> Outcome:
         """Train once for each of the run's folds, without it, and answer for its photos."""
