@@ -32,6 +32,12 @@ def test_all_mistakes_at_once_and_close_names(tmp_path):
     assert caught.value.exit_code == 2
 
 
+def test_a_section_that_is_none_is_one_line(tmp_path):
+    (tmp_path / "r.toml").write_text("data = 3")
+    with pytest.raises(UsageError, match="data must be a section"):
+        Config.load(tmp_path / "r.toml", data__test=0.1)
+
+
 @pytest.mark.parametrize(("text", "message"), [("a = = 1", "not a TOML recipe"), (None, "found no file")])
 def test_no_recipe_is_one_line(tmp_path, text, message):
     if text is not None:

@@ -17,6 +17,8 @@ from topgraft.run import Run
 from topgraft.testing.drawing import draw_photos
 
 FILES = {
+    ".topgraft-run",
+    "fits.json",
     "config.toml",
     "health.json",
     "metrics.json",
@@ -103,8 +105,30 @@ def test_a_run_that_is_there_is_not_overwritten(run, config):
 
 def test_nothing_is_written_among_the_photos(run, config, photos):
     assert {one.suffix for one in photos.rglob("*") if one.is_file()} == {".jpg"}
-    with pytest.raises(UsageError, match="nothing is ever written"):
-        follow(config, photos / "run")
+    far = Config.load(data__photos=f"file://{photos}")
+    for choices, place in (
+        (config, photos / "run"),
+        (config, photos / "sushi" / "run"),
+        (far, photos / "run"),
+    ):
+        with pytest.raises(UsageError, match="nothing is ever written"):
+            follow(choices, place)
+
+
+def test_a_mistyped_folder_costs_no_run(run, tmp_path):
+    shutil.copytree(run.path, tmp_path / "run")
+    with pytest.raises(DataError, match="found nothing"):
+        follow(Config.load(data__photos=str(tmp_path / "smal")), tmp_path / "run", overwrite=True)
+    assert Run.open(tmp_path / "run").metrics == run.metrics
+
+
+def test_photos_inside_the_runs_folder_are_never_overwritten(photos, run, tmp_path):
+    shutil.copytree(run.path, tmp_path / "run")
+    shutil.copytree(photos, tmp_path / "run" / "photos")
+    config = Config.load(data__photos=str(tmp_path / "run" / "photos"))
+    with pytest.raises(UsageError, match="holds photos"):
+        follow(config, tmp_path / "run", overwrite=True)
+    assert len(list((tmp_path / "run" / "photos").rglob("*.jpg"))) == 48
 
 
 def test_the_python_of_the_design_works(photos, tmp_path):
@@ -145,10 +169,12 @@ def test_predict_on_the_command_line(run, photos, tmp_path):
 
 
 def test_report_is_made_again_from_the_run(run):
-    before = (run.path / "report.html").read_bytes()
-    (run.path / "report.html").unlink()
-    assert command("report", run.path).returncode == 0
-    assert (run.path / "report.html").read_bytes() == before
+    made = []
+    for _ in range(2):
+        (run.path / "report.html").unlink()
+        assert command("report", run.path).returncode == 0
+        made.append((run.path / "report.html").read_bytes())
+    assert made[0] == made[1]
 
 
 def test_the_estimator_is_one(photos):
@@ -162,6 +188,18 @@ def test_the_estimator_is_one(photos):
     model.fit(paths, labels)
     assert model.predict_proba(paths[:3]).sum(axis=1) == pytest.approx(1)
     assert set(model.predict(paths)) == set(model.classes_) == {"sandwich", "sushi"}
+
+
+def test_the_estimators_classes_are_scikit_learns(photos):
+    paths = sorted(str(one) for one in photos.rglob("*.jpg"))
+    labels = np.array([1 if "sushi" in one.split("/")[-2] else -1 for one in paths])
+    model = tg.TopgraftClassifier(policies=0, heads=["mean"], folds=2)
+    model.fit(paths + paths[:3], np.concatenate([labels, labels[:3]]))  # a bootstrap draws some twice
+    assert model.classes_.tolist() == [-1, 1]
+    assert model.score(paths, labels) > 0.6
+    assert np.corrcoef(model.predict_proba(paths)[:, 1], labels)[0, 1] > 0.3
+    with pytest.raises(DataError, match="with two labels"):
+        model.fit([*paths, paths[0]], np.array([*labels, -labels[0]]))
 
 
 def test_a_photo_that_vanishes_meanwhile_is_named(photos, tmp_path):

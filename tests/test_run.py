@@ -14,7 +14,7 @@ def test_files_come_back_as_they_were_written(tmp_path):
     assert run.table("predictions.csv") == [{"id": "x,y", "p": "0.1"}]
     assert run.read("curves.json") == {}
     assert run.table("none.csv") == []
-    assert {one.name for one in run.path.iterdir()} == {"metrics.json", "predictions.csv"}
+    assert {one.name for one in run.path.iterdir()} == {".topgraft-run", "metrics.json", "predictions.csv"}
 
 
 def test_numbers_that_are_none_are_never_written(tmp_path):
@@ -28,16 +28,29 @@ def test_a_full_folder_is_refused_unless_asked(tmp_path):
     with pytest.raises(UsageError, match="give --overwrite or --resume"):
         Run.create(tmp_path / "r")
     assert Run.create(tmp_path / "r", resume=True).metrics == {}
-    assert not list(Run.create(tmp_path / "r", overwrite=True).path.iterdir())
+    assert [one.name for one in Run.create(tmp_path / "r", overwrite=True).path.iterdir()] == [
+        ".topgraft-run"
+    ]
 
 
-def test_only_a_run_is_overwritten(tmp_path):
+@pytest.mark.parametrize("how", ["overwrite", "resume"])
+def test_only_a_run_is_touched(tmp_path, how):
     (tmp_path / "holiday.jpg").write_text("precious")
-    with pytest.raises(UsageError, match="is not a run, so it is not overwritten"):
-        Run.create(tmp_path, overwrite=True)
+    (tmp_path / "config.toml").write_text("another program's")
+    with pytest.raises(UsageError, match="is not a run, so nothing in it is touched"):
+        Run.create(tmp_path, **{how: True})
+    assert (tmp_path / "config.toml").read_text() == "another program's"
     assert (tmp_path / "holiday.jpg").read_text() == "precious"
     with pytest.raises(UsageError, match="found a file"):
         Run.create(tmp_path / "holiday.jpg")
+
+
+def test_a_link_to_a_run_is_followed(tmp_path):
+    Run.create(tmp_path / "r").write_json("metrics.json", {})
+    (tmp_path / "link").symlink_to(tmp_path / "r")
+    Run.create(tmp_path / "link", overwrite=True)
+    assert (tmp_path / "link").is_symlink()
+    assert not (tmp_path / "r" / "metrics.json").exists()
 
 
 def test_runs_without_a_name_are_numbered(tmp_path, monkeypatch):

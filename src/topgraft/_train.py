@@ -79,7 +79,8 @@ def train(
     """
     settings = settings or Settings.load()
     split = split or Split(train=tuple(one.id for one in store.samples))
-    learn, test = Side.of(store, split.train), Side.of(store, split.test)
+    # Cross-validation does a validation side's work, so its photos are learned from like the others.
+    learn, test = Side.of(store, (*split.train, *split.val)), Side.of(store, split.test)
     run = out if isinstance(out, Run) else Run.create(out)
     backbone = backbone or find_backbone(store.card, settings=settings, progress=progress)
     with run.timed("compare heads"):
@@ -97,6 +98,7 @@ def train(
             progress=progress,
         )
     with run.timed("refit"):
+        run.write_json("fits.json", {name: round(spent, 6) for name, spent in found.seconds.items()})
         head = fit_chosen(found, views, learn.targets, learn.groups, classes=len(store.classes), seed=seed)
         judged = trust(
             found,
@@ -121,7 +123,12 @@ def train(
         **_learned(found, answers, store.classes, seed),
         "trust": judged.numbers,
         "worth": measured.numbers if measured else None,
-        "notes": [*_notes(found), *judged.notes, *(measured.sentences if measured else ())],
+        "notes": [
+            *_notes(found),
+            *_of_validation(split),
+            *judged.notes,
+            *(measured.sentences if measured else ()),
+        ],
     }
     run.write_json("metrics.json", rounded(facts))
     write_predictions(run, store.classes, answers)
@@ -185,6 +192,12 @@ def _learned(
         "test": answers["test"].scores(classes, seed) if "test" in answers else None,
         "leaderboard": found.rows,
     }
+
+
+def _of_validation(split: Split) -> list[str]:
+    if not split.val:
+        return []
+    return [f"{len(split.val)} validation photos were learned from too: cross-validation does their work."]
 
 
 def _notes(found: Comparison) -> list[str]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from topgraft.errors import TopgraftError
+from topgraft.errors import TopgraftError, UsageError
 
 if TYPE_CHECKING:
     from topgraft.run import Run
@@ -235,9 +235,12 @@ def train(
     test: Annotated[
         float | None, typer.Option(help="Share held out for the one test; 0 for none. [default: 0.2]")
     ] = None,
+    class_weight: Annotated[
+        str | None, typer.Option(help="auto, on or off: weigh classes alike. [default: auto]")
+    ] = None,
     seed: Seed = None,
     store: Annotated[
-        Path | None, typer.Option(help="Feature store to use and add to. [default: in the run]")
+        str | None, typer.Option(help="Feature store to use and add to. [default: in the run]")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that is there.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on in the run that is there.")] = False,
@@ -265,6 +268,7 @@ def train(
         policies__worth=worth,
         heads__names=tuple(heads.split(",")) if heads else None,
         heads__folds=folds,
+        heads__class_weight=class_weight,
         heads__repeats=repeats,
         seed=seed,
     )
@@ -533,8 +537,11 @@ def demo(
     """Draw a small photo set, train on it, and write a report; nothing is downloaded."""
     from topgraft.config import Config
     from topgraft.recipe import follow
+    from topgraft.run import MARK
     from topgraft.testing.drawing import draw_photos
 
+    if (out / "photos").exists() and not (out / "run" / MARK).is_file():
+        raise UsageError(f"{out / 'photos'}: is there already, and not from a demo. Give another -o.")
     photos = draw_photos(out / "photos", each, seed=0)
     print(f"Drew {2 * each} photos of sushi and sandwiches into {photos}.", file=sys.stderr)
     with progress() as bar:

@@ -98,6 +98,8 @@ class Config(_Section):
                 inner = facts
                 for section in sections:
                     inner = inner.setdefault(section, {})
+                    if not isinstance(inner, dict):
+                        raise UsageError(f"{place}: {section} must be a section, [{section}], got {inner!r}.")
                 inner[key] = value
         try:
             return cls.model_validate(facts)

@@ -75,8 +75,11 @@ class TopgraftClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises:
             DataError: for photos that cannot be read or trained on.
         """
-        known = {str(label): label for label in y}
-        data = Dataset.from_pairs([str(path) for path in X], [str(label) for label in y], groups=groups)
+        classes = np.unique(np.asarray(y))
+        if len({str(label) for label in classes}) < len(classes):
+            raise DataError(f"y: expected labels whose text differs, got {sorted(map(repr, classes))}.")
+        paths, names, ties = _once(X, y, groups)
+        data = Dataset.from_pairs(paths, names, groups=ties)
         if data.refused:
             first = data.refused[0]
             raise DataError(
@@ -101,7 +104,7 @@ class TopgraftClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             )
             self.run_ = run.metrics
             self.predictor_ = Predictor.load(run.model)
-        self.classes_ = np.array([known[name] for name in data.classes])
+        self.classes_ = classes
         return self
 
     def predict_proba(self, X: Sequence[str | Path]) -> NDArray[np.float64]:
@@ -115,7 +118,7 @@ class TopgraftClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         for one in found:
             if one.error:
                 raise DataError(one.error)
-        return np.array([list(one.probabilities.values()) for one in found])
+        return np.array([[one.probabilities[str(label)] for label in self.classes_] for one in found])
 
     def predict(self, X: Sequence[str | Path]) -> NDArray[Any]:
         """Give the most probable label of each photo, (N,)."""
@@ -133,3 +136,23 @@ class TopgraftClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise UsageError(f"{place}: expected an empty folder, found files in it. Choose another name.")
         self.predictor_.save(place)
         return place
+
+
+def _once(
+    X: Sequence[str | Path], y: Sequence[Any], groups: Sequence[Any] | None
+) -> tuple[list[str], list[str], list[str] | None]:
+    """Keep every path once, as a bootstrap draws some twice: paths, labels and groups as text.
+
+    Raises:
+        DataError: for lengths that differ, or one path with two labels.
+    """
+    if len(X) != len(y):
+        raise DataError(f"expected as many labels as paths, got {len(X)} paths and {len(y)} labels.")
+    first: dict[str, int] = {}
+    for i, path in enumerate(map(str, X)):
+        j = first.setdefault(path, i)
+        if str(y[i]) != str(y[j]):
+            raise DataError(f"{path}: is listed with two labels, {y[j]!r} and {y[i]!r}. Keep one.")
+    rows = list(first.values())
+    ties = None if groups is None else [str(groups[i]) for i in rows]
+    return list(first), [str(y[i]) for i in rows], ties

@@ -23,6 +23,7 @@ from topgraft.backbones._catalogue import note_pace
 from topgraft.config import Config
 from topgraft.dataset import Dataset
 from topgraft.engines import open_engine
+from topgraft.errors import UsageError
 from topgraft.fit import fit
 from topgraft.grid import draw
 from topgraft.modelcard import write_model_card
@@ -61,13 +62,19 @@ def follow(
         DataError: for photos that cannot be trained on.
     """
     settings = settings or Settings.load()
-    files.keep_out(config.data.photos, out, store)
-    run = Run.create(out, overwrite=overwrite, resume=resume)
-    with run.timed("read and check photos"):
-        data = Dataset.from_folder(config.data.photos, settings=settings, progress=progress)
-        health = check(data)
+    place = Run.judge(out, overwrite=overwrite, resume=resume)
+    files.keep_out(config.data.photos, place, store)
+    begun = time.perf_counter()
+    data = Dataset.from_folder(config.data.photos, settings=settings, progress=progress)
+    health = check(data)
     sides = split(data, test=config.data.test, val=config.data.val, seed=config.seed)
     _announce(data, health, sides)
+    _keep_apart(data, place, store)
+    # Only now, when the photos are known to be sound, may an old run be replaced.
+    run = Run.create(out, overwrite=overwrite, resume=resume)
+    run.write("config.toml", tomli_w.dumps(_resolved(config)))
+    run.write_json("health.json", health.as_dict())
+    run.note_time("read and check photos", time.perf_counter() - begun)
     backbone = load_backbone(
         config.backbone.name,
         card=config.backbone.card,
@@ -92,8 +99,7 @@ def follow(
             settings=settings,
             progress=progress,
         )
-    run.write("config.toml", tomli_w.dumps(_resolved(config)))
-    run.write_json("health.json", health.as_dict())
+    say(f"all features are there after {duration(time.perf_counter() - begun)}; comparing heads")
     train(
         features,
         sides,
@@ -113,6 +119,21 @@ def follow(
     with run.timed("report"):
         report(run)
     return run
+
+
+def _keep_apart(data: Dataset, place: Path, store: str | Path | None) -> None:
+    """Keep photos and what is written apart, wherever a table says that photos lie.
+
+    Raises:
+        UsageError: for a run among the photos, or photos inside a run, which --overwrite would remove.
+    """
+    if files.is_url(data.root):
+        return
+    folders = {str(Path(data.location(i)).parent) for i in range(len(data))}
+    files.keep_out(folders, place, store)
+    for folder in sorted(folders):
+        if Path(folder).resolve().is_relative_to(place.resolve()):
+            raise UsageError(f"{place}: holds photos ({folder}). Give a folder of its own for the run.")
 
 
 def _announce(data: Dataset, health: Health, sides: Split) -> None:

@@ -29,8 +29,8 @@ LIBRARIES = (
     "scikit-learn",
     "zarr",
 )
-MINE = frozenset({"config.toml", "metrics.json"})
-"""A folder that holds these is a run, and only such a one is overwritten."""
+MARK = ".topgraft-run"
+"""A folder that holds this file is a run; no other folder is ever overwritten or gone on in."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,11 @@ class Run:
     path: Path
 
     @classmethod
-    def create(cls, path: str | Path | None = None, *, overwrite: bool = False, resume: bool = False) -> Run:
-        """Make a run's folder; without a path, `runs/` and the next free number.
+    def judge(cls, path: str | Path | None, *, overwrite: bool = False, resume: bool = False) -> Path:
+        """Find the folder a run would go to, and touch nothing.
 
         Raises:
-            UsageError: where the folder is not empty, or is not a run and was to be overwritten.
+            UsageError: where it is not empty and neither may be replaced nor gone on in.
         """
         folder = _next_free(Path("runs")) if path is None else Path(path)
         if folder.exists() and not folder.is_dir():
@@ -58,12 +58,23 @@ class Run:
                 f"{folder}: expected an empty folder for the run, found {len(held)} files in it."
                 " Choose another name, or give --overwrite or --resume."
             )
-        if held and overwrite:
-            if not held & MINE:
-                raise UsageError(f"{folder}: is not a run, so it is not overwritten. Choose another name.")
-            shutil.rmtree(folder)
+        if held and MARK not in held:
+            raise UsageError(f"{folder}: is not a run, so nothing in it is touched. Choose another name.")
+        return folder
+
+    @classmethod
+    def create(cls, path: str | Path | None = None, *, overwrite: bool = False, resume: bool = False) -> Run:
+        """Make a run's folder; without a path, `runs/` and the next free number.
+
+        Raises:
+            UsageError: as `judge`, or where the folder cannot be made.
+        """
+        folder = cls.judge(path, overwrite=overwrite, resume=resume)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            if overwrite and folder.is_dir():
+                shutil.rmtree(folder.resolve())  # not the link that leads there
+            folder.resolve().mkdir(parents=True, exist_ok=True)
+            (folder / MARK).touch()
         except OSError as error:
             raise UsageError(f"{folder}: the run's folder cannot be made ({error.strerror}).") from error
         return cls(folder)
@@ -128,8 +139,12 @@ class Run:
         """Note how long a stage takes, in timings.json."""
         begun = time.perf_counter()
         yield
+        self.note_time(stage, time.perf_counter() - begun)
+
+    def note_time(self, stage: str, seconds: float) -> None:
+        """Note how long a stage took, in timings.json."""
         spent = self.read("timings.json")
-        spent[stage] = round(time.perf_counter() - begun, 3)
+        spent[stage] = round(seconds, 3)
         self.write_json("timings.json", spent)
 
     def write_table(self, name: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Path:
