@@ -34,7 +34,10 @@ def settle(engine: str, precision: str, settings: Settings) -> tuple[str, str]:
     if engine == "torch":
         from topgraft.engines._torch import device
 
-        if device(settings).type == "cuda" and precision == "f32":
+        cuda = device(settings).type == "cuda"
+        if precision == "f16" and not cuda:
+            raise UsageError("torch engine: precision f16 needs a CUDA device. Use --precision f32.")
+        if precision == "f32" and cuda:
             precision = "f16"
     if (precision == "f16" and engine != "torch") or (precision == "int8" and engine == "torch"):
         raise UsageError(
