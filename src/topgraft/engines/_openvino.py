@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from topgraft.backbone import Backbone
 
 BATCH = 2  # pictures per call, everywhere the same: kernels are chosen by shape, and so are the last bits
+
+_FIRST_LOOK = threading.Lock()
 
 
 def compile_model(
@@ -63,7 +66,8 @@ def _import() -> Any:
 
     # The first look at a tensor's data fills a table, letting go of Python's lock meanwhile: two threads that
     # have their first look together wait for each other for ever (2026.4). So it is had here, alone.
-    _ = openvino.Tensor(np.zeros(1, np.uint8)).data
+    with _FIRST_LOOK:
+        _ = openvino.Tensor(np.zeros(1, np.uint8)).data
     return openvino
 
 
