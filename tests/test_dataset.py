@@ -1,17 +1,20 @@
 """Folders, tables and pairs become samples; what cannot be used is listed."""
 
+import os
 import shutil
+import sys
+from pathlib import Path
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image as Pillow
 
 from photos import paint
+from topgraft import files
 from topgraft.dataset import Dataset, _natural
 from topgraft.errors import DataError, DecodeError
-from topgraft.looks import look, twins
+from topgraft.fingerprint import digest
+from topgraft.looks import look
+from topgraft.settings import Settings
 
 
 @pytest.fixture
@@ -110,7 +113,13 @@ def test_tables(photos, tmp_path):
         ("path,label\n", "found none below the header"),
         ("path,label\na.jpg,\n", "line 2"),
         ("path,label,split\na.jpg,x,maybe\n", "line 2: split must be train, val or test, got 'maybe'"),
-        ("path,label\na.jpg,x\na.jpg,y\n", "listed twice"),
+        ("path,label\na.jpg,x\n./a.jpg,y\n", "listed twice"),
+        (
+            "path,label\n\na.jpg,rice,fish\n",
+            'line 3: expected 2 cells, got 3. Write several labels as "rice;fish"',
+        ),
+        ("path,label\na\0.jpg,x\n", "line 2: expected a path, got .* with a NUL"),
+        (f"path,label\na.jpg,{'x' * 140_000}\n", "cannot be read as a CSV table .field larger"),
     ],
 )
 def test_tables_say_what_is_wrong_and_where(tmp_path, text, message):
@@ -170,12 +179,87 @@ def test_class_10_comes_after_class_9():
     assert sorted(["c10", "c9", "b", "c"], key=_natural) == ["b", "c", "c9", "c10"]
 
 
-@given(st.lists(st.integers(0, 5), min_size=1, max_size=12))
-def test_twins_with_equal_keys_are_one_group(keys):
-    looks = [
-        look(np.random.default_rng(i).integers(0, 256, (20, 20, 3), dtype=np.uint8)) for i in range(len(keys))
+def test_classes_that_are_one_number_have_one_order():
+    assert sorted(["1", "01", "001"], key=_natural) == sorted(["001", "1", "01"], key=_natural)
+
+
+def test_a_folder_beside_the_splits_is_asked_about(tmp_path):
+    for i, name in enumerate(["train/cat", "test/cat", "extra"]):
+        paint(tmp_path / name / "a.jpg", i)
+    with pytest.raises(DataError, match=r"got photos in 'extra' beside them\. Move .* CSV table"):
+        Dataset.from_folder(tmp_path)
+
+
+def test_linked_class_folders_are_read_and_loops_end(photos, tmp_path):
+    paint(tmp_path / "elsewhere" / "a.jpg", 70)
+    (photos / "bird").symlink_to(tmp_path / "elsewhere")
+    (photos / "cat" / "up").symlink_to(photos)
+    (tmp_path / "elsewhere" / "back").symlink_to(photos / "bird")
+    data = Dataset.from_folder(photos)
+    assert data.classes == ("bird", "cat", "dog")
+    assert len(data) == 9
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="may read every folder")
+def test_a_closed_folder_is_an_error(photos):
+    (photos / "cat").chmod(0)
+    try:
+        with pytest.raises(DataError, match="cat: the folder cannot be read"):
+            Dataset.from_folder(photos)
+    finally:
+        (photos / "cat").chmod(0o755)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only here file names are any bytes")
+def test_a_name_that_is_not_utf8_is_refused(photos):
+    shutil.copy(photos / "cat" / "0.jpg", os.fsencode(photos / "cat") + b"/caf\xe9.jpg")
+    Path(os.fsdecode(os.fsencode(photos / "cat") + b"/\xe9.txt")).write_text("x")
+    data = Dataset.from_folder(photos)
+    assert [(one.id, one.reason) for one in data.refused] == [
+        ("cat/caf\\xe9.jpg", "has a name that is not UTF-8; rename it")
     ]
-    groups = twins(looks, [str(key) for key in keys])
-    for i, key in enumerate(keys):
-        assert groups[i] == groups[keys.index(key)]
-        assert groups[i] <= i
+    assert data.ignored == ("cat/\\xe9.txt",)
+    assert len(data) == 8
+
+
+def _change_after_hashing(monkeypatch, name, change):
+    """Do something to a file between its first and its second reading."""
+    real, seen = files.read, []
+
+    def read(root, path):
+        data = real(root, path)
+        if path == name and not seen:
+            seen.append(path)
+            change(Path(root, path))
+        return data
+
+    monkeypatch.setattr(files, "read", read)
+
+
+def test_a_file_that_changes_meanwhile_goes_by_what_was_decoded(photos, monkeypatch, tmp_path):
+    shutil.copy(photos / "cat" / "0.jpg", photos / "cat" / "copy.jpg")
+    _change_after_hashing(monkeypatch, "cat/copy.jpg", lambda path: paint(path, 1234))
+    data = Dataset.from_folder(photos, settings=Settings(cache_dir=tmp_path / "c", threads=1))
+    assert len(data) == 9
+    for i, one in enumerate(data.samples):
+        assert one.digest == digest(data.read(i))
+        assert data.looks[one.digest] == look(data.image(i))
+
+
+def test_a_file_that_vanishes_meanwhile_is_refused(photos, monkeypatch, tmp_path):
+    _change_after_hashing(monkeypatch, "cat/0.jpg", Path.unlink)
+    data = Dataset.from_folder(photos, settings=Settings(cache_dir=tmp_path / "c", threads=1))
+    assert [one.id for one in data.refused] == ["cat/0.jpg"]
+    assert "cannot be opened" in data.refused[0].reason
+
+
+def test_a_photo_that_did_not_fit_into_memory_is_tried_again(photos, monkeypatch):
+    paint(photos / "cat" / "big.jpg", 4321)
+
+    def full(*_):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("topgraft.decode._pixels", full)
+        assert "memory" in Dataset.from_folder(photos).refused[0].reason
+    assert not Dataset.from_folder(photos).refused

@@ -7,7 +7,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -82,6 +82,15 @@ class _Entry:
     split: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What decoding one file gave; lasting where these bytes will always give it."""
+
+    digest: str
+    look: Look
+    lasting: bool
+
+
 @dataclass(frozen=True)
 class Dataset:
     """Labelled photos whose files were all opened once.
@@ -117,14 +126,14 @@ class Dataset:
             progress: told of the photos as they are read.
 
         Raises:
-            DataError: for no folder, or no photos in it.
+            DataError: for no folder, no photos in it, or a folder beside train/, val/ and test/.
         """
         root = str(path)
         if root.lower().endswith(".csv"):
             return cls.from_csv(path, settings=settings, progress=progress)
         names = files.listing(root)
         photos = [name for name in names if PurePosixPath(name).suffix.lower() in SUFFIXES]
-        depth = 1 if _is_split(photos) else 0
+        depth = 1 if _is_split(root, photos) else 0
         entries, ignored = [], [name for name in names if PurePosixPath(name).suffix.lower() not in SUFFIXES]
         for name in photos:
             parts = PurePosixPath(name).parts
@@ -151,33 +160,11 @@ class Dataset:
         `"[""rice"", ""fish""]"` (JSON) or `"rice;fish"`.
 
         Raises:
-            DataError: for a missing table or column, an empty cell, or an unknown split, with the line.
+            DataError: for a missing table or column, and, with the line, for an empty cell, one too many, a
+                path that cannot be, or an unknown split.
         """
         table = Path(path)
-        try:
-            text = table.read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"{table}: cannot be read as a CSV table ({error}).") from error
-        reader = csv.DictReader(io.StringIO(text))
-        columns = reader.fieldnames or []
-        missing = [name for name in ("path", "label") if name not in columns]
-        if missing:
-            raise DataError(
-                f"{table}: expected the columns path and label, got {', '.join(columns) or 'none'}."
-                f" Add the column {missing[0]}."
-            )
-        entries = []
-        for line, row in enumerate(reader, start=2):
-            name, split = (row["path"] or "").strip(), (row.get("split") or "").strip().lower()
-            names = _names(row["label"] or "")
-            if not name or not names:
-                raise DataError(
-                    f"{table}, line {line}: expected a path and a label, got an empty cell. Fill it in."
-                )
-            if split and split not in SPLITS:
-                raise DataError(f"{table}, line {line}: split must be train, val or test, got {split!r}.")
-            group = (row.get("group") or "").strip() or name
-            entries.append(_Entry(name, name, names, group, SPLITS[split] if split else None))
+        entries = [_entry(table, line, row) for line, row in _rows(table)]
         if not entries:
             raise DataError(f"{table}: expected a photo a line, found none below the header. Add some.")
         return cls._open(entries, str(table.parent), [], settings, progress)
@@ -226,13 +213,14 @@ class Dataset:
         progress: Progress,
     ) -> Dataset:
         settings = settings or Settings.load()
-        entries = sorted(entries, key=lambda one: one.id)
+        refused = [Refused(_shown(one.id), reason) for one in entries if (reason := _unnameable(one))]
+        entries = sorted((one for one in entries if not _unnameable(one)), key=lambda one: one.id)
         _unique(entries, root)
         digests, looks = _look_at(entries, root, settings, progress)
         classes = tuple(sorted({name for one in entries for name in one.names}, key=_natural))
         index = {name: i for i, name in enumerate(classes)}
         several = any(len(one.names) > 1 for one in entries)
-        samples, refused = [], []
+        samples = []
         for one in entries:
             found = digests[one.id]
             reason = found[1] or looks[found[0]].reason
@@ -243,7 +231,9 @@ class Dataset:
             samples.append(
                 Sample(one.id, one.path, labels[0], one.group, found[0], one.split, labels if several else ())
             )
-        return cls(tuple(samples), classes, root, tuple(refused), tuple(sorted(ignored)), looks)
+        refused.sort(key=lambda one: one.id)
+        beside = tuple(sorted(map(_shown, ignored)))
+        return cls(tuple(samples), classes, root, tuple(refused), beside, looks)
 
     def __len__(self) -> int:
         """Count the usable photos."""
@@ -274,7 +264,7 @@ class Dataset:
         try:
             return files.read(self.root, one.path)
         except OSError as error:
-            raise DecodeError(one.id, f"cannot be opened ({error.strerror or error})") from error
+            raise DecodeError(one.id, _unopened(error)) from error
 
     def image(self, i: int) -> Image:
         """Decode photo i: (H, W, 3) uint8 RGB."""
@@ -299,10 +289,60 @@ class Dataset:
         return replace(self, samples=kept, refused=(), ignored=())
 
 
-def _is_split(photos: Sequence[str]) -> bool:
-    """Tell whether every photo lies under train/, val/ or test/, and at least two of them are there."""
-    tops = {PurePosixPath(name).parts[0].lower() for name in photos if len(PurePosixPath(name).parts) > 1}
-    return len({SPLITS[top] for top in tops if top in SPLITS}) > 1 and tops <= set(SPLITS)
+def _rows(table: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """Read the rows of a CSV table, each with the line it ends on."""
+    try:
+        reader = csv.DictReader(io.StringIO(table.read_text(encoding="utf-8-sig"), newline=""))
+        columns = reader.fieldnames or []
+        missing = [name for name in ("path", "label") if name not in columns]
+        if missing:
+            raise DataError(
+                f"{table}: expected the columns path and label, got {', '.join(columns) or 'none'}."
+                f" Add the column {missing[0]}."
+            )
+        for row in reader:
+            if None in row:
+                raise DataError(
+                    f"{table}, line {reader.line_num}: expected {len(columns)} cells, got"
+                    f' {len(columns) + len(row[None])}. Write several labels as "rice;fish", and quote a'
+                    " cell with a comma in it."
+                )
+            yield reader.line_num, {name: cell or "" for name, cell in row.items()}
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{table}: cannot be read as a CSV table ({error}). Check its quotes.") from error
+
+
+def _entry(table: Path, line: int, row: dict[str, str]) -> _Entry:
+    """Judge one row of a table."""
+    place = f"{table}, line {line}"
+    path, names = row["path"].strip(), _names(row["label"])
+    split = row.get("split", "").strip().lower()
+    if not path or not names:
+        raise DataError(f"{place}: expected a path and a label, got an empty cell. Fill it in.")
+    if "\0" in path:
+        raise DataError(f"{place}: expected a path, got {path!r} with a NUL in it. Take it out.")
+    if split and split not in SPLITS:
+        raise DataError(f"{place}: split must be train, val or test, got {split!r}.")
+    name = PurePosixPath(path).as_posix()  # ./a.jpg is a.jpg
+    return _Entry(name, name, names, row.get("group", "").strip() or name, SPLITS[split] if split else None)
+
+
+def _is_split(root: str, photos: Sequence[str]) -> bool:
+    """Tell whether the photos lie under at least two of train/, val/ and test/.
+
+    Raises:
+        DataError: where other folders with photos lie beside those: are they classes, or forgotten?
+    """
+    tops = {PurePosixPath(name).parts[0] for name in photos if len(PurePosixPath(name).parts) > 1}
+    strays = sorted(top for top in tops if top.lower() not in SPLITS)
+    if len({SPLITS[top.lower()] for top in tops.difference(strays)}) < 2:
+        return False
+    if strays:
+        raise DataError(
+            f"{root}: expected only train, val and test, got photos in {_shown(strays[0])!r} beside them."
+            " Move that folder elsewhere, or, if all are classes, list the photos in a CSV table."
+        )
+    return True
 
 
 def _names(cell: str) -> tuple[str, ...]:
@@ -316,9 +356,23 @@ def _names(cell: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.strip() for name in cell.split(";") if name.strip()))
 
 
-def _natural(name: str) -> list[str | int]:
-    """Sort class 10 after class 9: text and numbers alternate."""
-    return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", name))]
+def _natural(name: str) -> tuple[list[str | int], str]:
+    """Sort class 10 after class 9, and 01 before 1: text and numbers alternate, then the name decides."""
+    return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", name))], name
+
+
+def _unnameable(one: _Entry) -> str:
+    """Say why a photo's name cannot be written into a result; empty where it can."""
+    try:
+        one.id.encode()
+    except UnicodeEncodeError:
+        return "has a name that is not UTF-8; rename it"
+    return "has a NUL in its name" if "\0" in one.id else ""
+
+
+def _shown(name: str) -> str:
+    """Give a file name that can be printed: bytes that are not UTF-8 as their code."""
+    return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def _unique(entries: Sequence[_Entry], root: str) -> None:
@@ -330,7 +384,10 @@ def _unique(entries: Sequence[_Entry], root: str) -> None:
 def _look_at(
     entries: Sequence[_Entry], root: str, settings: Settings, progress: Progress
 ) -> tuple[dict[str, tuple[str, str]], dict[str, Look]]:
-    """Read every file once, decode those not yet known: {id: (digest, reason)} and {digest: look}."""
+    """Read every file, decode those not yet known: {id: (digest, reason)} and {digest: look}.
+
+    A file that changes meanwhile goes by the digest of the bytes that were decoded.
+    """
     kept = Looks(settings.cache_dir)
     digests: dict[str, tuple[str, str]] = {}
 
@@ -338,30 +395,39 @@ def _look_at(
         try:
             return digest(files.read(root, one.path)), ""
         except OSError as error:
-            return "", f"cannot be opened ({error.strerror or error})"
+            return "", _unopened(error)
 
-    def see(one: _Entry) -> Look:
+    def see(one: _Entry) -> _Seen:
         try:
-            return look(decode(files.read(root, one.path), one.id))
+            data = files.read(root, one.path)
+        except OSError as error:
+            return _Seen("", Look.refused(_unopened(error)), lasting=False)
+        try:
+            return _Seen(digest(data), look(decode(data, one.id)), lasting=True)
         except DecodeError as error:
-            return Look(0, 0, b"\0" * 16, b"\0" * 192, error.reason)
+            # What this machine has no memory for, another or the next run may well decode.
+            lasting = not isinstance(error.__cause__, MemoryError)
+            return _Seen(digest(data), Look.refused(error.reason), lasting)
 
     with ThreadPoolExecutor(settings.threads) as pool:
         for one, found in _each(pool, address, entries, "reading photos", progress):
             digests[one.id] = found
         looks = kept.recall(found for found, _ in digests.values())
-        new = {
-            digests[one.id][0]: one
-            for one in entries
-            if digests[one.id][0] and digests[one.id][0] not in looks
-        }
-        fresh = {
-            digests[one.id][0]: seen
-            for one, seen in _each(pool, see, list(new.values()), "checking photos", progress)
-        }
+        fresh: dict[str, Look] = {}
+        # Once, unless a file changed: then others that had its old bytes are still without a look.
+        while new := {key: one for one in entries if (key := digests[one.id][0]) and key not in looks}:
+            for one, seen in _each(pool, see, list(new.values()), "checking photos", progress):
+                digests[one.id] = (seen.digest, "" if seen.digest else seen.look.reason)
+                looks[seen.digest] = seen.look
+                if seen.lasting:
+                    fresh[seen.digest] = seen.look
     if fresh:
         kept.keep(fresh)
-    return digests, looks | fresh
+    return digests, looks
+
+
+def _unopened(error: OSError) -> str:
+    return f"cannot be opened ({error.strerror or error})"
 
 
 def _each(

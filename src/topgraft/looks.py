@@ -1,9 +1,11 @@
 """What a photo looks like, small enough to compare all with all: finds near-duplicates before they leak.
 
-A look is a 128-bit difference hash (Krawetz, "Kind of like that", 2013: the sign of the step between
-neighbours of a 9 x 8 and an 8 x 9 grey thumbnail) and an 8 x 8 RGB thumbnail that confirms it. Two photos are
-near-duplicates when at most `MAX_BITS` of the hash differ and the thumbnails differ by at most `MAX_LEVELS`
-grey levels on average: another size, another JPEG quality, a slight crop or tone, not another photo.
+A look is a 24 x 24 RGB thumbnail, compared in two parts, each by the correlation of what departs from its
+own mean (Lewis, "Fast normalized cross-correlation", 1995): its 8 x 8 means must agree, and so must the
+detail they leave out. The first is a cheap sieve; the second is the evidence, for on a plain background
+the first agrees between any two things of like outline. A photo without detail shows no evidence and has
+only exact twins. Another size, another JPEG quality and another brightness are found; a crop is found
+only where it is very slight.
 """
 
 from __future__ import annotations
@@ -15,14 +17,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import PIL
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
+from topgraft.decode import MAX_PIXELS
 from topgraft.types import Image
 
-MAX_BITS = 12
-MAX_LEVELS = 12.0
-HASH_BYTES, THUMB_BYTES = 16, 192
+MIN_COARSE, MIN_DETAIL = 0.97, 0.975
+"""Least correlation of the 8 x 8 means and of the detail. Measured on 260 photos: all of another JPEG quality
+(40, 95) or brightness (10 % up or down) and 99.6 % of those halved are found, 36 % of those cropped by 2 %,
+2 % of those cropped by 3 %."""
+
+MIN_CONTRAST = 1.0
+"""Grey levels RMS below which either part is rounding and noise, not evidence."""
+
+COARSE, FINE = 8, 24
+THUMB_BYTES = FINE * FINE * 3
+
+MAKER = f"look 2, Pillow {PIL.__version__}, {MAX_PIXELS} pixels"
+"""What a kept look depends on besides the file's bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,32 +45,32 @@ class Look:
 
     Attributes:
         width, height: of the upright photo, in pixels.
-        bits: the 16 bytes of its difference hash.
-        thumb: the 192 bytes of its 8 x 8 RGB thumbnail.
+        thumb: the 1728 bytes of its 24 x 24 RGB thumbnail.
         reason: why it cannot be decoded; empty where it can.
     """
 
     width: int
     height: int
-    bits: bytes
     thumb: bytes
     reason: str = ""
+
+    @classmethod
+    def refused(cls, reason: str) -> Look:
+        """Stand for a photo that cannot be decoded."""
+        return cls(0, 0, b"\0" * THUMB_BYTES, reason)
 
 
 def look(image: Image) -> Look:
     """Look at one decoded photo, (H, W, 3) uint8."""
     height, width = image.shape[:2]
-    picture = Pillow.fromarray(image)
-    grey = picture.convert("L")
-    rows = np.asarray(grey.resize((9, 8), Pillow.Resampling.BOX), dtype=np.int16)
-    columns = np.asarray(grey.resize((8, 9), Pillow.Resampling.BOX), dtype=np.int16)
-    steps = np.concatenate([(np.diff(rows, axis=1) > 0).ravel(), (np.diff(columns, axis=0) > 0).ravel()])
-    thumb = np.asarray(picture.resize((8, 8), Pillow.Resampling.BOX))
-    return Look(width, height, np.packbits(steps).tobytes(), thumb.tobytes())
+    thumb = np.asarray(Pillow.fromarray(image).resize((FINE, FINE), Pillow.Resampling.BOX))
+    return Look(width, height, thumb.tobytes())
 
 
 def twins(looks: Iterable[Look], keys: Iterable[str]) -> NDArray[np.int64]:
     """Give every photo the number of its group of near-duplicates.
+
+    Near-duplicates are not chained: each is near the first photo of its group. Only keys join such groups.
 
     Args:
         looks: N looks.
@@ -75,31 +89,61 @@ def twins(looks: Iterable[Look], keys: Iterable[str]) -> NDArray[np.int64]:
         return i
 
     first: dict[str, int] = {}
-    for i, key in enumerate(keys):
-        parent[i] = first.setdefault(key, i)
-    for i, j in _close_pairs(looks):
-        a, b = sorted((root(i), root(j)))
-        parent[b] = a
+    for i, (key, leader) in enumerate(zip(keys, _leaders(looks), strict=True)):
+        for other in (first.setdefault(key, i), leader):
+            a, b = sorted((root(i), root(other)))
+            parent[b] = a
     return np.array([root(i) for i in range(len(looks))], dtype=np.int64)
 
 
-def _close_pairs(looks: list[Look], block: int = 1024) -> Iterable[tuple[int, int]]:
-    """Give all pairs i < j that look alike; a product of ±1 rows counts differing bits a block at a time."""
-    if len(looks) < 2:
-        return
-    bits = np.frombuffer(b"".join(one.bits for one in looks), dtype=np.uint8).reshape(-1, HASH_BYTES)
-    signs = np.unpackbits(bits, axis=1).astype(np.float32) * 2 - 1
-    thumbs = np.frombuffer(b"".join(one.thumb for one in looks), dtype=np.uint8).reshape(-1, THUMB_BYTES)
-    wide = signs.shape[1]
+def _leaders(looks: list[Look]) -> list[int]:
+    """Give each photo the first one it is a near-duplicate of and that follows no other, or itself."""
+    same: dict[bytes, int] = {}
+    leaders = [same.setdefault(one.thumb, i) for i, one in enumerate(looks)]
+    alone = sorted(same.values())
+    pairs = _close_pairs([looks[i] for i in alone])
+    for i, j in pairs[np.lexsort((pairs[:, 0], pairs[:, 1]))].tolist():
+        a, b = alone[i], alone[j]
+        if leaders[a] == a and leaders[b] == b:
+            leaders[b] = a
+    return [leaders[i] for i in leaders]
+
+
+def _close_pairs(looks: list[Look], block: int = 1024) -> NDArray[np.int64]:
+    """Give all pairs i < j that look alike, (M, 2): by blocks of rows, detail only where it matters."""
+    coarse, detail = _parts(looks)
+    pairs = [np.zeros((0, 2), dtype=np.int64)]
     for start in range(0, len(looks), block):
-        differing = (wide - signs[start : start + block] @ signs[start:].T) / 2
-        for i, j in np.argwhere(differing <= MAX_BITS) + start:
-            if i < j and np.abs(thumbs[i].astype(np.int16) - thumbs[j]).mean() <= MAX_LEVELS:
-                yield int(i), int(j)
+        rows = coarse[start : start + block]
+        near = np.triu(rows @ coarse[start:].T >= MIN_COARSE, k=1)
+        i, j = np.flatnonzero(near.any(axis=1)), np.flatnonzero(near.any(axis=0))
+        alike = near[np.ix_(i, j)] & (detail[start + i] @ detail[start + j].T >= MIN_DETAIL)
+        a, b = np.nonzero(alike)
+        pairs.append(np.stack([i[a], j[b]], axis=1) + start)
+    return np.concatenate(pairs)
+
+
+def _parts(looks: list[Look]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Part the thumbnails into 8 x 8 means (N, 192) and the detail beside them (N, 1728), as unit vectors."""
+    raw = np.frombuffer(b"".join(one.thumb for one in looks), dtype=np.uint8)
+    step = FINE // COARSE
+    tiles = raw.reshape(-1, COARSE, step, COARSE, step, 3).astype(np.float32)
+    means = tiles.mean(axis=(2, 4), keepdims=True)
+    level = means.mean(axis=(1, 3), keepdims=True)
+    return _unit(means - level), _unit(tiles - means)
+
+
+def _unit(parts: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Bring each row to length 1, or to 0 where it has too little contrast to say anything."""
+    rows = parts.reshape(len(parts), -1)
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    enough = length >= MIN_CONTRAST * np.sqrt(rows.shape[1])
+    unit: NDArray[np.float32] = np.where(enough, rows / np.maximum(length, 1e-6), 0)
+    return unit
 
 
 class Looks:
-    """Looks kept between runs by content address, so that unchanged photos are not decoded again.
+    """Looks kept between runs by content address and `MAKER`, so that unchanged photos are not decoded again.
 
     A cache and nothing more: where it cannot be opened or written, photos are looked at again.
     """
@@ -114,7 +158,8 @@ class Looks:
                 found = {}
                 for one in set(digests):
                     row = known.execute(
-                        "SELECT width, height, bits, thumb, reason FROM looks WHERE digest = ?", (one,)
+                        "SELECT width, height, thumb, reason FROM seen WHERE digest = ? AND maker = ?",
+                        (one, MAKER),
                     ).fetchone()
                     if row:
                         found[one] = Look(*row)
@@ -124,10 +169,10 @@ class Looks:
 
     def keep(self, looks: dict[str, Look]) -> None:
         """Remember looks for the next run."""
-        rows = [(key, a.width, a.height, a.bits, a.thumb, a.reason) for key, a in sorted(looks.items())]
+        rows = [(key, MAKER, a.width, a.height, a.thumb, a.reason) for key, a in sorted(looks.items())]
         try:
             with closing(self._open()) as known, known:
-                known.executemany("INSERT OR REPLACE INTO looks VALUES (?, ?, ?, ?, ?, ?)", rows)
+                known.executemany("INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?, ?, ?)", rows)
         except (sqlite3.Error, OSError):
             return
 
@@ -135,7 +180,7 @@ class Looks:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         known = sqlite3.connect(self.path, timeout=10)
         known.execute(
-            "CREATE TABLE IF NOT EXISTS looks"
-            " (digest TEXT PRIMARY KEY, width INT, height INT, bits BLOB, thumb BLOB, reason TEXT)"
+            "CREATE TABLE IF NOT EXISTS seen"
+            " (digest TEXT PRIMARY KEY, maker TEXT, width INT, height INT, thumb BLOB, reason TEXT)"
         )
         return known
