@@ -44,7 +44,7 @@ def test_leaks_between_given_splits_are_found(tmp_path):
     paint_folder(tmp_path / "test", cat=5, dog=5)
     health = check(Dataset.from_folder(tmp_path))
     assert len(health.leaks) == 10
-    assert "its test numbers are too good" in " ".join(health.warnings)
+    assert "they are moved to the test side" in " ".join(health.warnings)
 
 
 def test_photos_of_a_named_group_are_no_duplicates(tmp_path):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict, dataclass
-from itertools import combinations
 from typing import Any
 
 from topgraft.dataset import Dataset
@@ -98,11 +97,8 @@ def _groups(data: Dataset) -> tuple[list[list[str]], list[list[str]], list[list[
     # A group the user named is no duplicate; only photos that look alike are.
     alike = [each for each in several if len({samples[i].group for i in each}) > 1]
     crossing = [each for each in alike if len({samples[i].label for i in each}) > 1]
-    leaks = [
-        each
-        for each in several
-        if any(samples[i].split != samples[j].split for i, j in combinations(each, 2))
-    ]
+    split = any(one.split for one in samples)  # without a given split nothing can leak across it
+    leaks = [each for each in alike if split and len({samples[i].split or "train" for i in each}) > 1]
     as_ids = [[[samples[i].id for i in each] for each in found] for found in (alike, crossing, leaks)]
     return as_ids[0], as_ids[1], as_ids[2]
 
@@ -128,19 +124,23 @@ def _sentences(health: Health) -> list[str]:
     if health.ignored:
         said.append(f"{len(health.ignored)} {_files(health.ignored)} ignored: no photo by name or place"
                     f" (first: {health.ignored[0]}).")  # fmt: skip
-    for name in health.tiny:
-        if health.classes[name] > 1:
-            said.append(f"Class {name} has only {health.classes[name]} photos; its numbers will say little.")
+    said += [
+        f"Class {name} has only {health.classes[name]} photos; its numbers will say little."
+        for name in health.tiny
+        if health.classes[name] > 1
+    ]
     if health.duplicates:
         said.append(
             f"{len(health.duplicates)} groups of near-duplicates; each is kept on one side of every split."
         )
-    for each in health.cross_class_duplicates[:5]:
-        said.append(f"{each[0]} and {each[1]} look the same but carry different labels; check them.")
+    said += [
+        f"{each[0]} and {each[1]} look the same but carry different labels; check them."
+        for each in health.cross_class_duplicates[:5]
+    ]
     if health.leaks:
         said.append(
             f"{len(health.leaks)} groups of near-duplicates lie on both sides of the given split"
-            f" (first: {', '.join(health.leaks[0][:2])}); its test numbers are too good."
+            f" (first: {', '.join(health.leaks[0][:2])}); they are moved to the test side."
         )
     if health.odd_sizes:
         said.append(

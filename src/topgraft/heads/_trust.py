@@ -63,7 +63,7 @@ def trust(
     sure, right = certainty(labels, oof)
     error = calibration_error(sure, right, _edges(oof), groups=groups, seed=seed)
     perfect = if_calibrated(sure, _edges(oof), seed=seed)
-    unknown, distances = unknown or learn_unknown(
+    none_of_these, distances = unknown or learn_unknown(
         features,
         labels,
         groups,
@@ -81,17 +81,17 @@ def trust(
         "ece_if_calibrated": perfect.as_dict(),
         "reliability": reliability(sure, right, _edges(oof)),
         "unknown": {
-            "method": unknown.method,
-            "threshold": unknown.threshold,
-            "accepted": unknown.accepted,
-            "evidence": unknown.evidence,
+            "method": none_of_these.method,
+            "threshold": none_of_these.threshold,
+            "accepted": none_of_these.accepted,
+            "evidence": none_of_these.evidence,
         },
         "label_issues": [
             {"id": photos[i], "label": names[labels[i]], "suggested": names[other], "probability": chance}
             for i, other, chance in issues
         ],
     }
-    return Trust(numbers, unknown, distances, _notes(error, perfect, unknown, len(issues)))
+    return Trust(numbers, none_of_these, distances, _notes(error, perfect, none_of_these, len(issues)))
 
 
 def certainty(
