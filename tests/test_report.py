@@ -165,6 +165,14 @@ def test_a_run_whose_predictor_is_gone_has_no_activation_maps(real: Path, tmp_pa
     assert page.id("photos")
 
 
+def test_a_damaged_predictor_costs_the_maps_and_a_note(real: Path, tmp_path: Path) -> None:
+    shutil.copytree(real, tmp_path / "run")
+    (tmp_path / "run" / "model" / "model.onnx").write_bytes(b"not a graph")
+    page = Page(report(tmp_path / "run").read_text(encoding="utf-8"))
+    assert "looked" not in {one["id"] for one in page.all("section")}
+    assert "The predictor cannot be asked where it looked" in page.id("health")["text"]
+
+
 def test_dimming_leaves_light_where_the_map_is() -> None:
     image = np.full((40, 60, 3), 200, np.uint8)
     light = np.zeros((40, 60), np.float32)

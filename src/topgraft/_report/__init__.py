@@ -20,7 +20,7 @@ from topgraft._report.facts import Facts
 from topgraft._report.numbers import Numbers, Style, pointer
 from topgraft._report.photos import Book, budget
 from topgraft._report.svg import whisker
-from topgraft.errors import UsageError
+from topgraft.errors import TopgraftError, UsageError
 from topgraft.run import Run
 
 BESIDE = ("to_view_0", "to_the_rest")
@@ -94,7 +94,7 @@ def page(facts: Facts) -> str:
     photos = int(facts.metrics.get("counts", {}).get("photos", len(facts.rows)))
     book = Book(facts.photo_root, budget(photos))
     sheet = policies.sheet(facts, book)
-    looks = looked.looked(facts, book)
+    looks, silence = _looks(facts, book)
     mistakes.take(book, found, tables)
     shots = mistakes.everything(found, tables)
     context: dict[str, Any] = {
@@ -134,7 +134,7 @@ def page(facts: Facts) -> str:
         "refused": [f"{one['id']}: {one['reason']}" for one in health.get("refused", [])],
         "odd": [f"{one['id']}: {one['width']} × {one['height']} px" for one in health.get("odd_sizes", [])],
         "leaks": [", ".join(one) if isinstance(one, list) else str(one) for one in health.get("leaks", [])],
-        "photo_notes": _photo_notes(facts, book),
+        "photo_notes": [*_photo_notes(facts, book), *silence],
         "cost": _cost(facts),
         "command": _command(facts),
         "config": facts.config_text,
@@ -253,6 +253,14 @@ def _worth(metrics: Numbers) -> list[tuple[str, list[tuple[str, Markup]]]]:
         )
         for i, (level, pair) in enumerate(zip(levels, gaps, strict=True))
     ]
+
+
+def _looks(facts: Facts, book: Book) -> tuple[list[mistakes.Shot], list[str]]:
+    """Draw the activation maps; an old or damaged predictor costs them and a note, not the report."""
+    try:
+        return looked.looked(facts, book), []
+    except TopgraftError as error:
+        return [], [f"The predictor cannot be asked where it looked: {error}"]
 
 
 def _photo_notes(facts: Facts, book: Book) -> list[str]:

@@ -13,7 +13,7 @@ from topgraft._report.mistakes import Shot, shot
 from topgraft._report.photos import LARGE_PX, Book, spread
 from topgraft.card import Card
 from topgraft.decode import decode
-from topgraft.errors import TopgraftError
+from topgraft.errors import DecodeError
 from topgraft.fit import axes
 from topgraft.settings import usable_cores
 from topgraft.types import Image
@@ -24,7 +24,11 @@ DIM, SOFTEN = 0.3, 0.7
 
 
 def looked(facts: Facts, book: Book) -> list[Shot]:
-    """Draw the activation maps of some photos, mistakes first; none where photos or predictor are gone."""
+    """Draw the activation maps of some photos, mistakes first; none where photos or predictor are gone.
+
+    Raises:
+        DataError, BackboneError: for a predictor that is there and cannot be asked.
+    """
     if not facts.photo_root or not (facts.run.model / "model.onnx").is_file():
         return []
     from topgraft.predictor import load
@@ -38,7 +42,7 @@ def looked(facts: Facts, book: Book) -> list[Shot]:
             light = activation_map(predictor, image, facts.classes[row.predicted])
             seen = kept(image.shape[0], image.shape[1], predictor.card.backbone)
             return dimmed(image[seen], light[seen])
-        except (OSError, TopgraftError):
+        except (OSError, DecodeError):
             return None
 
     chosen = _choose(facts)
