@@ -4,11 +4,12 @@ PYTHON ?= python3
 PIP_OPTIONS = --quiet --disable-pip-version-check
 DEV = .venv-dev/bin
 
-.PHONY: demo test lint unit wheel browser nightly lock clean help
+.PHONY: demo test lint unit wheel browser notebooks nightly lock clean help
 
 help:
 	@echo "make demo     install the core into .venv (no PyTorch) and run topgraft demo"
 	@echo "make test     install everything into .venv-dev, lint, and run the whole suite on the wheel"
+	@echo "make notebooks  run the notebooks from top to bottom"
 	@echo "make nightly  the long tests too"
 	@echo "make browser  Chromium and axe-core, for the tests that open the report"
 	@echo "make lock     write locks/ anew from fresh environments"
@@ -43,6 +44,10 @@ unit: wheel
 	$(DEV)/pytest --cov --cov-report=term:skip-covered
 
 test: lint unit
+
+# All three notebooks, top to bottom; the suite alone runs the first.
+notebooks: wheel
+	$(DEV)/pytest tests/test_notebooks.py -m "nightly or not nightly"
 
 nightly: wheel
 	$(DEV)/pytest -m "nightly or not nightly"
