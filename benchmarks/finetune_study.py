@@ -75,12 +75,13 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     options.add_argument("shared", type=Path, help="the folder with data/ and weights/")
     options.add_argument("--work", type=Path, required=True)
+    options.add_argument("--only", choices=BACKBONES)
     options.add_argument("--blocks", type=int, default=3)
     options.add_argument("--views", type=int, default=0, help="augmented views, for both")
     options.add_argument("--seed", type=int, default=0)
     given = options.parse_args()
     found = {}
-    for name in BACKBONES:
+    for name in [given.only] if given.only else BACKBONES:
         found[name] = study(given.shared, name, given.work / name, given)
         for way in ("frozen", "fine-tuned", "gain"):
             said = {

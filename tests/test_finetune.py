@@ -268,6 +268,8 @@ def test_other_photos_are_one_clear_line(first, data, tmp_path):
         tg.finetune(first, out=tmp_path / "run", settings=SETTINGS)
     with pytest.raises(UsageError, match="a folder of its own"):
         tg.finetune(first, data, out=first.path, overwrite=True, settings=SETTINGS)
+    with pytest.raises(UsageError, match="nothing is ever written"):
+        tg.finetune(first, data, out=f"{data.root}/run", settings=SETTINGS)
 
 
 def test_without_the_extra_it_says_which(first, data, monkeypatch):

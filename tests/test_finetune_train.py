@@ -17,7 +17,8 @@ timm = pytest.importorskip("timm", reason="needs the timm extra")
 from topgraft._finetune_cache import Activations  # noqa: E402
 from topgraft._finetune_checkpoint import Checkpoint  # noqa: E402
 from topgraft._finetune_cut import cut  # noqa: E402
-from topgraft._finetune_train import Feed, Training, Tuned, batches, logits, pack, take_step, train, unpack  # noqa: E402
+from topgraft._finetune_plan import Training  # noqa: E402
+from topgraft._finetune_train import Feed, Tuned, batches, logits, pack, take_step, train, unpack  # noqa: E402
 from topgraft.backbones._timm import groups  # noqa: E402
 from topgraft.errors import BackboneError, DataError, UsageError  # noqa: E402
 from topgraft.heads._base import Affine  # noqa: E402

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tomli_w
 
+from topgraft import files
 from topgraft._finetune_base import Base
 from topgraft._finetune_plan import Blocks, Training, choices
 from topgraft._finetune_result import Finished, Outcome
@@ -126,6 +127,8 @@ def _folder(base: Base, out: str | Path | None, text: str, *, overwrite: bool, r
     """Make the new run's folder, or open the one to go on in."""
     if out is not None and Path(out).resolve() == base.run.path.resolve():
         raise UsageError(f"{out}: is the run that is fine-tuned. Give the new run a folder of its own.")
+    if base.photos.data.root:
+        files.keep_out(base.photos.data.root, out)
     made = Run.create(out, overwrite=overwrite, resume=resume)
     before = made.path / "config.toml"
     if before.exists() and before.read_text(encoding="utf-8") != text:
