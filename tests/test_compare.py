@@ -6,12 +6,13 @@ import json
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 from topgraft.errors import DataError, MissingExtraError, UnknownNameError, UsageError
 from topgraft.heads import HEADS, Choice, calibrate, compare, fit_chosen, stack, to_probabilities
 from topgraft.heads._base import Entry
 from topgraft.heads._calibrate import cross_calibrate
-from topgraft.heads._compare import class_weights, difference
+from topgraft.heads._compare import class_weights, difference, know_nothing
 from topgraft.metrics import losses
 from topgraft.splits import folds
 from topgraft.testing.heads import clouds, several_labels
@@ -159,8 +160,8 @@ def test_labels_and_options_are_checked():
         compare(features, labels[1:], heads="linear")
     with pytest.raises(UsageError, match="repeats"):
         compare(features, labels, heads="linear", repeats=0)
-    with pytest.raises(DataError, match="--folds"):
-        compare(features, labels, np.arange(30) // 10, heads="linear", folds=5)
+    with pytest.raises(DataError, match="at least 2 photos that are not near-duplicates, got 1"):
+        compare(features, labels, np.zeros(30, int), heads="linear", folds=5)
 
 
 def test_a_class_of_two_photos_can_be_compared():
@@ -169,6 +170,64 @@ def test_a_class_of_two_photos_can_be_compared():
     found = compare(features, labels, heads="linear")
     assert np.isfinite(found.oof).all()
     assert all(np.isfinite(row["log_loss"]["value"]) for row in found.rows)
+
+
+@pytest.mark.parametrize("sizes", [(1, 1), (2, 1), (1, 1, 1), (3, 3)])
+def test_the_smallest_data_are_compared_on_fewer_folds_and_it_is_said(sizes):
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    features = np.random.default_rng(0).standard_normal((1, len(labels), 40)).astype(np.float32)
+    found = compare(features, labels, heads="linear")
+    assert len(found.folds[0]) == min(5, len(labels))
+    said = f"5 folds were asked for, but {len(labels)} photos that differ allow only {len(labels)}."
+    assert (said in found.notes) == (len(labels) < 5)
+    assert np.isfinite(found.oof).all()
+    assert np.isfinite(fit_chosen(found, features, labels).logits(features[0])).all()
+
+
+@pytest.mark.parametrize("sizes", [(12, 12, 2), (20, 20), (10, 5)])
+@pytest.mark.parametrize("seed", range(4))
+def test_few_photos_are_no_excuse_for_a_head_that_knows_nothing(sizes, seed):
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    centres = 0.3 * rng.standard_normal((len(sizes), 300))
+    features = (centres[labels] + rng.standard_normal((len(labels), 300)))[None].astype(np.float32)
+    found = compare(features, labels, heads="linear", seed=seed)
+    best, chosen = found.rows[0]["log_loss"]["value"], chosen_row(found)["log_loss"]["value"]
+    nothing = know_nothing(labels, len(sizes), found.sample_weight)
+    assert best < nothing
+    assert chosen <= min(1.2 * best, nothing)
+
+
+def test_knowing_nothing_costs_the_entropy_of_the_shares():
+    labels = np.array([0, 0, 0, 1])
+    shares = np.tile([0.75, 0.25], (4, 1))
+    assert know_nothing(labels, 2, None) == pytest.approx(losses(labels, shares).mean())
+    weight = class_weights(labels, 2)[0]
+    assert know_nothing(labels, 2, weight) == pytest.approx(np.log(2))
+    table = np.eye(2, dtype=int)[labels]
+    assert know_nothing(table, 2, None) == pytest.approx(losses(table, shares).mean())
+
+
+def test_the_refit_does_not_depend_on_the_cores(monkeypatch):
+    features, labels = clouds(width=300)
+    weights = []
+    for threads in (1, 4):
+        monkeypatch.setenv("TOPGRAFT_THREADS", str(threads))
+        with threadpool_limits(threads, user_api="blas"):
+            found = compare(features, labels, heads=["logistic"])
+            weights.append(fit_chosen(found, features, labels).state()["weight"].tobytes())
+    assert weights[0] == weights[1]
+
+
+def test_a_few_wrong_answers_do_not_make_it_say_nothing():
+    labels = np.arange(10) % 2
+    logits = 3.0 * np.eye(2)[1 - labels]  # all wrong
+    temperature = calibrate(logits, labels)
+    assert 1.5 < temperature < 30
+    # the scale of the logits means nothing: what comes out is the same
+    for scale in (1e-4, 1e4):
+        assert calibrate(scale * logits, labels) == pytest.approx(scale * temperature, rel=1e-2)
+    assert calibrate(np.zeros((10, 2)), labels) > 0
 
 
 def test_a_source_of_views_is_read_as_an_array():

@@ -185,14 +185,21 @@ def test_labels_that_do_not_belong_to_the_features_are_refused():
 
 @pytest.mark.parametrize("name", ["ridge", "logistic", "lda"])
 def test_the_number_of_cores_does_not_show(name, monkeypatch):
-    from topgraft.heads import _parallel
     from topgraft.splits import folds
 
     features, labels = clouds(photos=80, width=300)
     kind = head_class(name)
     found = []
     for cores in (1, 4):
-        monkeypatch.setattr(_parallel, "usable_cores", lambda cores=cores: cores)
+        monkeypatch.setenv("TOPGRAFT_THREADS", str(cores))
         swept = kind.sweep(features, labels, folds(labels, None, 4, 0), kind.grid(), classes=3)
         found.append(b"".join(one.tobytes() for one in swept))
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("shrinkage", [0.05, 0.95])
+def test_a_discriminant_of_one_photo_a_class_is_the_nearest(shrinkage):
+    features = np.random.default_rng(0).standard_normal((3, 40)).astype(np.float32)
+    head = Discriminant(shrinkage).fit(features, np.arange(3))
+    assert (head.logits(features).argmax(axis=1) == np.arange(3)).all()
+    assert np.abs(head.logits(features)).max() < 1e4

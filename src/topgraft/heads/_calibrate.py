@@ -9,7 +9,12 @@ from topgraft.heads._base import Fold, as_table, to_probabilities
 from topgraft.types import Labels, Logits, Probabilities
 
 MOST = 4000  # one number needs no more photos than that
-SHARPEST, FLATTEST = 1e-3, 1e3
+SHARPEST, FLATTEST = 0.05, 20.0  # times the spread of the logits: some heads' own scale means nothing
+PRIOR, PRIOR_SPREAD, PRIOR_PHOTOS = (
+    float(np.log(2)),
+    1.0,
+    3.0,
+)  # the log temperature expected, and how strongly
 
 
 def calibrate(
@@ -18,7 +23,9 @@ def calibrate(
     """Find the temperature that makes held-out answers most likely (Guo et al. 2017).
 
     A label counts as certain only as far as n photos allow, (n_c + 1)/(n_c + 2) of class c (Platt 1999):
-    else a few photos that are all answered right would make the head infinitely sure.
+    else a few photos that are all answered right would make the head infinitely sure. A few photos answered
+    wrong, in turn, would make it say nothing: so the log temperature has a normal prior worth three photos,
+    which hundreds of photos drown, and stays within 0.05 and 20 times the spread of the logits.
 
     Args:
         logits: (N, C) of photos the head was not fitted on, or (R, N, C) for R repeats.
@@ -39,19 +46,27 @@ def calibrate(
     stack, target, share = stack[:, chosen], target[chosen], share[chosen]
 
     def loss(log_temperature: float) -> float:
-        scaled = stack / np.exp(log_temperature)
+        scaled = stack / (unit * np.exp(log_temperature))
         if several:
             each = (np.logaddexp(0, scaled) - target * scaled).sum(axis=2)
         else:
             top = scaled.max(axis=2, keepdims=True)
             total = np.log(np.exp(scaled - top).sum(axis=2)) + top[:, :, 0]
             each = total - (target * scaled).sum(axis=2)
-        return float((each * share).mean())
+        return float((each * share).mean() + belief * (log_temperature - PRIOR) ** 2)
 
+    unit = spread(stack, several=several)
+    belief = PRIOR_PHOTOS / (2 * PRIOR_SPREAD**2 * len(labels))
     found = minimize_scalar(
         loss, bounds=(np.log(SHARPEST), np.log(FLATTEST)), method="bounded", options={"xatol": 1e-4}
     )
-    return float(np.exp(found.x))
+    return float(unit * np.exp(found.x))
+
+
+def spread(stack: Logits, *, several: bool) -> float:
+    """Give how far the logits (R, N, C) of the median photo lie apart, or from 0 with several labels."""
+    centred = stack if several else stack - stack.mean(axis=2, keepdims=True)
+    return float(np.median(np.sqrt((centred**2).mean(axis=2)))) or 1.0
 
 
 def soften(table: NDArray[np.float64], *, several: bool) -> NDArray[np.float64]:

@@ -2,10 +2,11 @@
 
 The order: every head's every setting is fitted on every fold, scored on view 0 of photos it has not seen,
 and its logits turned into probabilities with a temperature from the other folds (what a finished predictor
-does too). The best has the lowest log loss; chosen is the simplest within one standard error of it. The
-standard error is that of the paired difference between the two over folds, corrected for folds sharing
-photos (Nadeau & Bengio 2003, Inference for the Generalization Error, Machine Learning 52; for repeats:
-Bouckaert & Frank 2004).
+does too). The best has the lowest log loss; chosen is the simplest within one standard error of it, never one
+whose log loss is more than 20 % higher, nor, where the best is better than always answering the classes'
+shares, one that is not: few photos make standard errors that excuse anything. The standard error is that of
+the paired difference between the two over folds, corrected for folds sharing photos (Nadeau & Bengio 2003,
+Inference for the Generalization Error, Machine Learning 52; for repeats: Bouckaert & Frank 2004).
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ from numpy.typing import NDArray
 
 from topgraft import metrics
 from topgraft.errors import DataError, MissingExtraError, UsageError
-from topgraft.heads._base import HEADS, Fold, Head, Setting, head_class, setting_text
+from topgraft.heads._base import HEADS, Fold, Head, Setting, as_table, head_class, setting_text
 from topgraft.heads._calibrate import calibrate, cross_calibrate
+from topgraft.heads._parallel import one_core
 from topgraft.metrics import Estimate
 from topgraft.splits import folds as make_folds
 from topgraft.types import Features, Labels, Logits, Probabilities, Progress, silent
 
+WORSE = 1.2  # times the lowest log loss: what no standard error excuses
 UNEVEN = 1.5  # above this ratio of the largest class to the smallest, classes are weighted
 
 
@@ -187,7 +190,7 @@ def compare(
         labels: (N,) class indices, or a 0/1 table (N, C) where photos carry several.
         groups: (N,) photos of one number stay in one fold.
         heads: `all`, `linear`, or names.
-        folds: how many.
+        folds: how many; fewer, with a note, where there are fewer groups.
         repeats: how often to deal the folds anew.
         seed: of the folds and of heads that draw.
         classes: C; None takes it from the labels.
@@ -195,7 +198,7 @@ def compare(
         progress: told of every head.
 
     Raises:
-        DataError: for labels that do not belong to the features, or fewer groups than folds.
+        DataError: for labels that do not belong to the features, or fewer than two groups.
         UsageError: for options out of range.
     """
     block = stack(features)
@@ -207,6 +210,14 @@ def compare(
     C = classes or (labels.shape[1] if several else int(labels.max()) + 1)
     weight, aloud = class_weights(labels, C, class_weight)
     kinds, notes = pick(heads, several=several, maps=block.ndim == 5)
+    count = len(labels) if groups is None else len(np.unique(groups))
+    if count < 2:
+        raise DataError(
+            f"labels: expected at least 2 photos that are not near-duplicates, got {count}. Give more photos."
+        )
+    if folds > count:
+        notes.append(f"{folds} folds were asked for, but {count} photos that differ allow only {count}.")
+        folds = count
     dealt = [make_folds(labels, groups, folds, seed + repeat) for repeat in range(repeats)]
     flat = [fold for repeat in dealt for fold in repeat]
     if aloud:
@@ -233,6 +244,7 @@ def compare(
     best = entries[order[0]]
     gaps = {i: difference(entries[i].by_fold, best.by_fold, dealt) for i in order}
     within = [i for i in order if i == order[0] or gaps[i][0].value <= gaps[i][1]]
+    within = _worth_choosing(within, entries, know_nothing(labels, C, weight))
     winner = min(within, key=lambda i: (entries[i].kind.simplicity, entries[i].position))
     rows = [
         _row(entries[i], gaps[i][0], labels, groups, chosen=i == winner, seed=seed, several=several)
@@ -262,14 +274,15 @@ def fit_chosen(
     seed: int = 0,
 ) -> Head:
     """Fit the chosen head on all photos it was compared on."""
-    return comparison.chosen.make().fit(
-        stack(features),
-        labels,
-        classes=classes or comparison.oof.shape[2],
-        sample_weight=comparison.sample_weight,
-        groups=groups,
-        seed=seed,
-    )
+    with one_core():
+        return comparison.chosen.make().fit(
+            stack(features),
+            labels,
+            classes=classes or comparison.oof.shape[2],
+            sample_weight=comparison.sample_weight,
+            groups=groups,
+            seed=seed,
+        )
 
 
 @dataclass(frozen=True)
@@ -315,6 +328,23 @@ def _entry(
         float(losses.mean()),
         np.array(by_fold),
     )
+
+
+def know_nothing(labels: Labels, classes: int, weight: NDArray[np.float64] | None) -> float:
+    """Give the log loss of always answering the share each class has, which asks for no photo at all."""
+    from scipy.special import entr
+
+    shares = np.average(as_table(labels, classes), axis=0, weights=weight)
+    if labels.ndim == 2:
+        return float((entr(shares) + entr(1 - shares)).mean())
+    return float(entr(shares).sum())
+
+
+def _worth_choosing(within: list[int], entries: list[_Entry], nothing: float) -> list[int]:
+    """Keep the best, its first, and what is neither much worse nor knows nothing where the best does know."""
+    lowest = entries[within[0]].loss
+    limit = WORSE * lowest if lowest >= nothing else min(WORSE * lowest, nothing)
+    return [i for i in within if entries[i].loss <= limit]
 
 
 def difference(

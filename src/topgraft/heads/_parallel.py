@@ -7,13 +7,14 @@ where others use them too. One fold per thread and one core per product does nei
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 from threadpoolctl import ThreadpoolController
 
-from topgraft.settings import usable_cores
+from topgraft.settings import Settings
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -27,10 +28,17 @@ def _libraries() -> ThreadpoolController:
     return ThreadpoolController()
 
 
+@contextmanager
+def one_core() -> Iterator[None]:
+    """Let every matrix product use one core, so that its last bits do not depend on how many there are."""
+    with _libraries().limit(limits=1, user_api="blas"):
+        yield
+
+
 def each(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-    """Do the same work on every item, as many at once as there are cores; results in the order of the items.
+    """Do the same work on every item, as many at once as `threads` allows; results in their order.
 
     The work must release the interpreter lock where it is long (numpy and scipy do).
     """
-    with _libraries().limit(limits=1, user_api="blas"), ThreadPoolExecutor(usable_cores()) as pool:
+    with one_core(), ThreadPoolExecutor(Settings.load().threads) as pool:
         return list(pool.map(work, items))

@@ -79,7 +79,8 @@ class Ridge(Linear):
         path = _Path.of(rows)
         asked = [setting["strength"] for setting in settings]
         if "loo" in asked:
-            best = STRENGTHS[int(np.argmin(path.left_out(STRENGTHS)))]
+            # Without one photo of one there is nobody to ask: the strongest penalty.
+            best = STRENGTHS[int(np.argmin(path.left_out(STRENGTHS))) if rows.photos > 1 else 0]
             asked = [best if one == "loo" else one for one in asked]
         return [path.solve(float(strength)) for strength in asked]
 
