@@ -98,3 +98,35 @@ def test_no_holdout_leaves_everybody_in_train():
 def test_one_fold_is_refused():
     with pytest.raises(UsageError, match="--folds 5"):
         folds(np.arange(10) % 2, None, 1)
+
+
+@given(layouts(), st.integers(0, 99), st.randoms())
+@settings(max_examples=100, deadline=None)
+def test_with_keys_the_order_of_photos_does_not_matter(layout, seed, random):
+    labels, groups = layout
+    names = [f"photo {i}" for i in range(len(labels))]
+    order = np.array(random.sample(range(len(labels)), len(labels)))
+    try:
+        held = holdout(labels, groups, 0.3, seed, keys=names)[1]
+    except DataError:
+        event("refused")
+        return
+    other = holdout(labels[order], groups[order], 0.3, seed, keys=[names[i] for i in order])[1]
+    assert set(held.tolist()) == set(order[other].tolist())
+
+
+@given(st.lists(st.integers(8, 30), min_size=2, max_size=4), st.integers(0, 99), st.data())
+def test_with_keys_a_photo_less_moves_one_a_class_at_most(sizes, seed, data):
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    names = np.array([f"photo {i}" for i in range(len(labels))])
+    gone = data.draw(st.integers(0, len(labels) - 1))
+    kept = np.arange(len(labels)) != gone
+    before = set(names[holdout(labels, None, 0.2, seed, keys=names.tolist())[1]])
+    after = set(names[kept][holdout(labels[kept], None, 0.2, seed, keys=names[kept].tolist())[1]])
+    assert len((before ^ after) - {names[gone]}) <= len(sizes)
+
+
+def test_many_classes_of_two_photos_leave_a_test_side():
+    train, held = holdout(np.arange(20) // 2, None, 0.2)
+    assert len(held) == 4
+    assert len(set((np.arange(20) // 2)[train])) == 10

@@ -6,12 +6,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topgraft.dataset import Dataset
-from topgraft.errors import UsageError
+from topgraft.errors import DataError, UsageError
+from topgraft.results import table
 from topgraft.splits import Split, holdout
+from topgraft.types import Labels
 
 
 def split(data: Dataset, *, test: float = 0.2, val: float = 0.0, seed: int = 0) -> Split:
-    """Split by class and group; near-duplicates stay together.
+    """Split by class (all of a photo's classes) and group; near-duplicates stay together.
+
+    Sides follow from the photos' content: a photo more or less leaves nearly all others where they were.
 
     A split that came with the data is kept, but for its leaks: photos that look like a test photo go to the
     test side. Photos without a split in a table that has one count as training photos.
@@ -27,17 +31,28 @@ def split(data: Dataset, *, test: float = 0.2, val: float = 0.0, seed: int = 0) 
 
     Raises:
         UsageError: for shares that leave nothing to train on.
+        DataError: where nothing can be held out, or a given split has no training photo of some class.
     """
     if min(test, val) < 0 or test + val >= 1:
         raise UsageError(f"test and val must be at least 0 and below 1 together, got {test} and {val}.")
     if any(one.split for one in data.samples):
         return _given(data)
     everything = np.arange(len(data))
-    rest, tested = holdout(data.labels, data.groups, test, seed) if test else (everything, everything[:0])
+    rest, tested = _hold(data, everything, test, seed) if test else (everything, everything[:0])
     if not val:
         return Split(_ids(data, rest), (), _ids(data, tested))
-    inner, validated = holdout(data.labels[rest], data.groups[rest], val / (1 - test), seed + 1)
-    return Split(_ids(data, rest[inner]), _ids(data, rest[validated]), _ids(data, tested))
+    inner, validated = _hold(data, rest, val / (1 - test), seed + 1)
+    return Split(_ids(data, inner), _ids(data, validated), _ids(data, tested))
+
+
+def _hold(data: Dataset, rows: Labels, share: float, seed: int) -> tuple[Labels, Labels]:
+    """Hold out a share of some photos: two arrays of indices into the data."""
+    samples = [data.samples[i] for i in rows.tolist()]
+    several = any(one.labels for one in samples)
+    labels = table(samples, len(data.classes)) if several else data.labels[rows]
+    keys = [one.digest for one in samples]
+    rest, held = holdout(labels, data.groups[rows], share, seed, keys=keys)
+    return rows[rest], rows[held]
 
 
 def _given(data: Dataset) -> Split:
@@ -49,7 +64,18 @@ def _given(data: Dataset) -> Split:
     ids: dict[str, list[str]] = {name: [] for name in order}
     for group, one in zip(data.groups.tolist(), data.samples, strict=True):
         ids[side[group]].append(one.id)
+    _every_class_is_learned(data, {*ids["train"], *ids["val"]})
     return Split(tuple(ids["train"]), tuple(ids["val"]), tuple(ids["test"]))
+
+
+def _every_class_is_learned(data: Dataset, learned: set[str]) -> None:
+    shown = table(data.samples, len(data.classes)).astype(bool)
+    lost = shown.any(axis=0) & ~shown[[one.id in learned for one in data.samples]].any(axis=0)
+    for which in np.flatnonzero(lost):
+        raise DataError(
+            f"{data.root}: class {data.classes[which]} has photos on the test side and none to train on."
+            " Move some to the training side, or take the class out."
+        )
 
 
 def _ids(data: Dataset, rows: NDArray[np.int64]) -> tuple[str, ...]:
