@@ -97,18 +97,22 @@ def groups(model: torch.nn.Module) -> list[tuple[str, list[str]]]:
 
     matcher = model.group_matcher(coarse=False)
     found = group_parameters(model, matcher)
-    return [(_prefix(names), names) for layer, names in sorted(found.items()) if layer > 0]
+    blocks = [names for layer, names in sorted(found.items()) if layer > 0]
+    short = [_prefix(names) for names in blocks]
+    longer = [_prefix(names, deeper=1) for names in blocks]
+    unique = [a if short.count(a) == 1 else b for a, b in zip(short, longer, strict=True)]
+    return list(zip(unique, blocks, strict=True))
 
 
-def _prefix(names: list[str]) -> str:
-    """Give the longest dotted start that a block's first parameters share."""
+def _prefix(names: list[str], deeper: int = 0) -> str:
+    """Give the longest dotted start that a block's first parameters share, and more parts of the first's."""
     paths = [name.split(".")[:-1] for name in names if name.split(".")[0] == names[0].split(".")[0]]
     shared = []
     for parts in zip(*paths, strict=False):
         if len(set(parts)) > 1:
             break
         shared.append(parts[0])
-    return ".".join(shared)
+    return ".".join([*shared, *paths[0][len(shared) : len(shared) + deeper]])
 
 
 def write(
