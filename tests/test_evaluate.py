@@ -216,3 +216,40 @@ def test_the_command_prints_members_ensembles_and_json(runs: list[Run], photos: 
     assert told.stdout.rstrip() == str(both)
     facts = subprocess.run([*words, "--json"], capture_output=True, text=True, timeout=120, check=False)
     assert json.loads(facts.stdout) == json.loads(json.dumps(both.as_dict()))
+
+
+@pytest.fixture(scope="module")
+def several(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[tg.Dataset, Run]:
+    """Photos of which every third is both sushi and sandwich, and a run on them."""
+    folder = tmp_path_factory.mktemp("several")
+    names = sorted(path.relative_to(photos).as_posix() for path in photos.rglob("*.*"))
+    cells = ["sandwich;sushi" if i % 3 == 0 else Path(name).parts[0] for i, name in enumerate(names)]
+    lines = [f"{photos / name},{cell}" for name, cell in zip(names, cells, strict=True)]
+    (folder / "table.csv").write_text("\n".join(["path,label", *lines]))
+    data = tg.Dataset.from_csv(folder / "table.csv")
+    store = tg.embed(data, folder / "features.zarr")
+    run = tg.train(store, tg.split(data, test=0.3), heads=["ridge"], folds=3, out=folder / "run")
+    return data, run
+
+
+def test_several_labels_are_scored_as_the_run_scored_them(several: tuple[tg.Dataset, Run]) -> None:
+    data, run = several
+    (member,) = evaluate(run, data).members
+    own = run.metrics["test"]
+    assert set(member.scores) == set(own)
+    assert member.scores["n"] == own["n"]
+    assert member.scores["accuracy"]["value"] == pytest.approx(own["accuracy"]["value"], abs=1e-12)
+    assert member.scores["log_loss"]["value"] == pytest.approx(own["log_loss"]["value"], abs=2e-3)
+    together = evaluate([run, run], data).ensembles[0]
+    assert all(gap.value == 0 for gap in (together.against or {}).values())
+
+
+def test_several_labels_are_counted_for_every_class(several: tuple[tg.Dataset, Run]) -> None:
+    data, run = several
+    counted = sum(sum(sides.values()) for sides in run.metrics["counts"]["per_class"].values())
+    assert counted == sum(len(one.labels) for one in data.samples) > len(data)
+
+
+def test_one_and_several_labels_make_no_ensemble(several: tuple[tg.Dataset, Run], runs: list[Run]) -> None:
+    with pytest.raises(UsageError, match="one label a photo"):
+        evaluate([several[1], runs[0]], several[0])

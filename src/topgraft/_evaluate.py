@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from topgraft import metrics
 from topgraft.dataset import Dataset, Refused
 from topgraft.ensemble import ensemble, paired, weights_of
 from topgraft.errors import DataError, DecodeError, UsageError
-from topgraft.metrics import Estimate, summary
+from topgraft.metrics import Estimate
 from topgraft.policy import Policy, render
-from topgraft.predictor import load
+from topgraft.predictor import PredictorCard, load
 from topgraft.run import Run
 from topgraft.store.table import views_of
 from topgraft.types import Labels, Probabilities, Progress, silent
@@ -158,8 +159,10 @@ def evaluate(
         raise UsageError(f"tta must be 0 or more views, got {tta}.")
     data = data if ids is None else data.subset(ids)
     chosen, notes = _choose(runs, data, split, given=ids is not None)
-    known = [i for i in chosen if data.classes[data.samples[i].label] in classes]
-    strange = [i for i in chosen if data.classes[data.samples[i].label] not in classes]
+    several = _takes_several(runs)
+    named = {i: _names(data, i, several=several) for i in chosen}
+    known = [i for i in chosen if set(named[i]) <= set(classes)]
+    strange = [i for i in chosen if not set(named[i]) <= set(classes)]
     if not known:
         raise DataError(
             f"{data.root}: expected photos of {', '.join(classes[:5])}, found none of"
@@ -172,13 +175,13 @@ def evaluate(
         raise DataError(
             f"{data.root}: none of the {len(known)} photos can be read. Look at `topgraft check`."
         )
-    index = {name: i for i, name in enumerate(classes)}
-    labels = np.array([index[data.classes[data.samples[i].label]] for i in known], np.int64)[read]
+    shown = np.array([[name in named[i] for name in classes] for i in known])[read]
+    labels: Labels = shown.astype(np.int64) if several else shown.argmax(axis=1)
     groups = _by_appearance(data.groups[known][read])
     tables = [one.probabilities[read] for one in answers]
     members, ensembles = _score(runs, labels, tables, classes, groups=groups, seed=seed)
     flagged = int(_ask(runs[0], data, strange, classes).unknown.sum())
-    counts = Counter(data.classes[data.samples[i].label] for i in strange)
+    counts = Counter(name for i in strange for name in named[i] if name not in classes)
     notes += _strangers(counts, flagged) + _worse(members, ensembles)
     if refused:
         notes.append(f"{len(refused)} unreadable photos are in no number (first: {refused[0].id}).")
@@ -283,6 +286,33 @@ def _refused(data: Dataset, known: list[int], read: NDArray[np.bool_]) -> tuple[
     return tuple(sorted([*data.refused, *gone], key=lambda one: one.id))
 
 
+def _takes_several(runs: list[Run]) -> bool:
+    """Tell whether the runs' predictors give several labels a photo; all of them or none must."""
+    kinds = [PredictorCard.read(run.model / "card.json").several for run in runs]
+    if len(set(kinds)) > 1:
+        one, other = runs[kinds.index(False)], runs[kinds.index(True)]
+        raise UsageError(
+            f"runs of one ensemble must be alike: {one.path} gives one label a photo, {other.path} several."
+            " Evaluate them one by one."
+        )
+    return kinds[0]
+
+
+def _names(data: Dataset, i: int, *, several: bool) -> list[str]:
+    one = data.samples[i]
+    return [data.classes[label] for label in (one.labels if several and one.labels else (one.label,))]
+
+
+def _scores(
+    labels: Labels, probabilities: Probabilities, classes: tuple[str, ...], groups: Labels, seed: int
+) -> dict[str, Any]:
+    if labels.ndim == 1:
+        return metrics.summary(labels, probabilities, classes, seed=seed, groups=groups)
+    losses = metrics.losses(labels, probabilities)[None]
+    brief = metrics.brief(labels, probabilities[None], losses=losses, groups=groups, seed=seed)
+    return {"n": len(labels), **brief}
+
+
 def _score(
     runs: list[Run],
     labels: Labels,
@@ -297,7 +327,7 @@ def _score(
         names = [str(run.path) for run in runs]
     shares = weights_of([run.metrics["cross_validation"]["log_loss"]["value"] for run in runs])
     members = tuple(
-        Result(name, summary(labels, table, classes, seed=seed, groups=groups), float(share))
+        Result(name, _scores(labels, table, classes, groups, seed), float(share))
         for name, table, share in zip(names, tables, shares, strict=True)
     )
     if len(runs) == 1:
@@ -306,7 +336,7 @@ def _score(
     return members, tuple(
         Result(
             name,
-            summary(labels, table, classes, seed=seed, groups=groups),
+            _scores(labels, table, classes, groups, seed),
             against={
                 member: paired(labels, table, other, groups=groups, seed=seed)
                 for member, other in zip(names, tables, strict=True)

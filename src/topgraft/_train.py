@@ -24,7 +24,16 @@ from topgraft.heads import (
 )
 from topgraft.heads import worth as measure_worth
 from topgraft.predictor import Predictor
-from topgraft.results import SCHEMA, Answers, Side, backbone_facts, counts, rounded, write_predictions
+from topgraft.results import (
+    SCHEMA,
+    Answers,
+    Side,
+    backbone_facts,
+    counts,
+    keep_apart,
+    rounded,
+    write_predictions,
+)
 from topgraft.run import Run, versions
 from topgraft.settings import Settings
 from topgraft.splits import Split
@@ -74,13 +83,14 @@ def train(
         The run, with its predictor in `model/`; no report yet.
 
     Raises:
-        DataError: for a split whose photos are not in the store, or more folds than photos.
-        UsageError: for options out of range.
+        DataError: for a split whose photos are not in the store, or fewer than two that differ.
+        UsageError: for options out of range, or a split with a photo or a group on both sides.
     """
     settings = settings or Settings.load()
     split = split or Split(train=tuple(one.id for one in store.samples))
     # Cross-validation does a validation side's work, so its photos are learned from like the others.
     learn, test = Side.of(store, (*split.train, *split.val)), Side.of(store, split.test)
+    keep_apart(learn, test)
     run = out if isinstance(out, Run) else Run.create(out)
     backbone = backbone or find_backbone(store.card, settings=settings, progress=progress)
     with run.timed("compare heads"):
@@ -109,7 +119,7 @@ def train(
             classes=store.classes,
             seed=seed,
         )
-    measured = _worth(store, learn, folds, seed, run, progress) if worth else None
+    measured = _worth(store, learn, len(found.folds[0]), seed, run, progress) if worth else None
     answers = {"cv": Answers(learn, found.oof, _fold_of(found, len(learn.rows)), judged.distances)}
     if len(test.rows):
         answers["test"] = _test(store, head, judged, test)

@@ -57,12 +57,19 @@ def paired(
     """Give one classifier's accuracy minus another's on the same photos, with a paired bootstrap interval.
 
     Args:
-        labels: (N,) true class indices.
+        labels: (N,) true class indices, or a 0/1 table (N, C): then all yes and no answers count.
         one: (N, C) probabilities.
         other: (N, C) what is subtracted.
         groups: (N,) photos that are drawn together.
         seed: of the draws.
     """
-    gain = (one.argmax(axis=1) == labels).astype(np.float64) - (other.argmax(axis=1) == labels)
+    gain = _right(labels, one) - _right(labels, other)
     draws = resample(len(labels), groups, seed=seed)
     return percentile(float(gain.mean()), draws @ gain / draws.sum(axis=1))
+
+
+def _right(labels: Labels, probabilities: Probabilities) -> NDArray[np.float64]:
+    """Give the share of right answers for each photo (N,)."""
+    if labels.ndim == 2:
+        return np.asarray(((probabilities > 0.5) == (labels > 0)).mean(axis=1))
+    return np.asarray(probabilities.argmax(axis=1) == labels, np.float64)

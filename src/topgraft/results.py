@@ -11,7 +11,7 @@ import numpy as np
 from topgraft import metrics
 from topgraft.card import Card
 from topgraft.dataset import Sample
-from topgraft.errors import DataError
+from topgraft.errors import DataError, UsageError
 from topgraft.run import Run
 from topgraft.store import FeatureStore
 from topgraft.types import Labels, Probabilities
@@ -96,19 +96,43 @@ class Answers:
         return metrics.summary(targets, self.probabilities[0], list(classes), seed=seed, groups=groups) | head
 
 
+def keep_apart(learn: Side, test: Side) -> None:
+    """See that nothing is both learned from and tested on.
+
+    Raises:
+        UsageError: for a photo, or a group, on both sides.
+    """
+    shared = np.isin(test.groups, learn.groups)
+    for place in np.flatnonzero(shared):
+        one, twin = test.samples[place], learn.samples[np.flatnonzero(learn.groups == test.groups[place])[0]]
+        what = "is" if one.id == twin.id else f"belongs together with {twin.id}, which is"
+        raise UsageError(
+            f"split: {one.id} is on the test side and {what} on the training side, {int(shared.sum())} photos"
+            " in all. Split with topgraft.split, which keeps groups together."
+        )
+
+
+def _alike(store: FeatureStore) -> int:
+    """Count photos that look like another one: groups that came with the data are no duplicates."""
+    names: dict[int, set[str]] = {}
+    for group, one in zip(store.groups.tolist(), store.samples, strict=True):
+        names.setdefault(group, set()).add(one.group)
+    return sum(len(each) - 1 for each in names.values())
+
+
 def counts(store: FeatureStore, train: Side, test: Side, refused: int) -> dict[str, Any]:
-    """Count the photos of a run."""
-    sizes = np.unique(store.groups, return_counts=True)[1]
-    sides = {"train": train.labels, "test": test.labels}
+    """Count the photos of a run; one with several labels counts for each of them."""
+    C = len(store.classes)
+    sides = {name: table(side.samples, C).sum(axis=0) for name, side in (("train", train), ("test", test))}
     return {
         "photos": len(store),
         "refused": refused,
-        "duplicates": int((sizes - 1).sum()),
+        "duplicates": _alike(store),
         "views": len(store.views),
         "train": len(train.rows),
         "test": len(test.rows),
         "per_class": {
-            name: {side: int((labels == i).sum()) for side, labels in sides.items()}
+            name: {side: int(photos[i]) for side, photos in sides.items()}
             for i, name in enumerate(store.classes)
         },
     }
