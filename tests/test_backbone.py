@@ -427,3 +427,49 @@ def test_a_fingerprint_changes_with_what_decides_the_features_and_nothing_else()
 
 def test_a_card_survives_its_json():
     assert Card.model_validate_json(_builtin.card().model_dump_json()) == _builtin.card()
+
+
+# The commands
+
+
+def command(*words):
+    from typer.testing import CliRunner
+
+    from topgraft.cli import app
+
+    return CliRunner().invoke(app, list(words), catch_exceptions=False)
+
+
+def test_backbones_lists_and_describes():
+    listed = json.loads(command("backbones", "--json").stdout)
+    first = listed[0]
+    assert (first["name"], first["features"], first["side"], first["here"]) == (DEFAULT, 1280, 224, True)
+    assert "resnet50.a1_in1k" in command("backbones").stdout
+    described = command("backbones", DEFAULT).stdout
+    assert "16 blocks" in described
+    assert "blocks.6.0" in described
+    assert json.loads(command("backbones", DEFAULT, "--json").stdout)["weights_sha256"] == _builtin.SHA256
+
+
+def test_fetch_prints_the_folder_it_wrote(tmp_path):
+    done = command("fetch", DEFAULT, "--to", str(tmp_path / "out"))
+    assert done.stdout == f"{tmp_path / 'out'}\n"
+    assert load_backbone(str(tmp_path / "out")).card == _builtin.card()
+
+
+def test_the_doctor_runs_the_default_and_remembers_its_pace(settings, monkeypatch):
+    monkeypatch.setenv("TOPGRAFT_CACHE_DIR", str(settings.cache_dir))
+    done = command("doctor", "--json")
+    findings = {one["what"]: one for one in json.loads(done.stdout)}
+    assert done.exit_code == 0
+    assert findings["default backbone"]["ok"]
+    assert {one.name: one for one in catalogue(settings)}[DEFAULT].pace > 1
+
+
+def test_the_doctor_fails_where_the_cache_cannot_be_written(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("TOPGRAFT_CACHE_DIR", str(tmp_path / "file"))
+    done = command("doctor")
+    assert done.exit_code == 1
+    assert "! default backbone" in done.stdout
+    assert "TOPGRAFT_CACHE_DIR" in done.stdout
