@@ -92,6 +92,10 @@ class Run:
             raise DataError(f"{folder}: expected a run made by `topgraft train`, found {what}.")
         return cls(folder)
 
+    def __fspath__(self) -> str:
+        """Stand wherever a folder is wanted: `tg.load(run)`."""
+        return str(self.path)
+
     @property
     def model(self) -> Path:
         """The predictor's folder."""
