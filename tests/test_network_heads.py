@@ -258,7 +258,9 @@ def test_flat_reads_maps_channel_by_channel():
     maps = rng.standard_normal((2, 80, 6, 3, 3)).astype(np.float32) * np.arange(1, 7)[:, None, None]
     maps[:, :, 2, 0, 0] += 15 * labels  # in one corner of one channel: pooling would bury it
     head = Flat().fit(maps, labels)
-    assert (head.logits(maps[0]).argmax(1) == labels).mean() > 0.9
+    heads = [head, *(Flat().fit(maps, labels, seed=seed) for seed in (1, 2, 3))]
+    # One draw of 16 photos to stop by is luck: four of them are less.
+    assert np.mean([one.logits(maps[0]).argmax(1) == labels for one in heads]) > 0.9
     assert isinstance(head.layers()[0], Flatten)
     assert head.layers()[1].weight.shape == (54, 2)
     given = prepare(maps.reshape(2, 80, -1), labels, None, np.arange(80), seed=0, positions=9)
