@@ -38,7 +38,7 @@ EPOCHS, SIDE, BLOCKS, PREFIX_BATCH = 10, 224, 3, 8
 TASKS = {  # architecture: (photos trained on, kept apart, goal)
     "mobilenetv1_100": (128, 32, 3.0),
     "mobilenetv2_100": (128, 32, 3.0),
-    "resnet50": (48, 16, 2.5),
+    "resnet50": (96, 32, 2.5),
 }
 PLAN = Training(epochs=EPOCHS, patience=EPOCHS, batch=32)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,9 +73,7 @@ class Checkpoint:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         half = self.path.with_name(f".{self.path.name}.half")
         save_file({name: value.contiguous() for name, value in tensors.items()}, half, {"so_far": facts})
-        with half.open("rb") as file:
-            os.fsync(file.fileno())
-        half.replace(self.path)
+        half.replace(self.path)  # not synced: a power cut may cost the training, a killed process nothing
 
     def load(self, net: nn.Module, optimiser: torch.optim.Optimizer) -> SoFar | None:
         """Put network and optimiser where the file left them; None where there is no file.

@@ -200,7 +200,13 @@ class Tuner:
         """Keep some of the photos apart, by group and class."""
         photos = self.photos
         try:
-            fitted, held = holdout(photos.targets[rows], photos.groups[rows], self.plan.held, self.plan.seed)
+            fitted, held = holdout(
+                photos.targets[rows],
+                photos.groups[rows],
+                self.plan.held,
+                self.plan.seed,
+                keys=[photos.data.samples[row].digest for row in rows],
+            )
         except DataError as error:
             raise DataError(
                 f"fine-tuning: {len(rows)} training photos are too few to keep {self.plan.held:.0%} of them"
