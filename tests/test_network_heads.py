@@ -108,7 +108,7 @@ def ordinary(features, labels, one, fold, plan):
     for epoch in range(plan.epochs):
         module.train()
         for batch in feed.epoch(epoch):
-            real = batch.real[0, :, 0].bool()
+            real = batch.share[0, :, 0] > 0
             optimizer.param_groups[0]["lr"] = one.rate * factors[step]
             step += 1
             logits = module(batch.rows[0, real], [drop[0, real] for drop in batch.drops])

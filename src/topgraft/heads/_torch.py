@@ -29,10 +29,12 @@ from topgraft.types import Features, Labels
 Dense = tuple[NDArray[np.float32], NDArray[np.float32]]
 """A layer's weight (D, E) and bias (E,)."""
 
-TOGETHER = 5
-"""Folds in a piece. Pieces run side by side, one core each, and do not depend on how many cores there are."""
-PLACES = 2**22
-"""Weights in a piece: more than fit in the processor's cache train no faster together."""
+TOGETHER = 5, 10
+"""Folds in a piece: ten of small networks, five of others. Pieces run side by side, one core each, and do not
+depend on how many cores there are."""
+SMALL, PLACES = 2**18, 2**22
+"""Weights in a piece. Below the first, calling takes longer than computing; more than the second fit in no
+processor's cache and train no faster together."""
 
 
 def train(
@@ -104,7 +106,7 @@ def _pieces(jobs: Sequence[Job], ready: dict[tuple[int, int], Inputs], task: Tas
     for (shape, width, _, _), kinds in alike.items():
         places = sum(a * b for a, b in pairwise([width, *shape.widths, task.targets.shape[1]]))
         most = max(len(members) for members in kinds.values())
-        share = min(max(PLACES // (places * most), 1), TOGETHER)
+        share = min(int(np.clip(SMALL // (places * most), *TOGETHER)), max(PLACES // (places * most), 1))
         folds = list(kinds.values())
         for start in range(0, len(folds), share):
             members = list(chain.from_iterable(folds[start : start + share]))
@@ -126,41 +128,41 @@ class _Training:
             for layer, (a, b) in enumerate(pairwise(sizes))
         ]
         first = [np.stack([layer[job.seed] for job in jobs]) for layer in drawn]
-        inputs_of = [features.shape[2], *shape.widths]
-        self.stack = Stack.start(shape, inputs_of, first).map(lambda tensor: tensor.to(self.feed.device))
+        begun = Stack.start(shape, [features.shape[2], *shape.widths], first)
+        self.stack = begun.like(begun.values.to(self.feed.device), begun.stats.to(self.feed.device))
 
     def run(self) -> Stack:
         """Train to the end; give every model's best weights, in the order of the jobs."""
-        plan, feed, stack = self.task.plan, self.feed, self.stack
+        plan, feed, stack, several = self.task.plan, self.feed, self.stack, self.task.several
         factors = plan.schedule.factors(plan.epochs * feed.steps)
-        best = stack.map(torch.clone)
+        best = stack.like(stack.values.clone(), stack.stats.clone())
         models = torch.arange(len(self.strengths), device=feed.device)
         lowest = torch.full((len(models),), torch.inf, device=feed.device)
         since = torch.zeros_like(models)
-        optimizer = Optimizer(stack.trained(), self.strengths)
-        held = feed.held()
+        slopes = stack.like(torch.empty_like(stack.values), stack.stats)
+        optimizer = Optimizer(stack.values, slopes.values, self.strengths)
+        rows, targets, weight = feed.held()
         for epoch in range(plan.epochs):
             for batch in feed.epoch(epoch):
-                logits = stack.forward(batch.rows, batch)
-                loss = losses(logits, batch.targets, batch.weight, several=self.task.several).sum()
-                optimizer.step(loss, factors[optimizer.steps])
+                stack.learn(batch, slopes, several=several)
+                optimizer.step(factors[optimizer.steps])
             if not self.stops:
                 continue
-            with torch.no_grad():
-                rows, targets, weight = held
-                now = losses(stack.forward(rows), targets, weight, several=self.task.several)
-            better = (now < lowest) & (since < plan.patience)
+            now = losses(stack.forward(rows), targets, weight, several=several)
+            better = now < lowest
             lowest = torch.where(better, now, lowest)
             since = torch.where(better, 0, since + 1)
-            best.put(models[better], stack, better)
+            for kept, new in ((best.values, stack.values), (best.stats, stack.stats)):
+                kept[models[better]] = new[better]
             alive = since < plan.patience
             if not alive.any():
                 break
             if not alive.all():  # finished models cost as much as others: go on without them
                 chosen = alive.nonzero()[:, 0]
-                stack = stack.map(lambda tensor, chosen=chosen: tensor.detach()[chosen])
-                optimizer = optimizer.only(stack.trained(), chosen)
+                stack = stack.like(stack.values[chosen], stack.stats[chosen])
+                slopes = stack.like(torch.empty_like(stack.values), stack.stats)
+                optimizer = optimizer.only(stack.values, slopes.values, chosen)
                 models, lowest, since = models[chosen], lowest[chosen], since[chosen]
                 feed.only(chosen)
-                held = feed.held()
+                rows, targets, weight = feed.held()
         return best if self.stops else stack

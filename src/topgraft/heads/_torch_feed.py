@@ -115,7 +115,7 @@ class Feed:
         self.kind, self.seed, self.keep = self.kind[chosen], self.seed[chosen], self.keep[chosen]
 
     def held(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Give view 0 of every model's inner split: rows (M, m, K), targets (M, m, C), weight (M, m)."""
+        """Give view 0 of every model's inner split: rows (M, m, K), targets (M, m, C), weight (M, m, 1)."""
         rows, targets, weight = self.stop
         return rows[self.kind], targets[self.kind], weight[self.kind]
 
@@ -126,18 +126,22 @@ class Feed:
         widths = self.shape.widths if self.drops and self.shape.drop_hidden else ()
         chances = [self._uniform(number, layer + 1, width) for layer, width in enumerate(widths)]
         reach = ((1 - self.keep) / self.keep).sqrt()
+        seed, photo, present = self.seed[:, None], photos[self.kind], real[self.kind]  # (M, steps, B)
+        count = present.sum(dim=2, keepdim=True)
+        share, bessel = present / count, count / (count - 1).clamp(min=1)
+        weight = self.weight[photo] * present
+        weight = weight / weight.sum(dim=2, keepdim=True)
         for step in range(self.steps):
-            photo, present = photos[self.kind, step], real[self.kind, step]
-            seen = rows[self.kind, step]
+            seen, shown = rows[self.kind, step], photo[:, step]
             if scatter is not None:
-                seen = seen + spread[self.kind, step] * scatter[self.seed[:, None], photo] * reach
+                seen = seen.addcmul_(spread[self.kind, step], scatter[seed, shown].mul_(reach))
             yield Batch(
                 rows=seen,
-                targets=self.targets[photo],
-                weight=self.weight[photo] * present,
-                real=present[:, :, None],
-                share=(present / present.sum(dim=1, keepdim=True))[:, :, None],
-                drops=[(c[self.seed[:, None], photo] < self.keep) / self.keep for c in chances],
+                targets=self.targets[shown],
+                weight=weight[:, step, :, None],
+                share=share[:, step, :, None],
+                bessel=bessel[:, step, :, None],
+                drops=[(chance[seed, shown] < self.keep) / self.keep for chance in chances],
             )
 
     def _tensor(self, array: NDArray[np.generic]) -> torch.Tensor:
@@ -155,7 +159,8 @@ class Feed:
             rows[slot, :count] = self._tensor(given.turned(self.features[0, given.stop])[0])
             photos[slot, :count] = self._tensor(given.stop)
             weight[slot, :count] = self.weight[photos[slot, :count]]
-        return rows, self.targets[photos], weight
+        share = weight / weight.sum(dim=1, keepdim=True)
+        return rows, self.targets[photos], share[:, :, None]
 
     def _deal(self, number: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Give rows and spread (2, kinds, steps, B, K), their photos (kinds, steps, B), 1 for real ones."""

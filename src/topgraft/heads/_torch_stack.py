@@ -1,11 +1,15 @@
-"""Many small networks of one shape as one: batched layers, steps, stopping, and what is left at the end."""
+"""Many small networks of one shape as one: batched layers, their gradients, steps, and what is left.
+
+All weights of a model lie in one row of one tensor, and so do their gradients. A step is then a few large
+operations, whatever the number of layers and models; the gradients are written out, because recording and
+freeing a graph for each of thousands of tiny steps took longer than the arithmetic.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from typing import Any
+from itertools import groupby, pairwise
 
 import numpy as np
 import torch
@@ -18,6 +22,9 @@ EPSILON = 1e-5
 MOMENTUM = 0.1
 """Of BatchNorm's running statistics, as torch's."""
 
+Dense64 = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""A layer's weight (in, out) and bias (out,)."""
+
 
 @dataclass
 class Batch:
@@ -26,38 +33,48 @@ class Batch:
     Attributes:
         rows: (M, B, K).
         targets: (M, B, C) 0/1.
-        weight: (M, B) in the loss.
-        real: (M, B, 1) 1, or 0 where a smaller batch was filled up.
-        share: (M, B, 1) what each row counts in a mean over the batch: real, scaled to sum to 1.
+        weight: (M, B, 1) share of each row in the loss; sums to 1 over B.
+        share: (M, B, 1) share of each row in a mean over the batch; 0 where a smaller batch was filled up.
+        bessel: (M, 1, 1) n / (n - 1) for n rows.
         drops: a factor (M, B, units) for every hidden layer, or none where nothing drops.
     """
 
     rows: torch.Tensor
     targets: torch.Tensor
     weight: torch.Tensor
-    real: torch.Tensor
     share: torch.Tensor
+    bessel: torch.Tensor
     drops: list[torch.Tensor]
 
 
-@dataclass
 class Stack:
-    """The weights of M networks of one shape.
+    """M networks of one shape: Dense layers, and after every hidden one ReLU, BatchNorm and Dropout.
+
+    Args:
+        shape: theirs.
+        sizes: units from the input to the output.
+        values: (M, P) all that is trained.
+        stats: (M, 2H) running means and variances of the BatchNorms; H is 0 without norm.
 
     Attributes:
-        shape: theirs.
-        weights, biases: of every Dense layer, (M, in, out) and (M, 1, out).
+        weights, biases: of every Dense layer, (M, in, out) and (M, 1, out), views of `values`.
         gains, shifts: of the BatchNorm after every hidden layer, (M, 1, out); none without norm.
-        means, variances: its running statistics, (M, 1, out).
+        means, variances: its running statistics, (M, 1, out), views of `stats`.
     """
 
-    shape: Shape
-    weights: list[torch.Tensor]
-    biases: list[torch.Tensor]
-    gains: list[torch.Tensor]
-    shifts: list[torch.Tensor]
-    means: list[torch.Tensor]
-    variances: list[torch.Tensor]
+    def __init__(self, shape: Shape, sizes: Sequence[int], values: torch.Tensor, stats: torch.Tensor) -> None:
+        self.shape, self.sizes, self.values, self.stats = shape, list(sizes), values, stats
+        dense = list(pairwise(self.sizes))
+        normed = [(1, units) for units in (shape.widths if shape.norm else ())]
+        layers = [*dense, *((1, b) for _, b in dense)]
+        parts = _views(values, [*layers, *normed, *normed])
+        self.weights, self.biases = parts[: len(dense)], parts[len(dense) : len(layers)]
+        self.gains, self.shifts = (
+            parts[len(layers) : len(layers) + len(normed)],
+            parts[len(layers) + len(normed) :],
+        )
+        found = _views(stats, [*normed, *normed])
+        self.means, self.variances = found[: len(normed)], found[len(normed) :]
 
     @classmethod
     def start(cls, shape: Shape, inputs: Sequence[int], draws: Sequence[NDArray[np.float32]]) -> Stack:
@@ -69,175 +86,174 @@ class Stack:
                 is the same start, turned.
             draws: for every layer uniform numbers (M, in + 1, out) in [0, 1).
         """
-        scaled = [
-            torch.from_numpy((2 * drawn - 1) / np.float32(np.sqrt(count)))
-            for drawn, count in zip(draws, inputs, strict=True)
-        ]
-        hidden = [(len(scaled[0]), 1, units) for units in (shape.widths if shape.norm else ())]
-        return cls(
-            shape,
-            [drawn[:, :-1].contiguous() for drawn in scaled],
-            [drawn[:, -1:].contiguous() for drawn in scaled],
-            [torch.ones(size) for size in hidden],
-            [torch.zeros(size) for size in hidden],
-            [torch.zeros(size) for size in hidden],
-            [torch.ones(size) for size in hidden],
-        )
+        sizes = [draws[0].shape[1] - 1, *(drawn.shape[2] for drawn in draws)]
+        hidden = sum(shape.widths) if shape.norm else 0
+        models, trained = len(draws[0]), sum((a + 1) * b for a, b in pairwise(sizes)) + 2 * hidden
+        stack = cls(shape, sizes, torch.zeros(models, trained), torch.zeros(models, 2 * hidden))
+        for weight, bias, drawn, count in zip(stack.weights, stack.biases, draws, inputs, strict=True):
+            scaled = torch.from_numpy((2 * drawn - 1) / np.float32(np.sqrt(count)))
+            weight.copy_(scaled[:, :-1])
+            bias.copy_(scaled[:, -1:])
+        for ones in (*stack.gains, *stack.variances):
+            ones.fill_(1)
+        return stack
 
-    def trained(self) -> list[torch.Tensor]:
-        """What the optimizer moves."""
-        return [*self.weights, *self.biases, *self.gains, *self.shifts]
+    def like(self, values: torch.Tensor, stats: torch.Tensor) -> Stack:
+        """Give a stack of the same shape with other numbers in it."""
+        return Stack(self.shape, self.sizes, values, stats)
 
-    def everything(self) -> list[torch.Tensor]:
-        """What a model is: trained tensors and running statistics."""
-        return [*self.trained(), *self.means, *self.variances]
-
-    def map(self, change: Any) -> Stack:
-        """Give a stack of changed tensors."""
-        lists = (self.weights, self.biases, self.gains, self.shifts, self.means, self.variances)
-        return Stack(self.shape, *([change(tensor) for tensor in tensors] for tensors in lists))
-
-    def put(self, places: torch.Tensor, other: Stack, chosen: torch.Tensor) -> None:
-        """Take over some models of another stack."""
-        for mine, theirs in zip(self.everything(), other.everything(), strict=True):
-            mine[places] = theirs.detach()[chosen]
-
-    def forward(self, rows: torch.Tensor, batch: Batch | None = None) -> torch.Tensor:
-        """Score rows (M, B, K): logits (M, B, C). With a batch as in training, without as finished."""
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        """Score rows (M, B, K) as finished networks do: logits (M, B, C)."""
         value = rows
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             value = torch.baddbmm(bias, value, weight)
-            if layer == len(self.weights) - 1:
-                break
-            value = torch.relu(value)
-            if self.shape.norm:
-                value = self._normalise(layer, value, batch)
-            if batch is not None and batch.drops:
-                value = value * batch.drops[layer]
+            if layer < len(self.shape.widths):
+                value.clamp_(min=0)
+                if self.shape.norm:
+                    slope = torch.rsqrt(self.variances[layer] + EPSILON) * self.gains[layer]
+                    value = torch.addcmul(self.shifts[layer], value - self.means[layer], slope)
         return value
 
-    def _normalise(self, layer: int, value: torch.Tensor, batch: Batch | None) -> torch.Tensor:
-        gain, shift = self.gains[layer], self.shifts[layer]
-        if batch is None:
-            centred = value - self.means[layer]
-            return torch.addcmul(shift, centred, torch.rsqrt(self.variances[layer] + EPSILON) * gain)
-        out, mean, variance = _Normalise.apply(value, batch.share, gain, shift)
-        self._remember(layer, mean, variance, batch.real)
-        return out
+    def learn(self, batch: Batch, slopes: Stack, *, several: bool) -> None:
+        """Run one batch forward and backward, and note the running statistics.
 
-    def _remember(self, layer: int, mean: torch.Tensor, variance: torch.Tensor, real: torch.Tensor) -> None:
-        count = real.sum(dim=1, keepdim=True)
-        unbiased = variance * count / (count - 1).clamp(min=1)
-        self.means[layer].lerp_(mean, MOMENTUM)
-        self.variances[layer].lerp_(unbiased, MOMENTUM)
+        Args:
+            batch: what is shown.
+            slopes: its `values` get the gradients of every model's loss.
+            several: a sigmoid for each class in place of a softmax.
+        """
+        inputs, hidden, units = [batch.rows], [], []
+        for layer in range(len(self.shape.widths)):
+            value = torch.baddbmm(self.biases[layer], inputs[-1], self.weights[layer]).clamp_(min=0)
+            hidden.append(value)
+            if self.shape.norm:
+                value, unit = self._normalise(layer, value, batch)
+                units.append(unit)
+            inputs.append(value * batch.drops[layer] if batch.drops else value)
+        logits = torch.baddbmm(self.biases[-1], inputs[-1], self.weights[-1])
+        answers = torch.sigmoid(logits) if several else torch.softmax(logits, dim=2)
+        upward = answers.sub_(batch.targets).mul_(batch.weight)
+        for layer in reversed(range(len(self.weights))):
+            if layer < len(self.shape.widths):
+                if batch.drops:
+                    upward.mul_(batch.drops[layer])
+                if self.shape.norm:
+                    upward = self._through_norm(layer, upward, units[layer], batch.share, slopes)
+                upward.mul_(hidden[layer] > 0)
+            torch.sum(upward, dim=1, keepdim=True, out=slopes.biases[layer])
+            torch.bmm(inputs[layer].transpose(1, 2), upward, out=slopes.weights[layer])
+            if layer:
+                upward = torch.bmm(upward, self.weights[layer].transpose(1, 2))
 
-    def plain(self) -> Iterator[list[tuple[NDArray[np.float64], NDArray[np.float64]]]]:
-        """Give every model's Dense layers, each BatchNorm folded into the layer behind it."""
-        stack = self.map(lambda tensor: tensor.detach().double().cpu().numpy())
-        weights: list[Any] = list(stack.weights)
-        biases: list[Any] = list(stack.biases)
-        for layer in range(len(stack.gains)):
-            gain = stack.gains[layer] / np.sqrt(stack.variances[layer] + EPSILON)
-            offset = stack.shifts[layer] - stack.means[layer] * gain
-            biases[layer + 1] = biases[layer + 1] + offset @ weights[layer + 1]
-            weights[layer + 1] = weights[layer + 1] * gain.transpose(0, 2, 1)
-        for model in range(len(weights[0])):
-            yield [(weight[model], bias[model, 0]) for weight, bias in zip(weights, biases, strict=True)]
-
-
-class _Normalise(torch.autograd.Function):  # type: ignore[misc]
-    """BatchNorm with the batch's own statistics, for each model over its real rows.
-
-    Written out because the gradient torch would work out takes three times as many passes.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, value: torch.Tensor, share: torch.Tensor, gain: torch.Tensor, shift: torch.Tensor
-    ) -> Any:
-        """Give the output (M, B, H), and mean and variance (M, 1, H); share (M, B, 1) sums to 1 over B."""
-        over = share.transpose(1, 2)
+    def _normalise(
+        self, layer: int, value: torch.Tensor, batch: Batch
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
+        """BatchNorm with the batch's own statistics; gives the output, unit rows, and their slope."""
+        over = batch.share.transpose(1, 2)
         mean = torch.bmm(over, value)
         unit = value - mean
         variance = torch.bmm(over, unit.square())
         inverse = torch.rsqrt(variance + EPSILON)
         unit.mul_(inverse)
-        ctx.save_for_backward(unit, share, inverse * gain)
-        ctx.mark_non_differentiable(mean, variance)
-        return torch.addcmul(shift, unit, gain), mean, variance
+        self.means[layer].lerp_(mean, MOMENTUM)
+        self.variances[layer].lerp_(variance * batch.bessel, MOMENTUM)
+        gain = self.gains[layer]
+        return torch.addcmul(self.shifts[layer], unit, gain), (unit, inverse * gain)
 
-    @staticmethod
-    def backward(ctx: Any, *upward: torch.Tensor) -> Any:
-        """Ioffe and Szegedy 2015, "Batch normalization", section 3."""
-        unit, share, slope = ctx.saved_tensors
-        shift = upward[0].sum(dim=1, keepdim=True)
-        gain = (upward[0] * unit).sum(dim=1, keepdim=True)
-        value = slope * (upward[0] - share * torch.addcmul(shift, unit, gain))
-        return value, None, gain, shift
+    def _through_norm(
+        self,
+        layer: int,
+        upward: torch.Tensor,
+        kept: tuple[torch.Tensor, torch.Tensor],
+        share: torch.Tensor,
+        slopes: Stack,
+    ) -> torch.Tensor:
+        """Go back through a BatchNorm. Source: Ioffe and Szegedy 2015, "Batch normalization", section 3."""
+        unit, slope = kept
+        shift, gain = slopes.shifts[layer], slopes.gains[layer]
+        torch.sum(upward, dim=1, keepdim=True, out=shift)
+        torch.sum(upward * unit, dim=1, keepdim=True, out=gain)
+        return upward.sub_(share * torch.addcmul(shift, unit, gain)).mul_(slope)
+
+    def plain(self) -> Iterator[list[Dense64]]:
+        """Give every model's Dense layers, each BatchNorm folded into the layer behind it."""
+        weights, biases = (
+            [part.double().cpu().numpy() for part in parts] for parts in (self.weights, self.biases)
+        )
+        for layer, (gain, shift, mean, variance) in enumerate(
+            zip(self.gains, self.shifts, self.means, self.variances, strict=True)
+        ):
+            slope = gain.double() / (variance.double() + EPSILON).sqrt()
+            offset = (shift.double() - mean.double() * slope).cpu().numpy()
+            biases[layer + 1] = biases[layer + 1] + offset @ weights[layer + 1]
+            weights[layer + 1] = weights[layer + 1] * slope.cpu().numpy().transpose(0, 2, 1)
+        for model in range(len(self.values)):
+            yield [(weight[model], bias[model, 0]) for weight, bias in zip(weights, biases, strict=True)]
+
+
+def _views(rows: torch.Tensor, sizes: Sequence[tuple[int, int]]) -> list[torch.Tensor]:
+    """Cut rows (M, P) into matrices (M, a, b) that share their memory."""
+    parts = rows.split([a * b for a, b in sizes], dim=1) if sizes else ()
+    return [part.view(len(rows), a, b) for part, (a, b) in zip(parts, sizes, strict=True)]
 
 
 def losses(
     logits: torch.Tensor, targets: torch.Tensor, weight: torch.Tensor, *, several: bool
 ) -> torch.Tensor:
-    """Give each model's mean log loss (M,) of logits (M, B, C) under weights (M, B)."""
+    """Give each model's log loss (M,) of logits (M, B, C); weights (M, B, 1) sum to 1 over B."""
     if several:
-        each = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none").sum(
-            dim=2
-        )
+        each = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     else:
-        each = -(torch.log_softmax(logits, dim=2) * targets).sum(dim=2)
-    return (each * weight).sum(dim=1) / weight.sum(dim=1)
+        each = -(torch.log_softmax(logits, dim=2) * targets)
+    return (each * weight).sum(dim=(1, 2))
 
 
 class Optimizer:
     """AdamW over stacked models, each with its own rate and decay.
 
-    torch's fused AdamW wants one rate a tensor, so it is given views: one for each run of models with the
-    same strength.
+    torch's fused AdamW wants one rate a tensor, so it is given one slice of the rows for each run of models
+    with the same strength.
 
     Args:
-        tensors: leaves (M, ...), changed in place.
+        values, slopes: (M, P) what is moved, and its gradients.
         strengths: (peak rate, decay) of every model, equal ones side by side.
-        memory: first and second moments of an earlier optimizer, a pair (M, ...) for each tensor.
+        memory: (2, M, P) first and second moments of an earlier optimizer.
         steps: how many steps that one had taken.
     """
 
     def __init__(
         self,
-        tensors: list[torch.Tensor],
+        values: torch.Tensor,
+        slopes: torch.Tensor,
         strengths: Sequence[tuple[float, float]],
-        memory: list[tuple[torch.Tensor, torch.Tensor]] | None = None,
+        memory: torch.Tensor | None = None,
         steps: int = 0,
     ) -> None:
-        for tensor in tensors:
-            tensor.requires_grad_()
-        self.tensors, self.strengths, self.steps = tensors, list(strengths), steps
-        self.memory = memory or [(torch.zeros_like(t), torch.zeros_like(t)) for t in tensors]
-        self.runs: list[tuple[slice, float]] = []
-        groups, start = [], 0
-        for (rate, decay), run in groupby(strengths):
-            part = slice(start, start + len(list(run)))
-            groups.append({"params": [t.detach()[part] for t in tensors], "lr": rate, "weight_decay": decay})
-            self.runs.append((part, rate))
-            start = part.stop
-        self.adam = torch.optim.AdamW(groups, fused=True)
-        for group, (part, _) in zip(groups, self.runs, strict=True):
-            for view, (first, second) in zip(group["params"], self.memory, strict=True):  # type: ignore[call-overload]
-                count = torch.tensor(float(steps), device=view.device)
-                self.adam.state[view] = {"step": count, "exp_avg": first[part], "exp_avg_sq": second[part]}
+        self.strengths, self.steps = list(strengths), steps
+        self.rates = [rate for (rate, _), _ in groupby(strengths)]
+        self.memory = torch.zeros(2, *values.shape, device=values.device) if memory is None else memory
+        sizes = [len(list(run)) for _, run in groupby(strengths)]
+        parts = [tensor.split(sizes) for tensor in (values, slopes, *self.memory)]
+        self.adam = torch.optim.AdamW(
+            [
+                {"params": [some], "lr": rate, "weight_decay": decay}
+                for some, ((rate, decay), _) in zip(parts[0], groupby(strengths), strict=True)
+            ],
+            fused=True,
+        )
+        for some, slope, first, second in zip(*parts, strict=True):
+            some.grad = slope
+            count = torch.tensor(float(steps), device=values.device)
+            self.adam.state[some] = {"step": count, "exp_avg": first, "exp_avg_sq": second}
 
-    def step(self, loss: torch.Tensor, factor: float) -> None:
-        """Move every tensor down the gradient of the summed loss, at `factor` of the peak rates."""
-        gradients = torch.autograd.grad(loss, self.tensors)
-        for group, (part, rate) in zip(self.adam.param_groups, self.runs, strict=True):
+    def step(self, factor: float) -> None:
+        """Move every model down its gradient, at `factor` of the peak rates."""
+        for group, rate in zip(self.adam.param_groups, self.rates, strict=True):
             group["lr"] = rate * factor
-            for view, gradient in zip(group["params"], gradients, strict=True):
-                view.grad = gradient[part]
         self.adam.step()
         self.steps += 1
 
-    def only(self, tensors: list[torch.Tensor], chosen: torch.Tensor) -> Optimizer:
-        """Go on with some of the models, whose weights are now `tensors`."""
+    def only(self, values: torch.Tensor, slopes: torch.Tensor, chosen: torch.Tensor) -> Optimizer:
+        """Go on with some of the models, which are now `values`."""
         strengths = [self.strengths[i] for i in chosen.tolist()]
-        memory = [(first[chosen], second[chosen]) for first, second in self.memory]
-        return Optimizer(tensors, strengths, memory, self.steps)
+        return Optimizer(values, slopes, strengths, self.memory[:, chosen], self.steps)
