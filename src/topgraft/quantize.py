@@ -32,7 +32,9 @@ def quantize(backbone: Backbone, images: Images, *, settings: Settings | None = 
     """Turn a backbone's arithmetic to 8 bits, with the ranges that these pictures show (NNCF, post-training).
 
     The ONNX graph itself is quantised (QuantizeLinear and DequantizeLinear), so the predictor stays one file
-    that any runtime reads. Kept in the cache by backbone and pictures.
+    that any runtime reads. Weights use half of the 8-bit range: processors without VNNI add pairs of products
+    in 16 bits, where the full range overflows and the features are others (measured in docs/backbones.md).
+    Kept in the cache by backbone and pictures.
 
     Args:
         backbone: in f32.
@@ -53,7 +55,11 @@ def quantize(backbone: Backbone, images: Images, *, settings: Settings | None = 
         raise UsageError("quantize: expected at least one training photo, got none.")
     spread = np.linspace(0, len(images) - 1, min(PICTURES, len(images))).astype(int)  # of all classes
     images = np.ascontiguousarray(images[spread])
-    request = {"int8 of": backbone.card.fingerprint(), "pictures": digest(images.tobytes())}
+    request = {
+        "int8 of": backbone.card.fingerprint(),
+        "pictures": digest(images.tobytes()),
+        "weights": "7 bits",
+    }
     place = find(settings.cache_dir, request)
     if place is None:
         place = keep(settings.cache_dir, lambda folder: _write(folder, backbone, images, request))
@@ -74,6 +80,7 @@ def _write(folder: Path, backbone: Backbone, images: Images, request: dict[str, 
             pictures,
             subset_size=len(images),
             preset=nncf.QuantizationPreset.MIXED,
+            advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.ENABLE),
         )
     onnx.save(graph, folder / GRAPH)
     # The name of what went in, not the hash of what came out: another NNCF may write other bytes.
