@@ -11,6 +11,7 @@ square (height and width exchanged) is not copied.
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import TYPE_CHECKING, Literal
 
@@ -58,15 +59,12 @@ def shear(degrees: float) -> Matrix:
 
 def zoom(x: float, y: float) -> Matrix:
     """Show x times the width and y times the height: below 1 enlarges, -1 flips."""
-    return np.diag([x, y, 1.0])
+    return np.array([[x, 0.0, 0.0], [0.0, y, 0.0], [0.0, 0.0, 1.0]])
 
 
 def compose(*matrices: Matrix) -> Matrix:
     """Multiply from left to right; no matrix at all leaves everything in its place. Shape (3, 3)."""
-    product = np.eye(3)
-    for matrix in matrices:
-        product = product @ matrix
-    return product
+    return functools.reduce(np.matmul, matrices) if matrices else np.eye(3)
 
 
 def about_centre(matrix: Matrix, height: int, width: int) -> Matrix:

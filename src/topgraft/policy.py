@@ -7,6 +7,7 @@ one affine warp, then light and colour.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -148,8 +149,7 @@ class Policy:
 
     def __str__(self) -> str:
         """Print in the one canonical way; `Policy.parse` reads it back, and it enters fingerprints."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return terms.write(values | {"fill": self.fill if self.moves else None})
+        return _written(self)
 
     @classmethod
     def parse(cls, text: str) -> Policy:
@@ -315,6 +315,12 @@ def render(image: Image, view: View, digest: str) -> Image:
     if drawn.erase[2] and drawn.erase[3]:
         image = photometry.erase(image, *drawn.erase)
     return image
+
+
+@functools.lru_cache(maxsize=1024)  # asked for every view of every photo
+def _written(policy: Policy) -> str:
+    values = {field.name: getattr(policy, field.name) for field in fields(policy)}
+    return terms.write(values | {"fill": policy.fill if policy.moves else None})
 
 
 def _within(low: float, high: float, u: float) -> float:
