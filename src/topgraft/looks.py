@@ -14,6 +14,7 @@ import sqlite3
 from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import combinations_with_replacement
 from pathlib import Path
 
 import numpy as np
@@ -110,27 +111,38 @@ def _leaders(looks: list[Look]) -> list[int]:
 
 
 def _close_pairs(looks: list[Look], block: int = 1024) -> NDArray[np.int64]:
-    """Give all pairs i < j that look alike, (M, 2): by blocks of rows, detail only where it matters."""
-    coarse, detail = _parts(looks)
+    """Give all pairs i < j that look alike, (M, 2): memory stays at a few blocks, detail only where it matters."""
+    raw = np.frombuffer(b"".join(one.thumb for one in looks), dtype=np.uint8).reshape(len(looks), -1)
+    starts = range(0, len(looks), block)
+    coarse = [_coarse(raw[start : start + block]) for start in starts]
     pairs = [np.zeros((0, 2), dtype=np.int64)]
-    for start in range(0, len(looks), block):
-        rows = coarse[start : start + block]
-        near = np.triu(rows @ coarse[start:].T >= MIN_COARSE, k=1)
+    for (n, top), (m, left) in combinations_with_replacement(enumerate(starts), 2):
+        near = coarse[n] @ coarse[m].T >= MIN_COARSE
+        if n == m:
+            near = np.triu(near, k=1)
         i, j = np.flatnonzero(near.any(axis=1)), np.flatnonzero(near.any(axis=0))
-        alike = near[np.ix_(i, j)] & (detail[start + i] @ detail[start + j].T >= MIN_DETAIL)
-        a, b = np.nonzero(alike)
-        pairs.append(np.stack([i[a], j[b]], axis=1) + start)
+        if len(i):
+            alike = near[np.ix_(i, j)] & (_detail(raw[top + i]) @ _detail(raw[left + j]).T >= MIN_DETAIL)
+            a, b = np.nonzero(alike)
+            pairs.append(np.stack([top + i[a], left + j[b]], axis=1))
     return np.concatenate(pairs)
 
 
-def _parts(looks: list[Look]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Part the thumbnails into 8 x 8 means (N, 192) and the detail beside them (N, 1728), as unit vectors."""
-    raw = np.frombuffer(b"".join(one.thumb for one in looks), dtype=np.uint8)
+def _coarse(raw: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Give the 8 x 8 means of thumbnails beside their level, (n, 192), as unit vectors."""
+    means = _tiles(raw).mean(axis=(2, 4), keepdims=True)
+    return _unit(means - means.mean(axis=(1, 3), keepdims=True))
+
+
+def _detail(raw: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Give what thumbnails have beside their 8 x 8 means, (n, 1728), as unit vectors."""
+    tiles = _tiles(raw)
+    return _unit(tiles - tiles.mean(axis=(2, 4), keepdims=True))
+
+
+def _tiles(raw: NDArray[np.uint8]) -> NDArray[np.float32]:
     step = FINE // COARSE
-    tiles = raw.reshape(-1, COARSE, step, COARSE, step, 3).astype(np.float32)
-    means = tiles.mean(axis=(2, 4), keepdims=True)
-    level = means.mean(axis=(1, 3), keepdims=True)
-    return _unit(means - level), _unit(tiles - means)
+    return raw.reshape(-1, COARSE, step, COARSE, step, 3).astype(np.float32)
 
 
 def _unit(parts: NDArray[np.float32]) -> NDArray[np.float32]:
