@@ -111,7 +111,7 @@ def _leaders(looks: list[Look]) -> list[int]:
 
 
 def _close_pairs(looks: list[Look], block: int = 1024) -> NDArray[np.int64]:
-    """Give all pairs i < j that look alike, (M, 2), from a few blocks at a time; detail only where it matters."""
+    """Give all pairs i < j that look alike, (M, 2), a few blocks at a time; detail only where it matters."""
     raw = np.frombuffer(b"".join(one.thumb for one in looks), dtype=np.uint8).reshape(len(looks), -1)
     starts = range(0, len(looks), block)
     coarse = [_coarse(raw[start : start + block]) for start in starts]
