@@ -16,7 +16,7 @@ import numpy as np
 
 import topgraft as tg
 from topgraft import metrics
-from topgraft._finetune_result import paired
+from topgraft._finetune.result import paired
 from topgraft.errors import DataError
 from topgraft.run import Run
 from topgraft.splits import folds

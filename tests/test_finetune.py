@@ -130,7 +130,8 @@ def test_the_fine_tuned_backbone_embeds_and_is_fine_tuned_again(second, data, tm
 
 KILL = """
 import json, os, sys
-from topgraft import Dataset, _finetune_checkpoint as checkpoint, finetune
+from topgraft import Dataset, finetune
+from topgraft._finetune import checkpoint
 from topgraft.settings import Settings
 run, photos, out, after, options = sys.argv[1:]
 saved, save = 0, checkpoint.Checkpoint.save
@@ -189,7 +190,7 @@ def test_no_blocks_is_the_run_itself(first, data, tmp_path):
 
 
 def test_auto_keeps_the_backbone_frozen_where_nothing_is_gained(first, data, tmp_path, monkeypatch):
-    monkeypatch.setattr("topgraft._finetune_plan.TRIED", (1, 99))
+    monkeypatch.setattr("topgraft._finetune.plan.TRIED", (1, 99))
     wild = OPTIONS | {"blocks": "auto", "views": 2, "rate": 3.0, "head_rate": 3.0, "patience": 1}
     made = tg.finetune(first, data, out=tmp_path / "run", settings=SETTINGS, **wild)
     found = made.metrics["finetune"]

@@ -28,7 +28,8 @@ from topgraft.types import Labels, Probabilities, Progress, silent
 
 LEAST = 5e-7
 """What a probability that is written as 0.000000 may be."""
-MOST = 10.0
+SOFTER = 10.0
+"""How much less sure than the run's the head is that training starts with."""
 PLAIN = Choice("logistic", {"C": 0.01})
 """What takes the place of a head that is not linear."""
 
@@ -161,13 +162,12 @@ class Base:
 
     @property
     def temperature(self) -> float:
-        """How much surer or less sure the run's head is than its logits say; training starts from there.
+        """What the first head's logits are divided by: much less sure than the run's own head.
 
-        A few photos that are all answered right give extreme ones, from which no step leads away.
+        A head that is sure of its training photos leaves the tail nothing to learn from but the hardest of
+        them; measured in docs/finetune.md.
         """
-        if self.head is PLAIN:
-            return 1.0
-        return float(np.clip(self.card.temperature, 1 / MOST, MOST))
+        return SOFTER * (1.0 if self.head is PLAIN else self.card.temperature)
 
     @property
     def method(self) -> str:

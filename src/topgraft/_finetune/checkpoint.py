@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from topgraft._finetune_plan import Line, Training
+from topgraft._finetune.plan import Line, Training
 from topgraft.errors import DataError
 
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")

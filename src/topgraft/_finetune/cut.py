@@ -18,6 +18,7 @@ import torch
 from timm.layers import get_notrace_functions, get_notrace_modules
 from torch import Tensor, fx, nn
 
+from topgraft._finetune.fold import fold
 from topgraft.errors import BackboneError, UsageError
 
 TOLERANCE = 1e-4
@@ -169,7 +170,7 @@ def _prefix(model: nn.Module, graph: fx.Graph, border: list[fx.Node]) -> fx.Grap
         if node in wanted:
             copies[node] = part.node_copy(node, copies.__getitem__)
     part.output(tuple(copies[node] for node in border))
-    return fx.GraphModule(model, part, "Prefix")
+    return fold(fx.GraphModule(model, part, "Prefix"))
 
 
 def _tail(model: nn.Module, graph: fx.Graph, border: list[fx.Node]) -> fx.GraphModule:
@@ -177,7 +178,7 @@ def _tail(model: nn.Module, graph: fx.Graph, border: list[fx.Node]) -> fx.GraphM
     copies = {node: part.placeholder(node.name) for node in border}
     for node in _needed(graph, border):
         copies[node] = part.node_copy(node, copies.__getitem__)
-    return fx.GraphModule(model, part, "Tail")
+    return fold(fx.GraphModule(model, part, "Tail"))
 
 
 def _needed(graph: fx.Graph, border: list[fx.Node]) -> list[fx.Node]:

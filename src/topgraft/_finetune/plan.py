@@ -35,9 +35,9 @@ class Training:
         seed: decides order, views and which photos are kept apart.
     """
 
-    epochs: int = 20
+    epochs: int = 30
     batch: int = 32
-    rate: float = 3e-4
+    rate: float = 1e-4
     depth: float = 0.5
     head_rate: float = 1e-4
     weight_decay: float = 0.01

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from topgraft._finetune_checkpoint import Checkpoint, SoFar
-from topgraft._finetune_plan import Line, Training
+from topgraft._finetune.checkpoint import Checkpoint, SoFar
+from topgraft._finetune.plan import Line, Training
 from topgraft.heads._base import Affine
 from topgraft.schedules import Schedule
 from topgraft.types import Labels, Logits

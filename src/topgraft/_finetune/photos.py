@@ -5,20 +5,25 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from itertools import islice
 
 import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
-from topgraft._finetune_cache import Activations, Key
-from topgraft._finetune_cut import Cut
-from topgraft._finetune_train import Feed, autocast, pack
+from topgraft._finetune.cache import Activations, Key
+from topgraft._finetune.cut import Cut
+from topgraft._finetune.pixels import normalised
+from topgraft._finetune.prefix import in_graph
+from topgraft._finetune.train import Feed, autocast, pack
+from topgraft.backbone import Backbone
 from topgraft.card import Card
 from topgraft.dataset import Dataset
 from topgraft.decode import decode
+from topgraft.engines import open_engine
 from topgraft.errors import DataError
 from topgraft.fingerprint import digest, fingerprint
 from topgraft.fit import fit
@@ -30,54 +35,90 @@ from topgraft.types import Images, Progress, silent
 say = logging.getLogger(__name__).info
 
 BATCH = 8
-"""Pictures pushed through the prefix at once, always so many: kernels are chosen by shape, and so are the
-last bits."""
+"""Pictures pushed through the prefix at once, and rows kept at once. PyTorch is always given so many: kernels
+are chosen by shape, and so are the last bits."""
+
+Batches = Iterator[tuple[list[Key], Images]]
+Rows = Generator[tuple[list[Key], NDArray[np.float32]]]
+Run = Callable[[Batches], Rows]
+"""Pushes pictures through the frozen prefix; gives a row for each."""
 
 
 def activations(
     data: Dataset,
     views: Sequence[View],
     cut: Cut,
-    card: Card,
+    backbone: Backbone,
     *,
     settings: Settings,
     progress: Progress = silent,
 ) -> Feed:
     """Give the activations of every view of every photo, computing those that are not kept yet.
 
+    On a CPU OpenVINO computes them, on a GPU PyTorch does, or where the backbone's graph does not have them.
+
     Args:
         data: photos.
         views: the first is the photo as it is.
-        cut: of the network the card belongs to.
-        card: says how photos are fitted and normalised.
+        cut: of the backbone's network.
+        backbone: its card says how photos are fitted and normalised.
         settings: where activations are kept, and cores.
         progress: told of views done.
     """
-    device = next(cut.tail.parameters()).device
-    what = [card.fingerprint(), cut.names, cut.shapes, device.type, PIXELS]
-    kept = Activations(settings.cache_dir / "activations" / fingerprint(what), cut.width)
+    card, device = backbone.card, next(cut.tail.parameters()).device
+    what = [card.fingerprint(), cut.names, cut.shapes]
+    place = settings.cache_dir / "activations"
+    graph = None
+    if device.type == "cpu":
+        graph = in_graph(backbone, cut, place / f"{fingerprint(what)}.onnx")
+    kind = "openvino" if graph else device.type
+    kept = Activations(place / fingerprint([*what, kind, PIXELS]), cut.width)
     keys = [[(one.digest, view.key) for one in data.samples] for view in views]
     wanted = [key for row in keys for key in row]
     if missing := kept.missing(wanted):
-        _say(cut, len(missing), len(set(wanted)), card, device)
-        with kept.writing(), torch.inference_mode(), autocast(device):
+        with _prefix(cut, card, device, graph, settings) as run, kept.writing():
+            _say(cut, run, len(missing), len(set(wanted)), card)
             missing, done = kept.missing(wanted), 0
-            for some, images in _batches(data, missing, views, card, settings.threads):
-                rows = pack(cut.prefix(normalised(images, card, device)))
-                kept.add(some, rows[: len(some)].float().cpu().numpy())
-                done += len(some)
-                progress("activations at the cut", done, len(missing))
+            with closing(run(_batches(data, missing, views, card, settings.threads))) as stream:
+                for some, rows in stream:
+                    kept.add(some, rows)
+                    done += len(some)
+                    progress("activations at the cut", done, len(missing))
     places = np.stack([kept.places(row) for row in keys])
     return Feed(kept.rows(), places, cut.shapes, device)
 
 
-def _say(cut: Cut, missing: int, rows: int, card: Card, device: torch.device) -> None:
+@contextmanager
+def _prefix(
+    cut: Cut, card: Card, device: torch.device, graph: Backbone | None, settings: Settings
+) -> Iterator[Run]:
+    """Open what runs the prefix."""
+
+    def by_torch(batches: Batches) -> Rows:
+        for keys, images in batches:
+            full = np.zeros((BATCH, *images.shape[1:]), np.uint8)
+            full[: len(images)] = images
+            with torch.inference_mode(), autocast(device):
+                rows = pack(cut.prefix(normalised(full, card, device)))
+            yield keys, rows[: len(keys)].float().cpu().numpy()
+
+    if graph is None:
+        yield by_torch
+        return
+    with open_engine(graph, settings=settings) as engine:
+
+        def by_engine(batches: Batches) -> Rows:
+            yield from engine.stream(batches)
+
+        yield by_engine
+
+
+def _say(cut: Cut, run: Run, missing: int, rows: int, card: Card) -> None:
     """Say how much is to be kept and how long it takes, from trying one batch."""
     black = np.zeros((BATCH, *card.input_size, 3), np.uint8)
-    with torch.inference_mode(), autocast(device):
-        for _ in range(2):  # the first one prepares
-            begun = time.perf_counter()
-            cut.prefix(normalised(black, card, device))
+    for _ in range(2):  # the first one prepares
+        begun = time.perf_counter()
+        list(run(iter([([], black)])))
     seconds = (time.perf_counter() - begun) / BATCH * missing
     each, names = 2 * cut.width, ", ".join(cut.names[:2]) + (" …" if len(cut.names) > 2 else "")
     say(
@@ -86,10 +127,8 @@ def _say(cut: Cut, missing: int, rows: int, card: Card, device: torch.device) ->
     )
 
 
-def _batches(
-    data: Dataset, missing: list[Key], views: Sequence[View], card: Card, threads: int
-) -> Iterator[tuple[list[Key], Images]]:
-    """Give the missing views in batches of one size; the last is filled up with black."""
+def _batches(data: Dataset, missing: list[Key], views: Sequence[View], card: Card, threads: int) -> Batches:
+    """Give the missing views in batches of one size; the last may be smaller."""
     by_key = {view.key: view for view in views}
     photos: dict[str, list[View]] = {}
     for photo, key in missing:
@@ -100,9 +139,7 @@ def _batches(
         for view, picture in zip(photos[photo], pictures, strict=True)
     )
     while some := list(islice(shown, BATCH)):
-        images = np.zeros((BATCH, *some[0][1].shape), np.uint8)
-        images[: len(some)] = [picture for _, picture in some]
-        yield [key for key, _ in some], images
+        yield [key for key, _ in some], np.stack([picture for _, picture in some])
 
 
 def _pictures(
@@ -125,16 +162,3 @@ def _pictures(
         while ahead:
             yield ahead.popleft().result()
             ahead.extend(pool.submit(look, name) for name in islice(names, 1))
-
-
-def normalised(images: Images, card: Card, device: torch.device) -> Tensor:
-    """Turn pictures (N, H, W, 3) into what the network takes: (N, 3, H, W) float32, channels last in memory.
-
-    The arithmetic of the backbone's own graph, so that activations are those of the head's features.
-    """
-    mean, std = (
-        torch.tensor(numbers, dtype=torch.float32, device=device).view(1, 3, 1, 1)
-        for numbers in (card.mean, card.std)
-    )
-    levels = torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2).float()
-    return (levels - mean * 255) * (1 / (std * 255))

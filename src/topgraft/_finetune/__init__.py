@@ -12,9 +12,9 @@ import numpy as np
 import tomli_w
 
 from topgraft import files
-from topgraft._finetune_base import Base
-from topgraft._finetune_plan import Blocks, Training, choices
-from topgraft._finetune_result import Finished, Outcome
+from topgraft._finetune.base import Base
+from topgraft._finetune.plan import Blocks, Training, choices
+from topgraft._finetune.result import Finished, Outcome
 from topgraft.backbone import Backbone
 from topgraft.dataset import Dataset
 from topgraft.errors import BackboneError, DataError, UnknownNameError, UsageError, need
@@ -26,7 +26,7 @@ from topgraft.settings import Settings
 from topgraft.types import Progress, silent
 
 if TYPE_CHECKING:
-    from topgraft._finetune_tuner import Tuner
+    from topgraft._finetune.tuner import Tuner
 
 say = logging.getLogger(__name__).info
 CHECKPOINTS = "checkpoints"
@@ -91,7 +91,7 @@ def finetune(
         return made
     made.write("config.toml", text)
 
-    from topgraft._finetune_tuner import Tuner, cores
+    from topgraft._finetune.tuner import Tuner, cores
 
     with cores(settings.threads):
         best: tuple[Tuner, Outcome] | None = None

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topgraft import metrics
-from topgraft._finetune_base import PLAIN, Base
-from topgraft._finetune_plan import Line
+from topgraft._finetune.base import PLAIN, Base
+from topgraft._finetune.plan import Line
 from topgraft.card import Card
 from topgraft.heads import Choice, Comparison, Trust, Unknown, calibrate, setting_text, trust
 from topgraft.heads._calibrate import cross_calibrate

@@ -12,13 +12,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from topgraft import _finetune_train as training
-from topgraft._finetune_base import Base
-from topgraft._finetune_checkpoint import Checkpoint
-from topgraft._finetune_cut import cut
-from topgraft._finetune_photos import activations, normalised
-from topgraft._finetune_plan import Line, Training
-from topgraft._finetune_result import Outcome, best_epoch, stranger
+from topgraft._finetune import train as training
+from topgraft._finetune.base import Base
+from topgraft._finetune.checkpoint import Checkpoint
+from topgraft._finetune.cut import cut
+from topgraft._finetune.photos import activations
+from topgraft._finetune.pixels import normalised
+from topgraft._finetune.plan import Line, Training
+from topgraft._finetune.result import Outcome, best_epoch, stranger
 from topgraft.backbones._timm import groups, torch_model
 from topgraft.engines._torch import device
 from topgraft.errors import DataError
@@ -82,7 +83,7 @@ class Tuner:
                 [base.photos.targets.tolist(), base.photos.groups.tolist()],
             ]
         )
-        self.feed = activations(data, views, self.cut, card, settings=settings, progress=progress)
+        self.feed = activations(data, views, self.cut, base.backbone, settings=settings, progress=progress)
         self._features = np.stack(
             [
                 training.logits(self.cut.tail, self.feed, np.arange(len(data)), view)
@@ -215,7 +216,7 @@ class Tuner:
         return rows[fitted], rows[held]
 
     def _first_head(self, rows: Labels) -> Affine:
-        """Fit the head alone, on the features of the backbone as it was; as sure as the run's head is."""
+        """Fit the head alone, on the features of the backbone as it was, and soften it."""
         photos = self.photos
         head = self.base.head.make().fit(
             self._features[:, rows],

@@ -1,0 +1,120 @@
+"""The frozen prefix for the CPU engine, cut out of the graph that made the head's features.
+
+What is trained is PyTorch's network; the backbone's ONNX graph computes the same values under other names,
+and on a CPU much faster. So the values at the cut are found by what they are: among all values of the graph
+with the right shape, those that equal PyTorch's on pictures.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from topgraft._finetune.cut import Cut
+from topgraft._finetune.pixels import normalised
+from topgraft.backbone import Backbone
+from topgraft.backbones._pictures import pictures
+from topgraft.engines._openvino import compile_model
+
+if TYPE_CHECKING:
+    import onnx
+
+CLOSE = 1e-3
+"""How far the graph's value may be from PyTorch's, as a share of the largest number in it."""
+PICTURES = 2
+
+
+def in_graph(backbone: Backbone, cut: Cut, path: Path) -> Backbone | None:
+    """Give the prefix as a backbone whose features are the activations at the cut, packed as `pack` does.
+
+    Args:
+        backbone: the whole, in f32.
+        cut: of its network, on the CPU.
+        path: where the prefix is kept, and found the next time.
+
+    Returns:
+        None where the graph holds no such values: then PyTorch has to run the prefix.
+    """
+    card = backbone.card.model_copy(update={"features": cut.width, "map_size": None})
+    if not path.exists():
+        made = _write(backbone, cut)
+        if made is None:
+            return None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        half = path.with_suffix(".half")
+        half.write_bytes(made)
+        half.replace(path)
+    return Backbone(card, path)
+
+
+def _write(backbone: Backbone, cut: Cut) -> bytes | None:
+    import onnx
+    from onnx import TensorProto, helper
+    from onnx.utils import Extractor
+
+    model = onnx.shape_inference.infer_shapes(onnx.load(str(backbone.graph)))
+    names = _at_the_cut(model, backbone, cut)
+    if names is None:
+        return None
+    part = Extractor(model).extract_model(["images"], names)
+    flat = []
+    for i, (name, shape) in enumerate(zip(names, cut.shapes, strict=True)):
+        last = name
+        if len(shape) == 3:  # a map: channels last, as `pack` has it
+            last = f"cut/{i}/last"
+            part.graph.node.append(helper.make_node("Transpose", [name], [last], perm=[0, 2, 3, 1]))
+        flat.append(f"cut/{i}/flat")
+        part.graph.node.append(helper.make_node("Flatten", [last], [flat[-1]], axis=1))
+    part.graph.node.append(helper.make_node("Concat", flat, ["features"], axis=1))
+    del part.graph.output[:]
+    part.graph.output.append(helper.make_tensor_value_info("features", TensorProto.FLOAT, ["N", cut.width]))
+    return bytes(part.SerializeToString())
+
+
+def _at_the_cut(model: onnx.ModelProto, backbone: Backbone, cut: Cut) -> list[str] | None:
+    """Name the graph's values at the cut."""
+    shown = pictures(PICTURES, *backbone.card.input_size, seed=2)
+    with torch.inference_mode():
+        wanted = [one.numpy() for one in cut.prefix(normalised(shown, backbone.card, torch.device("cpu")))]
+    like = _shaped(model, {one.shape[1:] for one in wanted})
+    asked = type(model)()
+    asked.CopyFrom(model)
+    del asked.graph.output[:]
+    asked.graph.output.extend(like)
+    if not like:
+        return None
+    given = {"images": list(shown.shape)}
+    answers = compile_model(asked.SerializeToString(), shape=given)({"images": shown})
+    values = {one.name: answers[one.name] for one in like}
+    return _equal(wanted, values)
+
+
+def _shaped(model: onnx.ModelProto, shapes: set[tuple[int, ...]]) -> list[onnx.ValueInfoProto]:
+    """List the float values of a graph that have one of these shapes, but for the batch."""
+    made = {name for node in model.graph.node for name in node.output}
+    found = []
+    for one in (*model.graph.value_info, *model.graph.output):
+        kind = one.type.tensor_type
+        sizes = tuple(side.dim_value for side in kind.shape.dim[1:])
+        if one.name in made and kind.elem_type == 1 and sizes in shapes:
+            found.append(one)
+    return found
+
+
+def _equal(wanted: list[np.ndarray], values: dict[str, np.ndarray]) -> list[str] | None:
+    """Name for each wanted value the nearest one; None where one is not near enough."""
+    names = []
+    for one in wanted:
+        gaps = {
+            name: float(np.abs(value - one).max())
+            for name, value in values.items()
+            if value.shape == one.shape
+        }
+        name = min(gaps, key=gaps.__getitem__, default="")
+        if not name or not gaps[name] <= CLOSE * float(np.abs(one).max()):
+            return None
+        names.append(name)
+    return names
