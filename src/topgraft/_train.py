@@ -32,6 +32,7 @@ from topgraft.results import (
     counts,
     keep_apart,
     rounded,
+    same_work,
     write_predictions,
 )
 from topgraft.run import Run, versions
@@ -47,6 +48,7 @@ def train(
     store: FeatureStore,
     split: Split | None = None,
     *,
+    maps: FeatureStore | None = None,
     heads: str | Sequence[str] = "linear",
     folds: int = 5,
     repeats: int = 1,
@@ -67,6 +69,7 @@ def train(
     Args:
         store: features of all photos.
         split: which photos are for what; None trains on all and tests on none.
+        maps: a store of maps of the same photos and views, for heads that read maps (`flat`).
         heads: `linear` (all that need no PyTorch), `all`, or names.
         folds: of the cross-validation.
         repeats: how often the folds are dealt anew.
@@ -91,14 +94,18 @@ def train(
     # Cross-validation does a validation side's work, so its photos are learned from like the others.
     learn, test = Side.of(store, (*split.train, *split.val)), Side.of(store, split.test)
     keep_apart(learn, test)
+    if maps is not None:
+        same_work(store, maps)
     run = out if isinstance(out, Run) else Run.create(out)
     backbone = backbone or find_backbone(store.card, settings=settings, progress=progress)
     with run.timed("compare heads"):
         views = stack(store, learn.rows)
+        mapped = None if maps is None else stack(maps, learn.rows)
         found = compare(
             views,
             learn.targets,
             learn.groups,
+            maps=mapped,
             heads=heads,
             folds=folds,
             repeats=repeats,
@@ -109,7 +116,15 @@ def train(
         )
     with run.timed("refit"):
         run.write_json("fits.json", {name: round(spent, 6) for name, spent in found.seconds.items()})
-        head = fit_chosen(found, views, learn.targets, learn.groups, classes=len(store.classes), seed=seed)
+        head = fit_chosen(
+            found,
+            views,
+            learn.targets,
+            learn.groups,
+            maps=mapped,
+            classes=len(store.classes),
+            seed=seed,
+        )
         judged = trust(
             found,
             views[0],
@@ -122,7 +137,7 @@ def train(
     measured = _worth(store, learn, len(found.folds[0]), seed, run, progress) if worth else None
     answers = {"cv": Answers(learn, found.oof, _fold_of(found, len(learn.rows)), judged.distances)}
     if len(test.rows):
-        answers["test"] = _test(store, head, judged, test)
+        answers["test"] = _test(store, maps, head, judged, test)
     facts = {
         "schema": SCHEMA,
         "classes": list(store.classes),
@@ -175,10 +190,11 @@ def _fold_of(found: Comparison, n: int) -> Labels:
     return fold
 
 
-def _test(store: FeatureStore, head: Head, judged: Trust, test: Side) -> Answers:
+def _test(store: FeatureStore, maps: FeatureStore | None, head: Head, judged: Trust, test: Side) -> Answers:
     """Answer for the test side, once, on the photos as they are."""
     features = store.features(0)[test.rows].astype(np.float32)
-    logits = head.logits(features)
+    read = features if maps is None or not head.on_map else maps.features(0)[test.rows]
+    logits = head.logits(read.astype(np.float32))
     answers = to_probabilities(logits, several=head.several, temperature=judged.numbers["temperature"])
     nowhere = np.full(len(test.rows), -1, dtype=np.int64)
     return Answers(test, answers[None], nowhere, judged.unknown.distance(features, logits))

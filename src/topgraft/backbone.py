@@ -79,6 +79,19 @@ class Backbone:
             raise BackboneError(f"{folder / CARD}: {place}: {first['msg']}.") from error
         return cls(card, folder / GRAPH)
 
+    def maps(self) -> Backbone:
+        """Give the same backbone with its map before pooling, flattened, in place of its features.
+
+        Raises:
+            BackboneError: where it has no map.
+        """
+        size = self.card.map_size
+        if size is None:
+            raise BackboneError(f"{self.card.name}: it has no map before pooling. Embed its features.")
+        return replace(
+            self, card=self.card.model_copy(update={"output": "map", "features": size[0] * size[1] * size[2]})
+        )
+
     @property
     def blocks(self) -> tuple[str, ...]:
         """The names of the blocks that fine-tuning can unfreeze, first to last."""

@@ -37,6 +37,7 @@ class Card(BaseModel):
         mean, std: per RGB channel, of pixels scaled to 0..1.
         features: D, the width of a feature row.
         map_size: (channels, height, width) of the map before pooling, None where there is none.
+        output: what a row is: `features`, or `map`, the flattened map before pooling.
         blocks: what fine-tuning can unfreeze, first to last.
         licence, origin: under which terms, and where the weights came from.
         weights_sha256: hash of the weights file (or of the random seed's weights).
@@ -54,12 +55,18 @@ class Card(BaseModel):
     std: tuple[float, float, float]
     features: int = Field(gt=0)
     map_size: tuple[int, int, int] | None = None
+    output: Literal["features", "map"] = "features"
     blocks: tuple[Block, ...] = ()
     licence: str = "unknown"
     origin: str = ""
     weights_sha256: str = ""
     source: Literal["builtin", "timm", "onnx", "fake"] = "onnx"
     precision: Literal["f32", "int8"] = "f32"
+
+    @property
+    def row(self) -> tuple[int, ...]:
+        """The shape of what comes of one picture: (D,), or (C, h, w) of a map."""
+        return self.map_size if self.output == "map" and self.map_size else (self.features,)
 
     def preprocessing(self) -> str:
         """Name the fit and normalisation in one canonical line; it is part of every feature's address."""
@@ -69,4 +76,5 @@ class Card(BaseModel):
 
     def fingerprint(self) -> str:
         """Hash what decides the features: name, weights, preprocessing and width (not licence or blocks)."""
-        return fingerprint([self.name, self.weights_sha256, self.preprocessing(), self.features, self.source])
+        facts = [self.name, self.weights_sha256, self.preprocessing(), self.features, self.source]
+        return fingerprint([*facts, self.output] if self.output == "map" else facts)

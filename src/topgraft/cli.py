@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -124,6 +125,9 @@ def embed(
     ] = "tf_efficientnet_lite0.in1k",
     card: Annotated[Path | None, typer.Option(help="The card of a bare ONNX file.")] = None,
     weights: Annotated[str, typer.Option(help="`pretrained`, `random`, or a weights file.")] = "pretrained",
+    maps: Annotated[
+        bool, typer.Option("--maps", help="Keep the maps before pooling, for the head `flat`; large.")
+    ] = False,
     policies: Annotated[int, typer.Option(help="How many augmentation policies to draw.", min=0)] = 16,
     grid: Annotated[str, typer.Option(help="grid288, gentle, photo, any-angle or a TOML grid.")] = "grid288",
     seed: Annotated[int, typer.Option(help="Decides draw and views.")] = 0,
@@ -153,7 +157,7 @@ def embed(
         store = into_store(
             data,
             out,
-            backbone=loaded,
+            backbone=loaded.maps() if maps else loaded,
             policies=draw(policies, seed=seed, grid=grid),
             seed=seed,
             precision=loaded.card.precision,
@@ -195,7 +199,8 @@ def _tell_store(facts: dict[str, Any], as_json: bool) -> None:
     print(f"photos     {facts['photos']:,}{f' ({copies} copies)' if copies else ''}")
     print(f"classes    {', '.join(f'{name} {n}' for name, n in facts['classes'].items())}")
     print(f"views      {len(facts['views'])}")
-    print(f"backbone   {facts['backbone']}, {facts['features']} features, {facts['precision']}")
+    what = "numbers of a map" if facts["output"] == "map" else "features"
+    print(f"backbone   {facts['backbone']}, {facts['features']:,} {what}, {facts['precision']}")
     print(f"size       {facts['bytes'] / 1e6:.1f} MB in {facts['path']}")
     if not facts["finished"]:
         print(f"missing    {facts['missing_rows']:,} rows: run the same `topgraft embed` again")
@@ -293,6 +298,9 @@ def train(
 def heads(
     store: Annotated[str, typer.Argument(help="A feature store.", show_default=False)],
     names: Annotated[str, typer.Option("--heads", help="linear, all, or names with commas.")] = "all",
+    maps: Annotated[
+        str | None, typer.Option(help="A store of the same photos' maps: `flat` takes part. [default: none]")
+    ] = None,
     folds: Annotated[int, typer.Option(help="Folds of the cross-validation.")] = 5,
     repeats: Annotated[int, typer.Option(help="How often the folds are drawn anew.")] = 2,
     class_weight: Annotated[str, typer.Option(help="auto, on or off.")] = "auto",
@@ -301,10 +309,13 @@ def heads(
 ) -> None:
     """Compare heads on stored features; nothing is trained for keeps."""
     from topgraft.heads import compare
-    from topgraft.results import Side
+    from topgraft.results import Side, same_work
     from topgraft.store import FeatureStore
 
     features = FeatureStore.open(store)
+    mapped = FeatureStore.open(maps) if maps else None
+    if mapped:
+        same_work(features, mapped)
     photos = Side.of(features, features.ids)
     begun = time.monotonic()
     with progress() as bar:
@@ -312,6 +323,7 @@ def heads(
             features,
             photos.targets,
             photos.groups,
+            maps=mapped,
             heads=names.split(","),
             folds=folds,
             repeats=repeats,
@@ -335,20 +347,43 @@ def heads(
 
 def _leaderboard(rows: list[dict[str, Any]], seconds: dict[str, float]) -> None:
     """Print a table of heads, the best first; an arrow marks the chosen one."""
-    scores = ("accuracy", "balanced_accuracy", "log_loss", "macro_f1", "difference")
-    heading = ("accuracy", "balanced", "log loss", "macro F1", "log loss to the best")
-    wide = max(len(row["setting"]) for row in rows)
-    print(f"  {'head':9} {'setting':{wide}}" + "".join(f" {name:>21}" for name in heading) + "     fit")
-    for row in rows:
+    columns = {
+        "log_loss": "log loss",
+        "difference": "to the best",
+        "accuracy": "accuracy",
+        "balanced_accuracy": "balanced",
+        "macro_f1": "macro F1",
+    }
+    said = _differing(rows)
+    wide = max(map(len, said))
+    if shutil.get_terminal_size((200, 24)).columns < 20 + wide + 21 * len(columns):
+        print("Balanced accuracy and macro F1 are in a wider window or --json.")
+        columns = dict(list(columns.items())[:3])
+    print(
+        f"  {'head':9} {'setting':{wide}}" + "".join(f" {name:20}" for name in columns.values()) + "    fit"
+    )
+    for row, setting in zip(rows, said, strict=True):
         cells = (
-            f"{row[name]['value']:7.3f} [{row[name]['low']:5.2f},{row[name]['high']:5.2f}]" for name in scores
+            f"{row[name]['value']:6.3f} [{row[name]['low']:.2f}, {row[name]['high']:.2f}]" for name in columns
         )
-        mark = ">" if row["chosen"] else " "
         print(
-            f"{mark} {row['head']:9} {row['setting']:{wide}}"
-            + "".join(f" {cell:>21}" for cell in cells)
+            f"{'>' if row['chosen'] else ' '} {row['head']:9} {setting:{wide}}"
+            + "".join(f" {cell:20}" for cell in cells)
             + f" {1000 * seconds[row['head']]:4.0f} ms"
         )
+
+
+def _differing(rows: list[dict[str, Any]]) -> list[str]:
+    """Say of each setting what tells it from the others of its head."""
+    settings = [dict(part.split("=") for part in row["setting"].split(", ") if part) for row in rows]
+    values: dict[tuple[str, str], set[str]] = {}
+    for row, setting in zip(rows, settings, strict=True):
+        for key, value in setting.items():
+            values.setdefault((row["head"], key), set()).add(value)
+    return [
+        ", ".join(f"{key}={value}" for key, value in setting.items() if len(values[row["head"], key]) > 1)
+        for row, setting in zip(rows, settings, strict=True)
+    ]
 
 
 @app.command()
@@ -389,9 +424,11 @@ def finetune(
         Path | None, typer.Option("--out", "-o", help="Folder for the new run. [default: runs/001 …]")
     ] = None,
     views: Annotated[int, typer.Option(help="Cached augmented views of each photo, of the run's.")] = 0,
-    epochs: Annotated[int | None, typer.Option(help="At most. [default: 20]")] = None,
+    epochs: Annotated[int | None, typer.Option(help="At most. [default: 30]")] = None,
     batch: Annotated[int | None, typer.Option(help="Photos a step. [default: 32]")] = None,
-    rate: Annotated[float | None, typer.Option(help="Peak learning rate of the last block.")] = None,
+    rate: Annotated[
+        float | None, typer.Option(help="Peak learning rate of the last block. [default: 1e-4]")
+    ] = None,
     batch_norm: Annotated[
         str | None, typer.Option(help="frozen, or train to let it learn its statistics.")
     ] = None,

@@ -26,6 +26,7 @@ from topgraft.engines import open_engine
 from topgraft.errors import UsageError
 from topgraft.fit import fit
 from topgraft.grid import draw
+from topgraft.heads import head_class
 from topgraft.modelcard import write_model_card
 from topgraft.quantize import quantize, worth_keeping
 from topgraft.run import Run
@@ -62,6 +63,7 @@ def follow(
         DataError: for photos that cannot be trained on.
     """
     settings = settings or Settings.load()
+    named = [head_class(name) for name in config.heads.names if name not in ("linear", "all")]
     place = Run.judge(out, overwrite=overwrite, resume=resume)
     files.keep_out(config.data.photos, place, store)
     begun = time.perf_counter()
@@ -99,10 +101,24 @@ def follow(
             settings=settings,
             progress=progress,
         )
+    maps = None
+    if any(head.on_map for head in named):
+        with run.timed("embed maps"):
+            maps = embed(
+                data,
+                run.path / "maps.zarr",
+                backbone=backbone.maps(),
+                policies=policies,
+                seed=config.seed,
+                precision=backbone.card.precision,
+                settings=settings,
+                progress=progress,
+            )
     say(f"all features are there after {duration(time.perf_counter() - begun)}; comparing heads")
     train(
         features,
         sides,
+        maps=maps,
         heads=config.heads.names,
         folds=config.heads.folds,
         repeats=config.heads.repeats,

@@ -96,6 +96,30 @@ class Answers:
         return metrics.summary(targets, self.probabilities[0], list(classes), seed=seed, groups=groups) | head
 
 
+def same_work(store: FeatureStore, maps: FeatureStore) -> None:
+    """See that a store of maps is of the same photos and views as the store of features beside it.
+
+    Raises:
+        DataError: saying what differs.
+    """
+    if maps.card.output != "map":
+        raise DataError(f"{maps.path}: expected a store of maps, got features. Make one with `embed --maps`.")
+    differing = [
+        what
+        for what, of in (
+            ("photos", lambda one: [(sample.id, sample.digest) for sample in one.samples]),
+            ("views", lambda one: [view.key for view in one.views]),
+            ("backbone", lambda one: (one.card.name, one.card.weights_sha256, one.card.preprocessing())),
+        )
+        if of(store) != of(maps)
+    ]
+    if differing:
+        raise DataError(
+            f"{maps.path}: expected the {' and '.join(differing)} of {store.path}, got others."
+            " Embed both from the same photos with the same options."
+        )
+
+
 def keep_apart(learn: Side, test: Side) -> None:
     """See that nothing is both learned from and tested on.
 

@@ -126,7 +126,7 @@ class OpenVINOEngine(Engine):
         """Wait for the oldest call. No callbacks: one that ends while its queue is freed waits for ever."""
         request, rows = calls.popleft()
         request.wait()
-        rows[:] = request.get_tensor("features").data[: len(rows)]
+        rows[:] = request.get_tensor(self.card.output).data[: len(rows)].reshape(rows.shape)
         self._idle.append(request)
 
     def close(self) -> None:

@@ -92,8 +92,8 @@ class TorchEngine(Engine):
             torch.inference_mode(),
             torch.autocast("cuda", torch.float16, enabled=self.device.type == "cuda"),
         ):
-            features, *_ = self._model(torch.from_numpy(full).to(self.device, non_blocking=True))
-        return count, features
+            features, *maps = self._model(torch.from_numpy(full).to(self.device, non_blocking=True))
+        return count, maps[0].flatten(1) if self.card.output == "map" else features
 
     def _finish(self, tag: Any, pieces: list[tuple[int, torch.Tensor]]) -> tuple[Any, Features]:
         rows = [features[:count].float().cpu().numpy() for count, features in pieces]

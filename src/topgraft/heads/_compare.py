@@ -41,7 +41,7 @@ class FeatureSource(Protocol):
         ...
 
     def features(self, view: int = 0) -> Features:
-        """Give (N, D)."""
+        """Give (N, D), or maps (N, C, h, w)."""
         ...
 
 
@@ -88,13 +88,13 @@ class Comparison:
 
 
 def stack(source: FeatureSource | Features, photos: Labels | None = None) -> Features:
-    """Read all views of some photos into one array (V, n, D), in the precision they are kept in."""
+    """Read all views of some photos into an array (V, n, D) or (V, n, C, h, w), in the precision they had."""
     if isinstance(source, np.ndarray):
-        everything = source[None] if source.ndim == 2 else source
+        everything = source[None] if source.ndim in (2, 4) else source
         return everything if photos is None else everything[:, photos]
     first = source.features(0)
     chosen = np.arange(len(first)) if photos is None else photos
-    found = np.empty((len(source.views), len(chosen), first.shape[1]), first.dtype)
+    found = np.empty((len(source.views), len(chosen), *first.shape[1:]), first.dtype)
     for view in range(len(found)):
         found[view] = source.features(view)[chosen]
     return found
@@ -128,13 +128,16 @@ def class_weights(labels: Labels, classes: int, mode: str = "auto") -> tuple[NDA
     )
 
 
-def pick(heads: str | Sequence[str], *, several: bool, maps: bool) -> tuple[list[type[Head]], list[str]]:
+def pick(
+    heads: str | Sequence[str], *, several: bool, maps: bool, rows: bool = True
+) -> tuple[list[type[Head]], list[str]]:
     """Find the heads to compare, and say which of them cannot take part.
 
     Args:
         heads: `all`, `linear` (those without PyTorch), or names.
         several: photos carry several labels.
-        maps: features are maps (N, C, h, w).
+        maps: there are maps (N, C, h, w).
+        rows: there are feature rows (N, D).
 
     Raises:
         UnknownNameError: for a head nobody knows.
@@ -158,9 +161,10 @@ def pick(heads: str | Sequence[str], *, several: bool, maps: bool) -> tuple[list
             continue
         if several and not head.takes_several:
             notes.append(f"Left out {name}: it takes one label per photo.")
-        elif head.on_map != maps:
+        elif not (maps if head.on_map else rows):
             if name in named:
-                notes.append(f"Left out {name}: it needs {'maps' if head.on_map else 'pooled features'}.")
+                lacks = "maps: `topgraft embed --maps`" if head.on_map else "pooled features, not maps"
+                notes.append(f"Left out {name}: it needs {lacks}.")
         else:
             found.append(head)
     for extra, absent in missing.items():
@@ -175,6 +179,7 @@ def compare(
     labels: Labels,
     groups: Labels | None = None,
     *,
+    maps: FeatureSource | Features | None = None,
     heads: str | Sequence[str] = "all",
     folds: int = 5,
     repeats: int = 1,
@@ -186,7 +191,8 @@ def compare(
     """Compare every setting of every head by repeated, grouped, stratified cross-validation.
 
     Args:
-        features: a store, or an array (V, N, D) or (N, D): fitted on all views, scored on view 0.
+        features: a store, or an array (V, N, D) or (N, D), or maps: fitted on all views, scored on view 0.
+        maps: of the same photos and views, (V, N, C, h, w), where heads on maps take part too.
         labels: (N,) class indices, or a 0/1 table (N, C) where photos carry several.
         groups: (N,) photos of one number stay in one fold.
         heads: `all`, `linear`, or names.
@@ -202,14 +208,16 @@ def compare(
         UsageError: for options out of range.
     """
     block = stack(features)
+    given = {block.ndim == 5: block} | ({} if maps is None else {True: stack(maps)})
     several = labels.ndim == 2
-    if len(labels) != block.shape[1]:
-        raise DataError(f"labels: expected one for each of {block.shape[1]} photos, got {len(labels)}.")
+    for one in given.values():
+        if len(labels) != one.shape[1]:
+            raise DataError(f"labels: expected one for each of {one.shape[1]} photos, got {len(labels)}.")
     if repeats < 1:
         raise UsageError(f"repeats must be at least 1, got {repeats}.")
     C = classes or (labels.shape[1] if several else int(labels.max()) + 1)
     weight, aloud = class_weights(labels, C, class_weight)
-    kinds, notes = pick(heads, several=several, maps=block.ndim == 5)
+    kinds, notes = pick(heads, several=several, maps=True in given, rows=False in given)
     count = len(labels) if groups is None else len(np.unique(groups))
     if count < 2:
         raise DataError(
@@ -230,7 +238,14 @@ def compare(
         begun = time.perf_counter()
         settings = kind.grid()
         scored = kind.sweep(
-            block, labels, flat, settings, classes=C, sample_weight=weight, groups=groups, seed=seed
+            given[kind.on_map],
+            labels,
+            flat,
+            settings,
+            classes=C,
+            sample_weight=weight,
+            groups=groups,
+            seed=seed,
         )
         seconds[kind.name] = (time.perf_counter() - begun) / (len(settings) * len(flat))
         for index in range(len(settings)):
@@ -270,13 +285,15 @@ def fit_chosen(
     labels: Labels,
     groups: Labels | None = None,
     *,
+    maps: FeatureSource | Features | None = None,
     classes: int | None = None,
     seed: int = 0,
 ) -> Head:
     """Fit the chosen head on all photos it was compared on."""
+    head = comparison.chosen.make()
     with one_core():
-        return comparison.chosen.make().fit(
-            stack(features),
+        return head.fit(
+            stack(features if maps is None or not head.on_map else maps),
             labels,
             classes=classes or comparison.oof.shape[2],
             sample_weight=comparison.sample_weight,

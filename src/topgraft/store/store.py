@@ -201,7 +201,7 @@ class FeatureStore:
             view: index into `views`.
 
         Returns:
-            (N, D) float16, in the order of `samples`.
+            (N, D) float16, in the order of `samples`; (N, C, h, w) in a store of maps.
 
         Raises:
             StoreError: where rows are missing because an `embed` did not finish.
@@ -217,7 +217,7 @@ class FeatureStore:
                     f" of view {view} ({self.views[view].key}). Run the same `topgraft embed` again."
                 )
             out.flags.writeable = False
-            self._features[view] = out
+            self._features[view] = out.reshape(len(out), *self.card.row)
         return self._features[view]
 
     @cached_property
@@ -299,6 +299,7 @@ class FeatureStore:
             "backbone": self.card.name,
             "card": self.card.fingerprint(),
             "features": self.card.features,
+            "output": self.card.output,
             "precision": self.precision,
             "root": self.root,
             "bytes": self.place.size(),
