@@ -4,13 +4,14 @@ PYTHON ?= python3
 PIP_OPTIONS = --quiet --disable-pip-version-check
 DEV = .venv-dev/bin
 
-.PHONY: demo test lint unit wheel browser notebooks nightly lock clean help
+.PHONY: demo test lint unit coverage wheel browser notebooks nightly lock clean help
 
 help:
 	@echo "make demo     install the core into .venv (no PyTorch) and run topgraft demo"
 	@echo "make test     install everything into .venv-dev, lint, and run the whole suite on the wheel"
 	@echo "make notebooks  run the notebooks from top to bottom"
 	@echo "make nightly  the long tests too"
+	@echo "make coverage  which lines the suite runs"
 	@echo "make browser  Chromium and axe-core, for the tests that open the report"
 	@echo "make lock     write locks/ anew from fresh environments"
 
@@ -40,14 +41,17 @@ lint: .venv-dev/installed
 	$(DEV)/mypy
 	$(DEV)/lint-imports
 
+# As many processes as cores; a file's tests stay together, since they share what is expensive to make.
 unit: wheel
+	$(DEV)/pytest -n $(shell nproc) --dist loadfile
+
+coverage: wheel
 	$(DEV)/pytest --cov --cov-report=term:skip-covered
 
 test: lint unit
 
-# All three notebooks, top to bottom; the suite alone runs the first.
 notebooks: wheel
-	$(DEV)/pytest tests/test_notebooks.py -m "nightly or not nightly"
+	$(DEV)/pytest tests/test_notebooks.py -m nightly
 
 nightly: wheel
 	$(DEV)/pytest -m "nightly or not nightly"

@@ -46,9 +46,8 @@ def test_random_weights_are_called_random(name: str) -> None:
 
 
 @pytest.mark.timm
-@pytest.mark.parametrize(
-    "name", ["mobilenet", *(pytest.param(name, marks=pytest.mark.nightly) for name in NAMES[1:])]
-)
+@pytest.mark.nightly  # and in CI, by `make notebooks`
+@pytest.mark.parametrize("name", NAMES)
 def test_it_runs_from_top_to_bottom(maker: ModuleType, name: str) -> None:
     done = maker.execute(maker.make(name, each=8))
     last = [cell for cell in done.cells if cell.cell_type == "code"][-1]
