@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import logging
-import shutil
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from topgraft.errors import TopgraftError, UsageError
+from topgraft.show import listen, print_json, print_leaderboard, print_store, print_verdict, progress
 
 if TYPE_CHECKING:
-    from topgraft.run import Run
-    from topgraft.types import Progress  # brings numpy, which --help can do without
+    pass  # brings numpy, which --help can do without
 
 app = typer.Typer(
     name="topgraft",
@@ -51,7 +47,7 @@ def main() -> None:
     """Run the command line; a user's mistake is one line and an exit code."""
     verbose = any(flag in sys.argv[1:] for flag in ("-v", "--verbose"))
     sys.argv[1:] = [word for word in sys.argv[1:] if word not in ("-v", "--verbose")]
-    _listen(verbose)
+    listen(verbose)
     try:
         app()
     except TopgraftError as error:
@@ -168,7 +164,8 @@ def embed(
         )
     for one in data.refused:
         print(f"topgraft: left out {one.id}: {one.reason}", file=sys.stderr)
-    _tell_store(store.info(), as_json)
+    facts = store.info()
+    print_json(facts) if as_json else print_store(facts)
 
 
 @app.command()
@@ -179,7 +176,8 @@ def info(
     """Say what is in a feature store: photos, views, backbone, size, and what is missing."""
     from topgraft.store import FeatureStore
 
-    _tell_store(FeatureStore.open(store).info(), as_json)
+    facts = FeatureStore.open(store).info()
+    print_json(facts) if as_json else print_store(facts)
 
 
 @stores.command()
@@ -189,23 +187,6 @@ def prune(store: Annotated[str, typer.Argument(help="A feature store.", show_def
 
     freed = FeatureStore.open(store).prune()
     print(f"{freed / 1e6:.1f} MB freed")
-
-
-def _tell_store(facts: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        print_json(facts)
-        return
-    copies = facts["photos"] - facts["different_photos"]
-    print(f"photos     {facts['photos']:,}{f' ({copies} copies)' if copies else ''}")
-    print(f"classes    {', '.join(f'{name} {n}' for name, n in facts['classes'].items())}")
-    print(f"views      {len(facts['views'])}")
-    what = "numbers of a map" if facts["output"] == "map" else "features"
-    print(f"backbone   {facts['backbone']}, {facts['features']:,} {what}, {facts['precision']}")
-    print(f"size       {facts['bytes'] / 1e6:.1f} MB in {facts['path']}")
-    if not facts["finished"]:
-        print(f"missing    {facts['missing_rows']:,} rows: run the same `topgraft embed` again")
-    if facts["stale_rows"]:
-        print(f"unused     {facts['stale_rows']:,} rows: `topgraft store prune` drops them")
 
 
 @app.command()
@@ -291,7 +272,7 @@ def train(
     if as_json:
         print((run.path / "metrics.json").read_text(encoding="utf-8"), end="")
     else:
-        _verdict(run)
+        print_verdict(run)
 
 
 @app.command()
@@ -336,54 +317,13 @@ def heads(
     if as_json:
         print_json({"leaderboard": found.rows, "notes": found.notes, "seconds": found.seconds})
         return
-    _leaderboard(found.rows, found.seconds)
+    print_leaderboard(found.rows, found.seconds)
     for note in found.notes:
         print(note)
     print(
         f"{len(found.rows)} head settings x {folds} folds x {repeats} repeats in {took:.1f} s. Chosen:"
         f" {found.chosen}, the simplest within one standard error of the lowest log loss."
     )
-
-
-def _leaderboard(rows: list[dict[str, Any]], seconds: dict[str, float]) -> None:
-    """Print a table of heads, the best first; an arrow marks the chosen one."""
-    columns = {
-        "log_loss": "log loss",
-        "difference": "to the best",
-        "accuracy": "accuracy",
-        "balanced_accuracy": "balanced",
-        "macro_f1": "macro F1",
-    }
-    said = _differing(rows)
-    wide = max(map(len, said))
-    if shutil.get_terminal_size((200, 24)).columns < 20 + wide + 21 * len(columns):
-        print("Balanced accuracy and macro F1 are in a wider window or --json.")
-        columns = dict(list(columns.items())[:3])
-    print(
-        f"  {'head':9} {'setting':{wide}}" + "".join(f" {name:20}" for name in columns.values()) + "    fit"
-    )
-    for row, setting in zip(rows, said, strict=True):
-        cells = (
-            f"{row[name]['value']:6.3f} [{row[name]['low']:.2f}, {row[name]['high']:.2f}]" for name in columns
-        )
-        print(
-            f"{'>' if row['chosen'] else ' '} {row['head']:9} {setting:{wide}}"
-            + "".join(f" {cell:20}" for cell in cells)
-            + f" {1000 * seconds[row['head']]:4.0f} ms"
-        )
-
-
-def _differing(rows: list[dict[str, Any]]) -> list[str]:
-    """Say of each setting what tells it from the others of its head."""
-    settings = [dict(part.split("=") for part in row["setting"].split(", ") if part) for row in rows]
-    values: dict[tuple[str, str], set[str]] = {}
-    for row, setting in zip(rows, settings, strict=True):
-        for key, value in setting.items():
-            values.setdefault((row["head"], key), set()).add(value)
-    return [
-        ", ".join(f"{key}={value}" for key, value in setting.items() if len(values[row["head"], key]) > 1)
-        for row, setting in zip(rows, settings, strict=True)
-    ]
 
 
 @app.command()
@@ -470,7 +410,7 @@ def finetune(
     if as_json:
         print((made.path / "metrics.json").read_text(encoding="utf-8"), end="")
     else:
-        _verdict(made)
+        print_verdict(made)
 
 
 @app.command()
@@ -583,7 +523,7 @@ def demo(
     print(f"Drew {2 * each} photos of sushi and sandwiches into {photos}.", file=sys.stderr)
     with progress() as bar:
         run = follow(Config.load(data__photos=str(photos)), out / "run", overwrite=True, progress=bar)
-    _verdict(run)
+    print_verdict(run)
 
 
 @app.command()
@@ -669,73 +609,6 @@ def doctor(offline: Offline = None, as_json: AsJson = False) -> None:
             print(f"{'!' if one.ok is False else ' '} {one.what:24} {one.found}")
     if any(one.ok is False for one in findings):
         raise typer.Exit(1)
-
-
-def _verdict(run: Run) -> None:
-    """Print the numbers of a run, and where to go on."""
-    from topgraft.metrics import in_words
-
-    metrics = run.metrics
-    said = {"cross-validated": metrics["cross_validation"], "held-out test": metrics["test"]}
-    for name, scores in said.items():
-        if scores:
-            print(f"{name:16} {_estimates(scores)}  ({scores['n']} photos)")
-    final = metrics["test"] or metrics["cross_validation"]
-    print(in_words(final["accuracy"], final["n"]))
-    for note in metrics["notes"]:
-        print(note)
-    print(f"report     {run.path / 'report.html'}")
-    print(f"predict    topgraft predict {run.path} PHOTO...")
-
-
-def _estimates(scores: dict[str, Any]) -> str:
-    """Write the headline numbers with their intervals."""
-    names = {"accuracy": "accuracy", "balanced_accuracy": "balanced", "log_loss": "log loss"}
-    return "  ".join(
-        f"{short} {scores[name]['value']:.3f} [{scores[name]['low']:.2f}, {scores[name]['high']:.2f}]"
-        for name, short in names.items()
-    )
-
-
-def print_json(facts: Any) -> None:
-    """Print plain data as JSON on stdout."""
-    print(json.dumps(facts, indent=1, ensure_ascii=False))
-
-
-def _listen(verbose: bool) -> None:
-    """Let what the stages say through to stderr, as plain lines."""
-    said = logging.StreamHandler()
-    said.setFormatter(logging.Formatter("%(message)s"))
-    log = logging.getLogger("topgraft")
-    log.addHandler(said)
-    log.setLevel(logging.DEBUG if verbose else logging.INFO)
-
-
-@contextmanager
-def progress(patience_s: float = 1.0) -> Iterator[Progress]:
-    """Show a bar with the time left on stderr for whatever is not done after a second."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bars
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Bars(*columns, console=Console(stderr=True), transient=True, refresh_per_second=5) as bars:
-        started: dict[str, float] = {}
-        shown: dict[str, Any] = {}
-
-        def tell(what: str, done: int, total: int) -> None:
-            now = time.monotonic()
-            begun = started.setdefault(what, now)
-            if what not in shown and done < total and now - begun > patience_s:
-                shown[what] = bars.add_task(what, total=total)
-            if what in shown:
-                bars.update(shown[what], completed=done, total=total)
-                if done >= total:
-                    bars.remove_task(shown.pop(what))
-            if done >= total:
-                started.pop(what, None)
-
-        yield tell
 
 
 if __name__ == "__main__":

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import pairwise
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from topgraft import files
-from topgraft.decode import SUFFIXES, decode
+from topgraft.decode import decode
+from topgraft.entries import Entry, in_folder, in_table, shown, unique, unnameable
 from topgraft.errors import DataError, DecodeError
 from topgraft.fingerprint import digest
 from topgraft.looks import Look, Looks, look, twins
@@ -27,17 +24,6 @@ from topgraft.settings import Settings
 from topgraft.types import Image, Labels, Progress, silent
 
 T = TypeVar("T")
-
-SPLITS = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
-"""Folder names that are taken for given splits, and what they mean."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,17 +55,6 @@ class Refused:
 
     id: str
     reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """One row before its file was opened."""
-
-    id: str
-    path: str
-    names: tuple[str, ...]
-    group: str
-    split: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,27 +103,10 @@ class Dataset:
         Raises:
             DataError: for no folder, no photos in it, or a folder beside train/, val/ and test/.
         """
-        root = str(path)
-        if root.lower().endswith(".csv"):
+        if str(path).lower().endswith(".csv"):
             return cls.from_csv(path, settings=settings, progress=progress)
-        names = files.listing(root)
-        photos = [name for name in names if PurePosixPath(name).suffix.lower() in SUFFIXES]
-        depth = 1 if _is_split(root, photos) else 0
-        entries, ignored = [], [name for name in names if PurePosixPath(name).suffix.lower() not in SUFFIXES]
-        for name in photos:
-            parts = PurePosixPath(name).parts
-            if len(parts) < depth + 2:
-                ignored.append(name)
-                continue
-            split = SPLITS[parts[0].lower()] if depth else None
-            entries.append(_Entry(name, name, (parts[depth],), name, split))
-        if not entries:
-            raise DataError(
-                f"{root}: expected one folder of photos for each class, found no photo in a class folder"
-                f"{f' ({len(photos)} lie beside the folders)' if photos else ''}."
-                " Put the photos of each class into a folder with its name."
-            )
-        return cls._open(entries, root, ignored, settings, progress)
+        entries, ignored = in_folder(str(path))
+        return cls._open(entries, str(path), ignored, settings, progress)
 
     @classmethod
     def from_csv(
@@ -163,11 +121,7 @@ class Dataset:
             DataError: for a missing table or column, and, with the line, for an empty cell, one too many, a
                 path that cannot be, or an unknown split.
         """
-        table = Path(path)
-        entries = [_entry(table, line, row) for line, row in _rows(table)]
-        if not entries:
-            raise DataError(f"{table}: expected a photo a line, found none below the header. Add some.")
-        return cls._open(entries, str(table.parent), [], settings, progress)
+        return cls._open(in_table(Path(path)), str(Path(path).parent), [], settings, progress)
 
     @classmethod
     def from_pairs(
@@ -192,7 +146,7 @@ class Dataset:
         root = os.path.commonpath([str(Path(one).parent) for one in local])
         rows = zip(local, labels, groups if groups is not None else local, strict=True)
         entries = [
-            _Entry(
+            Entry(
                 Path(one).relative_to(root).as_posix(),
                 Path(one).relative_to(root).as_posix(),
                 (str(name),),
@@ -206,16 +160,16 @@ class Dataset:
     @classmethod
     def _open(
         cls,
-        entries: Sequence[_Entry],
+        entries: Sequence[Entry],
         root: str,
         ignored: list[str],
         settings: Settings | None,
         progress: Progress,
     ) -> Dataset:
         settings = settings or Settings.load()
-        refused = [Refused(_shown(one.id), reason) for one in entries if (reason := _unnameable(one))]
-        entries = sorted((one for one in entries if not _unnameable(one)), key=lambda one: one.id)
-        _unique(entries, root)
+        refused = [Refused(shown(one.id), reason) for one in entries if (reason := unnameable(one))]
+        entries = sorted((one for one in entries if not unnameable(one)), key=lambda one: one.id)
+        unique(entries, root)
         digests, looks = _look_at(entries, root, settings, progress)
         classes = tuple(sorted({name for one in entries for name in one.names}, key=_natural))
         index = {name: i for i, name in enumerate(classes)}
@@ -232,7 +186,7 @@ class Dataset:
                 Sample(one.id, one.path, labels[0], one.group, found[0], one.split, labels if several else ())
             )
         refused.sort(key=lambda one: one.id)
-        beside = tuple(sorted(map(_shown, ignored)))
+        beside = tuple(sorted(map(shown, ignored)))
         return cls(tuple(samples), classes, root, tuple(refused), beside, looks)
 
     def __len__(self) -> int:
@@ -289,100 +243,13 @@ class Dataset:
         return replace(self, samples=kept, refused=(), ignored=())
 
 
-def _rows(table: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Read the rows of a CSV table, each with the line it ends on."""
-    try:
-        reader = csv.DictReader(io.StringIO(table.read_text(encoding="utf-8-sig"), newline=""))
-        columns = reader.fieldnames or []
-        missing = [name for name in ("path", "label") if name not in columns]
-        if missing:
-            raise DataError(
-                f"{table}: expected the columns path and label, got {', '.join(columns) or 'none'}."
-                f" Add the column {missing[0]}."
-            )
-        for row in reader:
-            if None in row:
-                raise DataError(
-                    f"{table}, line {reader.line_num}: expected {len(columns)} cells, got"
-                    f' {len(columns) + len(row[None])}. Write several labels as "rice;fish", and quote a'
-                    " cell with a comma in it."
-                )
-            yield reader.line_num, {name: cell or "" for name, cell in row.items()}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{table}: cannot be read as a CSV table ({error}). Check its quotes.") from error
-
-
-def _entry(table: Path, line: int, row: dict[str, str]) -> _Entry:
-    """Judge one row of a table."""
-    place = f"{table}, line {line}"
-    path, names = row["path"].strip(), _names(row["label"])
-    split = row.get("split", "").strip().lower()
-    if not path or not names:
-        raise DataError(f"{place}: expected a path and a label, got an empty cell. Fill it in.")
-    if "\0" in path:
-        raise DataError(f"{place}: expected a path, got {path!r} with a NUL in it. Take it out.")
-    if split and split not in SPLITS:
-        raise DataError(f"{place}: split must be train, val or test, got {split!r}.")
-    name = PurePosixPath(path).as_posix()  # ./a.jpg is a.jpg
-    return _Entry(name, name, names, row.get("group", "").strip() or name, SPLITS[split] if split else None)
-
-
-def _is_split(root: str, photos: Sequence[str]) -> bool:
-    """Tell whether the photos lie under at least two of train/, val/ and test/.
-
-    Raises:
-        DataError: where other folders with photos lie beside those: are they classes, or forgotten?
-    """
-    tops = {PurePosixPath(name).parts[0] for name in photos if len(PurePosixPath(name).parts) > 1}
-    strays = sorted(top for top in tops if top.lower() not in SPLITS)
-    if len({SPLITS[top.lower()] for top in tops.difference(strays)}) < 2:
-        return False
-    if strays:
-        raise DataError(
-            f"{root}: expected only train, val and test, got photos in {_shown(strays[0])!r} beside them."
-            " Move that folder elsewhere, or, if all are classes, list the photos in a CSV table."
-        )
-    return True
-
-
-def _names(cell: str) -> tuple[str, ...]:
-    """Read a label cell: one name, a JSON list, or names between semicolons."""
-    cell = cell.strip()
-    if cell.startswith("["):
-        try:
-            return tuple(dict.fromkeys(str(name) for name in json.loads(cell)))
-        except json.JSONDecodeError:
-            return (cell,)
-    return tuple(dict.fromkeys(name.strip() for name in cell.split(";") if name.strip()))
-
-
 def _natural(name: str) -> tuple[list[str | int], str]:
     """Sort class 10 after class 9, and 01 before 1: text and numbers alternate, then the name decides."""
     return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", name))], name
 
 
-def _unnameable(one: _Entry) -> str:
-    """Say why a photo's name cannot be written into a result; empty where it can."""
-    try:
-        one.id.encode()
-    except UnicodeEncodeError:
-        return "has a name that is not UTF-8; rename it"
-    return "has a NUL in its name" if "\0" in one.id else ""
-
-
-def _shown(name: str) -> str:
-    """Give a file name that can be printed: bytes that are not UTF-8 as their code."""
-    return os.fsencode(name).decode(errors="backslashreplace")
-
-
-def _unique(entries: Sequence[_Entry], root: str) -> None:
-    for before, after in pairwise(entries):
-        if before.id == after.id:
-            raise DataError(f"{root}: {after.id!r} is listed twice. Keep one line a photo.")
-
-
 def _look_at(
-    entries: Sequence[_Entry], root: str, settings: Settings, progress: Progress
+    entries: Sequence[Entry], root: str, settings: Settings, progress: Progress
 ) -> tuple[dict[str, tuple[str, str]], dict[str, Look]]:
     """Read every file, decode those not yet known: {id: (digest, reason)} and {digest: look}.
 
@@ -391,13 +258,13 @@ def _look_at(
     kept = Looks(settings.cache_dir)
     digests: dict[str, tuple[str, str]] = {}
 
-    def address(one: _Entry) -> tuple[str, str]:
+    def address(one: Entry) -> tuple[str, str]:
         try:
             return digest(files.read(root, one.path)), ""
         except OSError as error:
             return "", _unopened(error)
 
-    def see(one: _Entry) -> _Seen:
+    def see(one: Entry) -> _Seen:
         try:
             data = files.read(root, one.path)
         except OSError as error:
@@ -432,11 +299,11 @@ def _unopened(error: OSError) -> str:
 
 def _each(
     pool: ThreadPoolExecutor,
-    work: Callable[[_Entry], T],
-    entries: Sequence[_Entry],
+    work: Callable[[Entry], T],
+    entries: Sequence[Entry],
     what: str,
     progress: Progress,
-) -> Iterable[tuple[_Entry, T]]:
+) -> Iterable[tuple[Entry, T]]:
     """Work on all entries in threads, in order, telling how far it is."""
     for done, pair in enumerate(zip(entries, pool.map(work, entries), strict=True), start=1):
         progress(what, done, len(entries))
