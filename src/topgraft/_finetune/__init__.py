@@ -65,7 +65,7 @@ def finetune(
         resume: go on where an interrupted fine-tuning stopped.
         settings: cores, device, cache.
         progress: told of views and epochs.
-        **options: of the training: `epochs`, `batch`, `rate`, `depth`, `head_rate`, `weight_decay`, `warmup`,
+        **options: of the training: `epochs`, `batch`, `rate`, `depth`, `head_rate`, `soften`, `weight_decay`, `warmup`,
             `patience`, `held`, `refit`, `batch_norm` (`frozen` or `train`), `seed`.
 
     Returns:

@@ -28,8 +28,6 @@ from topgraft.types import Labels, Probabilities, Progress, silent
 
 LEAST = 5e-7
 """What a probability that is written as 0.000000 may be."""
-SOFTER = 10.0
-"""How much less sure than the run's the head is that training starts with."""
 PLAIN = Choice("logistic", {"C": 0.01})
 """What takes the place of a head that is not linear."""
 
@@ -162,12 +160,8 @@ class Base:
 
     @property
     def temperature(self) -> float:
-        """What the first head's logits are divided by: much less sure than the run's own head.
-
-        A head that is sure of its training photos leaves the tail nothing to learn from but the hardest of
-        them; measured in docs/finetune.md.
-        """
-        return SOFTER * (1.0 if self.head is PLAIN else self.card.temperature)
+        """What the head's logits are divided by to be probabilities."""
+        return 1.0 if self.head is PLAIN else self.card.temperature
 
     @property
     def method(self) -> str:

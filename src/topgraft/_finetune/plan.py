@@ -25,6 +25,8 @@ class Training:
         rate: peak learning rate of the last block.
         depth: every block deeper has this times the rate of the one above it, in (0, 1].
         head_rate: peak learning rate of the head.
+        soften: the training starts from the fitted head with its logits divided by so much. A head that is
+            sure of its training photos leaves the tail nothing to learn from but the hardest of them.
         weight_decay: of AdamW.
         warmup: share of the steps spent rising to the peak.
         patience: epochs without a better loss on the photos kept apart, until it stops.
@@ -40,6 +42,7 @@ class Training:
     rate: float = 1e-4
     depth: float = 0.5
     head_rate: float = 1e-4
+    soften: float = 10.0
     weight_decay: float = 0.01
     warmup: float = 0.1
     patience: int = 5
@@ -55,6 +58,7 @@ class Training:
             "rate": self.rate > 0,
             "depth": 0 < self.depth <= 1,
             "head_rate": self.head_rate > 0,
+            "soften": self.soften > 0,
             "weight_decay": self.weight_decay >= 0,
             "patience": self.patience >= 1,
             "held": 0 < self.held < 1,

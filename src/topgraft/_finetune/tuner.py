@@ -229,7 +229,7 @@ class Tuner:
         (affine,) = head.layers()
         if not isinstance(affine, Affine):
             raise TypeError(f"{self.base.head}: expected one affine layer")
-        share = np.float32(1 / self.base.temperature)
+        share = np.float32(1 / (self.base.temperature * self.plan.soften))
         return Affine(affine.weight * share, affine.bias * share)
 
 
