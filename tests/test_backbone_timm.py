@@ -287,3 +287,8 @@ class TestArchitecture(EngineSuite):
         assert len(set(self.backbone.blocks)) == len(card.blocks)
         shown = pictures(2, *card.input_size, seed=2)
         assert cosine(engine.embed(shown), on_torch(self.backbone, shown)) >= 0.9999
+
+
+def test_a_model_timm_has_no_blocks_for_has_none():
+    """A backbone like any other, but for fine-tuning."""
+    assert _timm.groups(torch.nn.Linear(2, 2)) == []

@@ -75,7 +75,10 @@ def test_the_gain_is_that_of_the_same_photos(first, second):
     for name, near in (("accuracy", 1e-9), ("log_loss", 0.01)):  # the table has six digits of a probability
         assert gain[name]["value"] == pytest.approx(ours[name]["value"] - theirs[name]["value"], abs=near)
         assert gain[name]["low"] <= gain[name]["value"] <= gain[name]["high"]
-    assert "against the frozen backbone on the same photos and folds" in second.metrics["notes"][0]
+    said = second.metrics["notes"][0]
+    assert "Against the frozen backbone, cross-validated on the same photos and folds" in said
+    worse, better = gain["log_loss"]["low"] > 0, gain["log_loss"]["high"] < 0
+    assert ("makes it worse" in said, "makes it better" in said) == (worse, better)
 
 
 def test_the_predictor_says_what_the_table_says(first, second, data):
@@ -187,6 +190,34 @@ def test_no_blocks_is_the_run_itself(first, data, tmp_path):
     assert made.metrics["test"] == first.metrics["test"]
     assert "No block was to be fine-tuned" in made.metrics["notes"][0]
     assert tg.load(made.path).classes == tg.load(first.path).classes
+
+
+def test_a_kept_run_that_was_fine_tuned_keeps_its_backbone(second, data, tmp_path):
+    kept = tg.finetune(second, data, blocks=0, out=tmp_path / "kept", settings=SETTINGS)
+    assert Backbone.open(kept.path / "backbone").card == Backbone.open(second.path / "backbone").card
+    with pytest.raises(UsageError, match="must be 0 to"):  # it is found, and only the number is wrong
+        tg.finetune(kept, data, blocks=99, out=tmp_path / "run", settings=SETTINGS)
+
+
+def test_the_model_has_its_card(second):
+    text = (second.model / "README.md").read_text(encoding="utf-8")
+    assert "blocks fine-tuned" in text
+
+
+def test_a_backbone_is_looked_for_as_it_was_asked_for(first, data, tmp_path, monkeypatch):
+    """Its name alone would be another network: the pretrained one."""
+    run = Run(shutil.copytree(first.path, tmp_path / "run"))
+    run.write("config.toml", 'seed = 3\n[backbone]\nname = "resnet18"\nweights = "random"\n')
+    monkeypatch.setenv("TOPGRAFT_CACHE_DIR", str(tmp_path / "empty"))
+    with pytest.raises(BackboneError, match=r"made by another backbone: .*got .*\(resnet18"):
+        tg.finetune(run, data, out=tmp_path / "other", settings=Settings.load(threads=1, offline=True))
+
+
+def test_a_training_that_diverges_says_so(first, data, tmp_path):
+    with pytest.raises(UsageError, match=r"the training diverged in epoch \d"):
+        tg.finetune(first, data, blocks=1, rate=1e30, epochs=2, out=tmp_path / "run", settings=SETTINGS)
+    with pytest.raises(UsageError, match="rate must be above 0"):
+        tg.finetune(first, data, rate=float("inf"), out=tmp_path / "run", settings=SETTINGS)
 
 
 def test_auto_keeps_the_backbone_frozen_where_nothing_is_gained(first, data, tmp_path, monkeypatch):

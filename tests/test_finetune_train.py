@@ -418,6 +418,7 @@ def test_a_line_that_is_not_whole_does_not_count(tmp_path):
     index.write_bytes(index.read_bytes()[:-4])
     torn = Activations(tmp_path / "cut", 3)
     assert torn.missing([("a", "identity"), ("b", "identity")]) == [("b", "identity")]
+    assert index.read_text() == "a\tidentity\nb\tident"  # who reads leaves it to who writes
     with torn.writing():
         torn.add([("b", "identity")], np.full((1, 3), 2, np.float32))
     assert Activations(tmp_path / "cut", 3).rows().tolist() == [[1, 1, 1], [2, 2, 2]]

@@ -363,16 +363,29 @@ def finetune(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder for the new run. [default: runs/001 …]")
     ] = None,
-    views: Annotated[int, typer.Option(help="Cached augmented views of each photo, of the run's.")] = 0,
-    epochs: Annotated[int | None, typer.Option(help="At most. [default: 30]")] = None,
-    batch: Annotated[int | None, typer.Option(help="Photos a step. [default: 32]")] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="The run's backbone, where it is found no more. [default: as noted]")
+    ] = None,
+    views: Annotated[
+        int, typer.Option(help="How many of the run's augmented views to train on beside each photo.")
+    ] = 0,
+    epochs: Annotated[
+        int | None, typer.Option(help="How often each photo is shown, at most. [default: 30]")
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(help="Photos looked at before each change of weights. [default: 32]")
+    ] = None,
     rate: Annotated[
-        float | None, typer.Option(help="Peak learning rate of the last block. [default: 1e-4]")
+        float | None,
+        typer.Option(help="How far each change goes: learning rate of the last block. [default: 1e-4]"),
     ] = None,
     batch_norm: Annotated[
-        str | None, typer.Option(help="frozen, or train to let it learn its statistics.")
+        str | None,
+        typer.Option(help="BatchNorm layers: frozen, or train to learn their statistics. [default: frozen]"),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of order and views. [default: the run's]")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Decides order and photos kept apart. [default: the run's]")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that is there.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where it was stopped.")] = False,
     threads: Annotated[int | None, typer.Option(help="Cores to use. [default: all]")] = None,
@@ -382,6 +395,7 @@ def finetune(
     """Train the last blocks of a run's backbone with its head (extra timm)."""
     from topgraft._finetune import finetune as tune
     from topgraft._report import report
+    from topgraft.backbone import load_backbone
     from topgraft.dataset import Dataset
     from topgraft.settings import Settings
 
@@ -397,6 +411,7 @@ def finetune(
         made = tune(
             run,
             Dataset.from_folder(photos, settings=settings, progress=bar) if photos else None,
+            backbone=load_backbone(backbone, settings=settings, progress=bar) if backbone else None,
             blocks=int(blocks) if blocks.isdecimal() else blocks,  # type: ignore[arg-type]
             views=views,
             out=out,

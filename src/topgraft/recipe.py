@@ -22,6 +22,7 @@ from topgraft.backbone import Backbone, load_backbone
 from topgraft.backbones._catalogue import note_pace
 from topgraft.config import Config
 from topgraft.dataset import Dataset
+from topgraft.duration import duration
 from topgraft.engines import open_engine
 from topgraft.errors import UsageError
 from topgraft.fit import fit
@@ -207,15 +208,6 @@ def _estimate(backbone: Backbone, rows: int, settings: Settings) -> None:
             f"{backbone.card.name} on {engine.name} ({settings.threads} cores): {pace:.0f} images/s,"
             f" so {rows:,} views take about {duration(rows / pace)} where none is stored yet"
         )
-
-
-def duration(seconds: float) -> str:
-    """Write a time as a person says it."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
 
 
 def _resolved(config: Config) -> dict[str, object]:

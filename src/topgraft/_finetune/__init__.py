@@ -17,8 +17,10 @@ from topgraft._finetune.plan import Blocks, Training, choices
 from topgraft._finetune.result import Finished, Outcome
 from topgraft.backbone import Backbone
 from topgraft.dataset import Dataset
+from topgraft.duration import duration
 from topgraft.errors import BackboneError, DataError, UnknownNameError, UsageError, need
 from topgraft.heads import Trust, head_class, to_probabilities
+from topgraft.modelcard import write_model_card
 from topgraft.predictor import Predictor
 from topgraft.results import Answers, rounded
 from topgraft.run import Run
@@ -65,8 +67,8 @@ def finetune(
         resume: go on where an interrupted fine-tuning stopped.
         settings: cores, device, cache.
         progress: told of views and epochs.
-        **options: of the training: `epochs`, `batch`, `rate`, `depth`, `head_rate`, `soften`, `weight_decay`, `warmup`,
-            `patience`, `held`, `refit`, `batch_norm` (`frozen` or `train`), `seed`.
+        **options: of the training: `epochs`, `batch`, `rate`, `depth`, `head_rate`, `soften`, `weight_decay`,
+            `warmup`, `patience`, `held`, `refit`, `batch_norm` (`frozen` or `train`), `seed`.
 
     Returns:
         A run whose predictor holds the fine-tuned backbone; no report yet.
@@ -97,9 +99,15 @@ def finetune(
         best: tuple[Tuner, Outcome] | None = None
         tried = []
         for count in counts:
-            tuner = Tuner(
-                base, count, shown, plan, made.path / CHECKPOINTS, settings=settings, progress=progress
-            )
+            try:
+                tuner = Tuner(
+                    base, count, shown, plan, made.path / CHECKPOINTS, settings=settings, progress=progress
+                )
+            except BackboneError as error:
+                if blocks != "auto":
+                    raise
+                say(f"{count} blocks cannot be trained: {error}")
+                continue
             _announce(tuner)
             with made.timed(f"fine-tune, {count} blocks"):
                 outcome = tuner.cross_validate()
@@ -111,6 +119,7 @@ def finetune(
             _keep(base, made, tried)
         else:
             _finish(made, *best, tried)
+    write_model_card(made)
     shutil.rmtree(made.path / CHECKPOINTS, ignore_errors=True)
     return made
 
@@ -144,7 +153,7 @@ def _announce(tuner: Tuner) -> None:
     say(
         f"fine-tuning {len(tuner.names)} blocks ({', '.join(tuner.names)}; {tuner.parameters:,} weights) on"
         f" {tuner.feed.device.type}: {len(tuner.base.folds)} folds of at most {tuner.plan.epochs} epochs take"
-        f" at most about {max(1, round(seconds))} s"
+        f" at most about {duration(seconds)}"
     )
 
 
@@ -160,7 +169,9 @@ def _keep(base: Base, made: Run, tried: list[Outcome]) -> None:
     for name in ("predictions.csv", "health.json", "versions.json", "curves.json"):
         if (base.run.path / name).is_file():
             shutil.copyfile(base.run.path / name, made.path / name)
-    shutil.copytree(base.run.model, made.model, dirs_exist_ok=True)
+    for name in ("model", "backbone"):  # a run that was fine-tuned has its backbone beside it
+        if (base.run.path / name).is_dir():
+            shutil.copytree(base.run.path / name, made.path / name, dirs_exist_ok=True)
     facts = base.metrics
     facts["finetune"] = {"blocks": 0, "tried": [one.facts() for one in tried]}
     facts["notes"] = [why, *(one.said for one in tried), *facts["notes"]]

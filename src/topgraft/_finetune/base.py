@@ -221,8 +221,16 @@ def _find(run: Run, facts: dict[str, Any], settings: Settings, progress: Progres
     for folder in (run.path / "backbone", settings.cache_dir / "backbones" / facts["fingerprint"]):
         if folder.is_dir():
             return Backbone.open(folder)
-    named = _config(run).get("backbone", {}).get("name", facts["name"])
-    return load_backbone(named, settings=settings, progress=progress)
+    config = _config(run)
+    asked = config.get("backbone", {})
+    return load_backbone(
+        asked.get("name", facts["name"]),
+        card=asked.get("card"),
+        weights=asked.get("weights", "pretrained"),
+        seed=config.get("seed", 0),
+        settings=settings,
+        progress=progress,
+    )
 
 
 def _match(run: Run, data: Dataset, classes: Sequence[str], rows: list[dict[str, str]]) -> Photos:

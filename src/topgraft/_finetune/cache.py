@@ -66,6 +66,7 @@ class Activations:
             with (self.folder / "lock").open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 self._refresh()
+                self._drop_half_a_line()
                 yield
         except OSError as error:
             raise StoreError(
@@ -99,15 +100,20 @@ class Activations:
             os.fsync(file.fileno())
         self._where.update({key: count + i for i, key in enumerate(keys)})
 
+    def _drop_half_a_line(self) -> None:
+        """Cut off what a killed process left of a line; only who holds the lock may."""
+        if self._index.exists():
+            os.truncate(self._index, self._index.read_bytes().rfind(b"\n") + 1)
+
     def _refresh(self) -> None:
-        """Read the index; a last line that is not whole is cut off before the next is written."""
+        """Read the whole lines of the index; who writes one may be at the next just now."""
         try:
             text = self._index.read_bytes()
         except FileNotFoundError:
             self._where = {}
             return
-        whole = text[: text.rfind(b"\n") + 1]
-        lines = whole.decode("utf-8").splitlines()
-        self._where = {(line.split("\t", 1)[0], line.split("\t", 1)[1]): i for i, line in enumerate(lines)}
-        if len(whole) < len(text):
-            os.truncate(self._index, len(whole))
+        lines = text[: text.rfind(b"\n") + 1].decode("utf-8").splitlines()
+        keys = [(digest, view) for digest, tab, view in (line.partition("\t") for line in lines) if tab]
+        self._where = {key: i for i, key in enumerate(keys)}
+        if len(self._where) < len(lines):
+            raise StoreError(f"{self._index}: is damaged. Delete {self.folder}: it will be made anew.")

@@ -20,6 +20,7 @@ from torch import Tensor, fx, nn
 
 from topgraft._finetune.fold import fold
 from topgraft.errors import BackboneError, UsageError
+from topgraft.fingerprint import fingerprint
 
 TOLERANCE = 1e-4
 """How far prefix and tail together may be from the whole, as a share of the largest feature."""
@@ -34,12 +35,14 @@ class Cut:
         tail: the activations to features (N, D).
         shapes: of each activation, without the batch.
         names: of the operations that make them.
+        trained: hash of the names of the trained weights.
     """
 
     prefix: fx.GraphModule
     tail: fx.GraphModule
     shapes: tuple[tuple[int, ...], ...]
     names: tuple[str, ...]
+    trained: str
 
     @property
     def width(self) -> int:
@@ -78,6 +81,7 @@ def cut(model: nn.Module, trained: Collection[str], size: tuple[int, int]) -> Cu
             _tail(model, graph, border),
             tuple(tuple(values.kept[node].shape[1:]) for node in border),
             tuple(node.name for node in border),
+            fingerprint(sorted(weights)),
         )
         apart = float((parts.tail(*parts.prefix(image)) - whole).abs().max())
     if not apart <= TOLERANCE * float(whole.abs().max()):

@@ -11,6 +11,7 @@ from contextlib import closing, contextmanager
 from itertools import islice
 
 import numpy as np
+import timm
 import torch
 from numpy.typing import NDArray
 
@@ -18,11 +19,12 @@ from topgraft._finetune.cache import Activations, Key
 from topgraft._finetune.cut import Cut
 from topgraft._finetune.pixels import normalised
 from topgraft._finetune.prefix import in_graph
-from topgraft._finetune.train import Feed, autocast, pack
+from topgraft._finetune.train import Feed, pack
 from topgraft.backbone import Backbone
 from topgraft.card import Card
 from topgraft.dataset import Dataset
 from topgraft.decode import decode
+from topgraft.duration import duration
 from topgraft.engines import open_engine
 from topgraft.errors import DataError
 from topgraft.fingerprint import digest, fingerprint
@@ -66,7 +68,8 @@ def activations(
         progress: told of views done.
     """
     card, device = backbone.card, next(cut.tail.parameters()).device
-    what = [card.fingerprint(), cut.names, cut.shapes]
+    # The names of the values at the cut are numbers the tracer dealt: another version deals others.
+    what = [card.fingerprint(), cut.names, cut.shapes, cut.trained, timm.__version__, torch.__version__]
     place = settings.cache_dir / "activations"
     graph = None
     if device.type == "cpu":
@@ -98,7 +101,7 @@ def _prefix(
         for keys, images in batches:
             full = np.zeros((BATCH, *images.shape[1:]), np.uint8)
             full[: len(images)] = images
-            with torch.inference_mode(), autocast(device):
+            with torch.inference_mode():
                 rows = pack(cut.prefix(normalised(full, card, device)))
             yield keys, rows[: len(keys)].float().cpu().numpy()
 
@@ -123,7 +126,7 @@ def _say(cut: Cut, run: Run, missing: int, rows: int, card: Card) -> None:
     each, names = 2 * cut.width, ", ".join(cut.names[:2]) + (" …" if len(cut.names) > 2 else "")
     say(
         f"activations at {names}: {each / 1024:.0f} KiB a view, {each * rows / 2**20:.0f} MiB in all;"
-        f" {missing:,} views to compute, about {max(1, round(seconds))} s"
+        f" {missing:,} views to compute, about {duration(seconds)}"
     )
 
 

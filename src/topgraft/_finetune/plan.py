@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from math import inf
 from typing import Any, Literal
 
 from topgraft.card import Card
@@ -55,11 +56,11 @@ class Training:
         right = {
             "epochs": self.epochs >= 1,
             "batch": self.batch >= 1,
-            "rate": self.rate > 0,
+            "rate": 0 < self.rate < inf,
             "depth": 0 < self.depth <= 1,
-            "head_rate": self.head_rate > 0,
-            "soften": self.soften > 0,
-            "weight_decay": self.weight_decay >= 0,
+            "head_rate": 0 < self.head_rate < inf,
+            "soften": 0 < self.soften < inf,
+            "weight_decay": 0 <= self.weight_decay < inf,
             "patience": self.patience >= 1,
             "held": 0 < self.held < 1,
             "batch_norm": self.batch_norm in ("frozen", "train"),

@@ -70,13 +70,21 @@ class Outcome:
     @property
     def said(self) -> str:
         """Say in words what was gained."""
+        loss = self.gain["log_loss"]
+        if loss.high < 0:
+            verdict = "better, by more than chance explains"
+        elif loss.low > 0:
+            verdict = f"worse, by more than chance explains. Stay with {self.base.run.path}"
+        else:
+            verdict = "neither better nor worse beyond chance"
         parts = [
             f"{name.replace('_', ' ')} {one.value:+.3f} [{one.low:+.3f}, {one.high:+.3f}]"
             for name, one in self.gain.items()
         ]
+        blocks = "1 block" if self.blocks == 1 else f"{self.blocks} blocks"
         return (
-            f"Fine-tuning {self.blocks} blocks, cross-validated, changes {' and '.join(parts)} against the"
-            " frozen backbone on the same photos and folds."
+            f"Fine-tuning {blocks} makes it {verdict}. Against the frozen backbone, cross-validated on the"
+            f" same photos and folds: {', '.join(parts)} (a lower log loss is better)."
         )
 
     @property
@@ -157,7 +165,6 @@ class Outcome:
             distances = measure(how, features, self.logits)
         limit = threshold(distances)
         accepted = float((distances <= limit).mean())
-        evidence = base.metrics.get("trust", {}).get("unknown", {}).get("evidence", {})
         return trust(
             self.comparison(),
             features,
@@ -165,7 +172,7 @@ class Outcome:
             base.groups,
             ids=[base.photos.data.samples[i].id for i in base.learn],
             classes=base.photos.classes,
-            unknown=(Unknown(base.method, how, limit, accepted, evidence), distances),
+            unknown=(Unknown(base.method, how, limit, accepted, evidence={}), distances),
             seed=base.seed,
         )
 
@@ -251,6 +258,11 @@ class Finished:
             f"Epoch {kept} of {len(self.lines) - 1} was the best on photos kept apart from the training side:"
         )
         notes = [self.outcome.said, best + then]
+        if unseen := len(base.metrics["policies"]) * (self.views == 1):
+            notes.append(
+                f"The frozen run's head learned from {unseen} augmented views as well, this training from the"
+                f" photos as they are: --views {unseen} shows it the same."
+            )
         if len(self.tried) > 1:
             notes.append(
                 f"{len(self.tried)} numbers of blocks were tried and the best was taken, which flatters its"

@@ -24,6 +24,7 @@ from torch.nn import functional
 
 from topgraft._finetune.checkpoint import Checkpoint, SoFar
 from topgraft._finetune.plan import Line, Training
+from topgraft.errors import UsageError
 from topgraft.heads._base import Affine
 from topgraft.schedules import Schedule
 from topgraft.types import Labels, Logits
@@ -184,6 +185,11 @@ def train(
         net.learn(batch_norm=False)
         line: Line = {"epoch": epoch + 1, "rate": plan.rate * share, "train_loss": spent / len(fit)}
         line |= measure(net, feed, labels, held, weight)
+        if not np.isfinite([spent, line["loss"] or 0.0]).all():
+            raise UsageError(
+                f"the training diverged in epoch {epoch + 1}: its loss is no number any more at rate"
+                f" {plan.rate:g}. Give a lower --rate, such as {plan.rate / 10:g}."
+            )
         so_far.note(line | {"seconds": time.perf_counter() - begun}, net.copy)
         if checkpoint:
             checkpoint.save(net, optimiser, so_far)
@@ -196,7 +202,7 @@ def train(
 def batches(fit: Labels, views: int, plan: Training, epoch: int) -> Iterator[tuple[Labels, Labels]]:
     """Deal the photos of one epoch: every photo once, in a drawn order, each in a drawn view.
 
-    The batches are as even as whole photos allow, so that no photo is left out or alone.
+    The batches are as even as whole photos allow, so that no photo is left out.
     """
     draw = np.random.default_rng([plan.seed, epoch, 0xF17])
     order = fit[draw.permutation(len(fit))]
@@ -252,14 +258,17 @@ def measure(
 def logits(net: nn.Module, feed: Feed, photos: Labels, view: int = 0, batch: int = 32) -> Logits:
     """Run a network on some photos: (n, outputs). The tail alone gives features."""
     found = []
-    with torch.inference_mode(), autocast(feed.device):
+    with torch.inference_mode():
         for start in range(0, len(photos), batch):
             found.append(net(*feed.take(photos[start : start + batch], view)).float().cpu())  # noqa: PERF401
     return np.asarray(torch.cat(found), np.float64)
 
 
 def autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """Compute in bfloat16 on a GPU where that is safe; on a CPU it is slower, so not there."""
+    """Take steps in bfloat16 on a GPU where that is safe; on a CPU it is slower, so not there.
+
+    Answers are always computed in float32, as the predictor's are.
+    """
     if device.type == "cuda":
         return torch.autocast("cuda", torch.bfloat16)  # type: ignore[no-any-return]
     return nullcontext()

@@ -67,14 +67,15 @@ class Tuner:
         self.base, self.photos, self.plan = base, base.photos, plan
         self._keep, self._progress = keep / f"{blocks}-blocks", progress
         card, data = base.backbone.card, base.photos.data
-        self.model: nn.Module = torch_model(base.backbone).to(
-            device(settings), memory_format=torch.channels_last
-        )
+        self.model: nn.Module = torch_model(base.backbone).to(memory_format=torch.channels_last)
         self.model.requires_grad_(False)
         unfrozen = groups(self.model)[-blocks:]
         self.names = tuple(name for name, _ in unfrozen)
         self._weights = [weights for _, weights in unfrozen]
+        # Cut on the CPU, where the two parts can be held against the whole to the last digits.
         self.cut = cut(self.model, [one for some in self._weights for one in some], card.input_size)
+        for part in (self.model, self.cut.prefix, self.cut.tail):
+            part.to(device(settings))
         self._start = {name: value.clone() for name, value in self.cut.tail.state_dict().items()}
         self._what = fingerprint(
             [
@@ -150,7 +151,7 @@ class Tuner:
     def asked(self, image: Image) -> Logits:
         """Give logits (1, C) of a photo (h, w, 3) by the whole network, without any cache."""
         card = self.base.backbone.card
-        with torch.inference_mode(), training.autocast(self.feed.device):
+        with torch.inference_mode():
             features = self.model(normalised(fit(image, card)[None], card, self.feed.device))
             return np.asarray(self.net.head(features).float().cpu(), np.float64)
 
@@ -235,10 +236,12 @@ class Tuner:
 
 @contextmanager
 def cores(count: int) -> Iterator[None]:
-    """Let PyTorch use so many cores."""
-    before = torch.get_num_threads()
+    """Let PyTorch use so many cores, and all of float32's digits on a GPU too."""
+    before, rough = torch.get_num_threads(), torch.backends.cudnn.allow_tf32
     torch.set_num_threads(count)
+    torch.backends.cudnn.allow_tf32 = False
     try:
         yield
     finally:
         torch.set_num_threads(before)
+        torch.backends.cudnn.allow_tf32 = rough

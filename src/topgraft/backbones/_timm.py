@@ -91,10 +91,13 @@ class FromPixels(torch.nn.Module):  # type: ignore[misc]
 def groups(model: torch.nn.Module) -> list[tuple[str, list[str]]]:
     """Name the blocks that fine-tuning can unfreeze, first to last, with the names of their parameters.
 
-    They are the groups of timm's own matcher, at its finer grain, without the stem, which stays frozen.
+    They are the groups of timm's own matcher, at its finer grain, without the stem, which stays frozen; none
+    where timm has no matcher for the model.
     """
     from timm.models import group_parameters
 
+    if not hasattr(model, "group_matcher"):
+        return []
     matcher = model.group_matcher(coarse=False)
     found = group_parameters(model, matcher)
     blocks = [names for layer, names in sorted(found.items()) if layer > 0]
