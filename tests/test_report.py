@@ -425,12 +425,33 @@ def test_runs_side_by_side(tmp_path: Path) -> None:
         assert exact == resolve(metrics[int(one["data-run"])], one["data-metric"])
         assert is_rounded(one["text"], exact)
     gap = {one["data-gap"]: one for one in page.all("data") if "data-gap" in one}
-    value = json.loads(gap["strong/value"]["value"])
-    assert value == pytest.approx(
-        metrics[1]["test"]["accuracy"]["value"] - metrics[0]["test"]["accuracy"]["value"]
-    )
-    assert is_rounded(gap["strong/value"]["text"], value)
+    for split, key in (("test", "test"), ("cv", "cross_validation")):
+        value = json.loads(gap[f"{split}/strong/value"]["value"])
+        accuracy = [one[key]["accuracy"]["value"] for one in metrics]
+        assert value == pytest.approx(accuracy[1] - accuracy[0])
+        assert is_rounded(gap[f"{split}/strong/value"]["text"], value)
     assert any(one["text"] == "better than the first" for one in page.all("td"))
+
+
+@pytest.mark.parametrize(
+    ("confusion", "said"),
+    [
+        (
+            [[13, 2], [2, 15]],
+            "It takes sandwich for sushi (2 of 15) as often as sushi for sandwich (2 of 17);",
+        ),
+        ([[13, 2], [3, 14]], "Its most frequent mistake is to take sushi for sandwich (3 of 17);"),
+        ([[15, 0], [0, 17]], "It made no mistake here"),
+    ],
+)
+def test_the_most_frequent_mistake_is_named_unless_it_is_none(tmp_path: Path, confusion, said) -> None:
+    run = write_run(tmp_path / "run", photos=40, with_photos=False)
+    facts = load(run / "metrics.json")
+    facts["test"]["confusion"] = confusion
+    for name, row in zip(("sandwich", "sushi"), confusion, strict=True):
+        facts["test"]["per_class"][name]["support"] = sum(row)
+    (run / "metrics.json").write_text(json.dumps(facts), encoding="utf-8")
+    assert said in Page(report(run).read_text(encoding="utf-8")).id("result")["text"]
 
 
 def test_a_run_cannot_be_told_apart_from_itself(tmp_path: Path) -> None:

@@ -152,7 +152,7 @@ def train(
             *_notes(found),
             *_of_validation(split),
             *judged.notes,
-            *(measured.sentences if measured else ()),
+            *(measured.brief if measured else ()),
         ],
     }
     run.write_json("metrics.json", rounded(facts))

@@ -71,17 +71,22 @@ def _write(text: str, path: Path) -> Path:
 
 def comparison(every: list[Facts]) -> str:
     """Make the page that puts runs side by side."""
-    split = compare.split_of(every)
-    shown = compare.columns(every, split)
+    sides = {split: compare.columns(every, split) for split in compare.splits_of(every)}
     context = {
         "version": metadata.version("topgraft"),
-        "title": TITLES[split],
-        "columns": shown,
-        "measures": [
-            one for one in MEASURES if any(each.numbers.has(f"/{each.key}{one[0]}") for each in shown)
+        "sides": [
+            {
+                "split": split,
+                "title": TITLES[split],
+                "columns": shown,
+                "measures": [
+                    one for one in MEASURES if any(each.numbers.has(f"/{each.key}{one[0]}") for each in shown)
+                ],
+                "gaps": compare.gaps(shown, split),
+            }
+            for split, shown in sides.items()
         ],
-        "gaps": compare.gaps(shown, split),
-        "settings": compare.settings(shown),
+        "settings": compare.settings(next(iter(sides.values()))),
     }
     return _environment().get_template("compare.html").render(context)
 

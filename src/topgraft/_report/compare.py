@@ -32,6 +32,7 @@ class Gap:
     """A run's accuracy minus the first run's, on the photos both answered for."""
 
     name: str
+    split: str
     photos: int
     estimate: Estimate
     drawn: Markup
@@ -39,8 +40,8 @@ class Gap:
     def show(self) -> Markup:
         """Write the difference in points of a hundred with its interval."""
         parts = [
-            Markup('<data value="{}" data-gap="{}/{}">{}</data>').format(
-                json.dumps(value), self.name, part, written(100 * value, "point")
+            Markup('<data value="{}" data-gap="{}/{}/{}">{}</data>').format(
+                json.dumps(value), self.split, self.name, part, written(100 * value, "point")
             )
             for part, value in self.estimate.as_dict().items()
         ]
@@ -56,9 +57,9 @@ class Gap:
         return "cannot be told apart from the first"
 
 
-def split_of(every: list[Facts]) -> str:
-    """Choose what is compared: the test where every run has one, else cross-validation."""
-    return "test" if all("test" in facts.splits for facts in every) else "cv"
+def splits_of(every: list[Facts]) -> list[str]:
+    """List what all runs were measured on, the test first: few photos there may hide what more show."""
+    return [split for split in KEYS if all(split in facts.splits for facts in every)] or ["cv"]
 
 
 def columns(every: list[Facts], split: str) -> list[Column]:
@@ -88,7 +89,7 @@ def gaps(shown: list[Column], split: str) -> list[Gap]:
                 )
     reach = max((max(abs(gap.low), abs(gap.high)) for _, _, gap in found), default=1.0) or 1.0
     return [
-        Gap(name, photos, gap, whisker(gap.value, gap.low, gap.high, (-reach, reach), zero=True))
+        Gap(name, split, photos, gap, whisker(gap.value, gap.low, gap.high, (-reach, reach), zero=True))
         for name, photos, gap in found
     ]
 

@@ -192,8 +192,8 @@ def _label_issues(facts: Facts, metrics: Numbers) -> Gallery:
     shots = []
     for i, issue in enumerate(issues[:GALLERY]):
         at = metrics(pointer("trust", "label_issues", i, "probability"), "whole")
-        caption = Markup('labelled <span class="was">{}</span>, looks like {} {}').format(
-            issue["label"], issue["suggested"], at
+        caption = Markup('labelled <span class="was">{}</span>, looks like {} {}<br>{}').format(
+            issue["label"], issue["suggested"], at, issue["id"]
         )
         shots.append(
             Shot(

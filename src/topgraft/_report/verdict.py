@@ -80,11 +80,23 @@ def _where_it_fails(facts: Facts, metrics: Numbers, key: str) -> Markup:
         return Markup(
             "It made no mistake here, which does not mean that it never will; for comparison, {}."
         ).format(base)
-    _, i, j = max(wrong, key=lambda one: (one[0], -one[1], -one[2]))
-    return Markup("Its most frequent mistake is to take {} for {} ({} of {}); for comparison, {}.").format(
+    most = max(wrong)[0]
+    first, *others = [(i, j) for count, i, j in wrong if count == most]
+    mistake = _mistake(facts, metrics, key, *first)
+    if len(others) > 1:
+        said = Markup("No mistake stands out; several are as frequent as taking {}").format(mistake)
+    elif others:
+        said = Markup("It takes {} as often as {}").format(mistake, _mistake(facts, metrics, key, *others[0]))
+    else:
+        said = Markup("Its most frequent mistake is to take {}").format(mistake)
+    return Markup("{}; for comparison, {}.").format(said, base)
+
+
+def _mistake(facts: Facts, metrics: Numbers, key: str, i: int, j: int) -> Markup:
+    """Write that a class was taken for another, and how often."""
+    return Markup("{} for {} ({} of {})").format(
         facts.classes[i],
         facts.classes[j],
         metrics(pointer(key, "confusion", i, j), "count"),
         metrics(pointer(key, "per_class", facts.classes[i], "support"), "count"),
-        base,
     )

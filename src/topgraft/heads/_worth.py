@@ -47,6 +47,19 @@ class Worth:
     numbers: dict[str, Any]
     sentences: list[str]
 
+    @property
+    def brief(self) -> list[str]:
+        """Those of the sentences that say something happened, and how many parts made no difference."""
+        levels = self.numbers["levels"]
+        telling = [
+            said
+            for level, said in zip(levels, self.sentences[1:], strict=False)
+            if _side(level["to_view_0"]["log_loss"]) or _side(level["to_the_rest"]["log_loss"])
+        ]
+        none = len(levels) - len(telling)
+        rest = f"Of the parts of the policies, {none} of {len(levels)} make no measurable difference each."
+        return [self.sentences[0], *telling, rest]
+
 
 @dataclass(frozen=True)
 class _Score:
