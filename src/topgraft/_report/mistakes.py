@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 from markupsafe import Markup
 
@@ -193,7 +194,7 @@ def _label_issues(facts: Facts, metrics: Numbers) -> Gallery:
     for i, issue in enumerate(issues[:GALLERY]):
         at = metrics(pointer("trust", "label_issues", i, "probability"), "whole")
         caption = Markup('labelled <span class="was">{}</span>, looks like {} {}<br>{}').format(
-            issue["label"], issue["suggested"], at, issue["id"]
+            issue["label"], issue["suggested"], at, PurePosixPath(issue["id"]).name
         )
         shots.append(
             Shot(
