@@ -1,6 +1,7 @@
 """What the package and the command line promise before any photo is read."""
 
 import json
+import os
 import subprocess
 import sys
 from importlib import metadata
@@ -39,6 +40,16 @@ def test_help_imports_nothing_heavy():
     assert not modules_after(code) & {"torch", "openvino", "sklearn", "cv2", "zarr", "onnx", "numpy", "PIL"}
 
 
+def test_no_description_is_cut_off_in_a_window_of_eighty():
+    line = [sys.executable, "-m", "topgraft.cli", "--help"]
+    done = subprocess.run(
+        line, capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "80"}
+    )
+    commands = done.stdout.split("Commands:")[1].strip().splitlines()
+    assert len(commands) > 10
+    assert "..." not in done.stdout
+
+
 def test_every_public_name_is_there_and_sorted():
     assert tg.__all__ == sorted(tg.__all__)
     for name in tg.__all__:
@@ -50,6 +61,8 @@ def test_every_public_name_is_there_and_sorted():
 
 def test_the_version_is_the_installed_one():
     assert tg.__version__ == metadata.version("topgraft")
+    line = [sys.executable, "-m", "topgraft.cli", "--version"]
+    assert subprocess.run(line, capture_output=True, text=True, check=True).stdout == f"{tg.__version__}\n"
 
 
 def test_every_error_has_its_exit_code_and_builtin():

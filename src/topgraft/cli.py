@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from dataclasses import asdict
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,8 +22,7 @@ app = typer.Typer(
     name="topgraft",
     help="A folder of labelled photos in, a classifier with honest numbers out.",
     epilog="Start with `topgraft demo`, then `topgraft train PHOTOS -o runs/first`."
-    " Exit codes: 0 ok, 1 the data or model failed a check, 2 wrong usage, 3 a missing extra."
-    " -v anywhere shows the traceback of an error.",
+    " Exit codes: 0 ok, 1 the data or model failed a check, 2 wrong usage, 3 a missing extra.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -57,14 +57,25 @@ def main() -> None:
         sys.exit(error.exit_code)
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(metadata.version("topgraft"))
+        raise typer.Exit
+
+
 @app.callback()
-def topgraft() -> None:
+def topgraft(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="Print the version.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Show an error's traceback.")] = False,
+) -> None:
     """A folder of labelled photos in, a classifier with honest numbers out."""
 
 
 @app.command()
 def check(photos: Photos, as_json: AsJson = False) -> None:
-    """Look for unreadable, duplicate, leaking photos and tiny classes."""
+    """Look for unreadable, duplicate or leaking photos."""
     from topgraft._check import check as look
     from topgraft.dataset import Dataset
 
@@ -94,7 +105,10 @@ def preview(
     test: Annotated[float, typer.Option(help="Share that `train` would hold out; never shown.")] = 0.2,
     seed: Annotated[int, typer.Option(help="Decides split, draw and views.")] = 0,
 ) -> None:
-    """Draw a contact sheet: one training photo under each policy, several under one."""
+    """Draw what the augmentation policies do to your photos.
+
+    One training photo under each policy, and several under one, on one sheet.
+    """
     from topgraft import _preview
     from topgraft._split import split
     from topgraft.dataset import Dataset
@@ -135,7 +149,10 @@ def embed(
     offline: Annotated[bool | None, typer.Option("--offline", help="Never open a socket.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Push photos through the backbone, once per view; what a store has is not computed again."""
+    """Push photos through the backbone into a feature store.
+
+    Once per view; what the store has is not computed again.
+    """
     from topgraft import files
     from topgraft._embed import embed as into_store
     from topgraft.backbone import load_backbone
@@ -173,7 +190,7 @@ def info(
     store: Annotated[str, typer.Argument(help="A feature store.", show_default=False)],
     as_json: AsJson = False,
 ) -> None:
-    """Say what is in a feature store: photos, views, backbone, size, and what is missing."""
+    """Say what is in a feature store, and what is missing."""
     from topgraft.store import FeatureStore
 
     facts = FeatureStore.open(store).info()
@@ -182,7 +199,7 @@ def info(
 
 @stores.command()
 def prune(store: Annotated[str, typer.Argument(help="A feature store.", show_default=False)]) -> None:
-    """Drop the features of removed photos and of views no longer asked for, and free their space."""
+    """Drop features that no photo or view of the store needs any more."""
     from topgraft.store import FeatureStore
 
     freed = FeatureStore.open(store).prune()
@@ -237,7 +254,10 @@ def train(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train a classifier: check, split, embed, compare heads, test once, report."""
+    """Train a classifier: the whole job, from folder to report.
+
+    Check, split, embed, compare heads, test once, report.
+    """
     from topgraft.config import Config
     from topgraft.settings import Settings
 
@@ -288,7 +308,7 @@ def heads(
     seed: Annotated[int, typer.Option(help="Decides folds and network heads.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Compare heads on stored features; nothing is trained for keeps."""
+    """Compare heads on stored features; no model is kept."""
     from topgraft.heads import compare
     from topgraft.results import Side, same_work
     from topgraft.store import FeatureStore
@@ -334,7 +354,7 @@ def worth(
     seed: Annotated[int, typer.Option(help="Decides the folds.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Say what each augmentation policy is worth, from stored features alone."""
+    """Say what each augmentation policy is worth, from a store."""
     from topgraft.heads import worth as measure
     from topgraft.results import Side
     from topgraft.store import FeatureStore
@@ -392,7 +412,10 @@ def finetune(
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train the last blocks of a run's backbone with its head (extra timm)."""
+    """Train the last blocks of a run's backbone, too (extra timm).
+
+    Takes minutes where `train` takes seconds; says how long first.
+    """
     from topgraft._finetune import finetune as tune
     from topgraft._report import report
     from topgraft.backbone import load_backbone
@@ -479,7 +502,7 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Of the intervals.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Measure runs on labelled photos; several are measured alone and together."""
+    """Measure runs on labelled photos, alone and together."""
     from topgraft._evaluate import evaluate as measure
     from topgraft.dataset import Dataset
     from topgraft.run import Run
@@ -506,7 +529,7 @@ def report(
         Path | None, typer.Option("--out", "-o", help="The page. [default: in the run's folder]")
     ] = None,
 ) -> None:
-    """Write a run's report again, or put several runs side by side."""
+    """Write a run's report again, or one page for several runs."""
     from topgraft._report import report as write
     from topgraft.errors import UsageError
 
@@ -526,7 +549,10 @@ def demo(
     ),
     each: Annotated[int, typer.Option(help="Photos to draw for each class.", min=10)] = 60,
 ) -> None:
-    """Draw a small photo set, train on it, and write a report; nothing is downloaded."""
+    """Draw a small photo set and do the whole job with it.
+
+    Nothing is downloaded.
+    """
     from topgraft.config import Config
     from topgraft.recipe import follow
     from topgraft.run import MARK
@@ -552,7 +578,7 @@ def backbones(
     offline: Offline = None,
     as_json: AsJson = False,
 ) -> None:
-    """List recommended backbones and those on this machine, or describe one."""
+    """List backbones, or describe one."""
     from topgraft.backbone import catalogue, load_backbone
     from topgraft.settings import Settings
 
@@ -593,7 +619,10 @@ def fetch(
     size: Size = None,
     offline: Offline = None,
 ) -> None:
-    """Write a backbone's folder that works on a machine without a network, as --backbone FOLDER."""
+    """Write a backbone's folder for a machine without a network.
+
+    There, give it as --backbone FOLDER.
+    """
     from topgraft.backbone import fetch as write
     from topgraft.settings import Settings
 
