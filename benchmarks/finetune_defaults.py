@@ -27,8 +27,8 @@ PROBLEMS = {
 }
 VARIANTS: dict[str, dict[str, Any]] = {
     "as they are": {},
-    "soften 1": {"soften": 1.0},
-    "soften 3": {"soften": 3.0},
+    "blend 0.5": {"blend": 0.5},
+    "blend 1": {"blend": 1.0},
     "rate 3e-5": {"rate": 3e-5},
     "rate 3e-4": {"rate": 3e-4},
     "depth 1": {"depth": 1.0},

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -423,3 +424,17 @@ def test_a_line_that_is_not_whole_does_not_count(tmp_path):
         torn.add([("b", "identity")], np.full((1, 3), 2, np.float32))
     assert Activations(tmp_path / "cut", 3).rows().tolist() == [[1, 1, 1], [2, 2, 2]]
     assert index.read_text() == "a\tidentity\nb\tidentity\n"
+
+
+def test_the_result_lies_on_the_way_to_the_trained_weights():
+    whole, feed, labels = task()
+    start = whole.copy()
+    plan = replace(PLAN, blend=1.0)
+    train(whole, feed, labels, plan, fit=FIT, held=FIT[:0], until=3)
+    part, feed, labels = task()
+    lines = train(part, feed, labels, replace(plan, blend=0.25), fit=FIT, held=FIT[:0], until=3)
+    assert len(lines) == 4
+    for name, value in part.copy().items():
+        if value.is_floating_point():
+            expected = 0.75 * start[name] + 0.25 * whole.copy()[name]
+            assert torch.allclose(value, expected, rtol=1e-5, atol=1e-7), name

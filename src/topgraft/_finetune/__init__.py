@@ -67,7 +67,7 @@ def finetune(
         resume: go on where an interrupted fine-tuning stopped.
         settings: cores, device, cache.
         progress: told of views and epochs.
-        **options: of the training: `epochs`, `batch`, `rate`, `depth`, `head_rate`, `soften`, `weight_decay`,
+        **options: of the training: `epochs`, `batch`, `rate`, `depth`, `head_rate`, `blend`, `weight_decay`,
             `warmup`, `patience`, `held`, `refit`, `batch_norm` (`frozen` or `train`), `seed`.
 
     Returns:

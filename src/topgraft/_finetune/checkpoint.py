@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,11 +36,11 @@ class SoFar:
         """How many epochs are done."""
         return len(self.lines) - 1
 
-    def note(self, line: Line, copy: Callable[[], dict[str, Tensor]]) -> None:
+    def note(self, line: Line, weights: dict[str, Tensor]) -> None:
         """Add an epoch, and its weights where they are the best yet."""
         self.lines.append(line)
         if line["loss"] is not None and line["loss"] < self.lines[self.at]["loss"]:
-            self.at, self.best = self.epoch, copy()
+            self.at, self.best = self.epoch, weights
 
     def done(self, plan: Training, until: int | None) -> bool:
         """Tell whether to stop: after so many epochs, or when nothing gets better."""

@@ -26,8 +26,7 @@ class Training:
         rate: peak learning rate of the last block.
         depth: every block deeper has this times the rate of the one above it, in (0, 1].
         head_rate: peak learning rate of the head.
-        soften: the training starts from the fitted head with its logits divided by so much. A head that is
-            sure of its training photos leaves the tail nothing to learn from but the hardest of them.
+        blend: share of the way from the weights it began with to the trained ones at which the result lies.
         weight_decay: of AdamW.
         warmup: share of the steps spent rising to the peak.
         patience: epochs without a better loss on the photos kept apart, until it stops.
@@ -43,7 +42,7 @@ class Training:
     rate: float = 1e-4
     depth: float = 0.5
     head_rate: float = 1e-4
-    soften: float = 10.0
+    blend: float = 0.25
     weight_decay: float = 0.01
     warmup: float = 0.1
     patience: int = 5
@@ -59,7 +58,7 @@ class Training:
             "rate": 0 < self.rate < inf,
             "depth": 0 < self.depth <= 1,
             "head_rate": 0 < self.head_rate < inf,
-            "soften": 0 < self.soften < inf,
+            "blend": 0 < self.blend <= 1,
             "weight_decay": 0 <= self.weight_decay < inf,
             "patience": self.patience >= 1,
             "held": 0 < self.held < 1,
@@ -67,6 +66,7 @@ class Training:
         }
         wanted = {
             "depth": "above 0 and at most 1",
+            "blend": "above 0 and at most 1",
             "held": "between 0 and 1",
             "weight_decay": "at least 0",
             "batch_norm": "frozen or train",

@@ -217,7 +217,7 @@ class Tuner:
         return rows[fitted], rows[held]
 
     def _first_head(self, rows: Labels) -> Affine:
-        """Fit the head alone, on the features of the backbone as it was, and soften it."""
+        """Fit the head alone, on the features of the backbone as it was, as sure as it should be."""
         photos = self.photos
         head = self.base.head.make().fit(
             self._features[:, rows],
@@ -230,7 +230,7 @@ class Tuner:
         (affine,) = head.layers()
         if not isinstance(affine, Affine):
             raise TypeError(f"{self.base.head}: expected one affine layer")
-        share = np.float32(1 / (self.base.temperature * self.plan.soften))
+        share = np.float32(1 / self.base.temperature)
         return Affine(affine.weight * share, affine.bias * share)
 
 
