@@ -71,6 +71,21 @@ class Place:
         except (FileNotFoundError, NotADirectoryError):
             return set()
 
+    def sizes(self, key: str) -> dict[str, int]:
+        """Give the bytes of each file directly below a key."""
+        if self.remote:
+            system, base = filesystem(self.path)
+            system.invalidate_cache()
+            with contextlib.suppress(FileNotFoundError):
+                found = system.ls(f"{base}/{key}", detail=True)
+                return {str(one["name"]).rsplit("/", maxsplit=1)[-1]: int(one["size"] or 0) for one in found}
+            return {}
+        sizes = {}
+        for name in self.names(key):
+            with contextlib.suppress(FileNotFoundError):  # gone since
+                sizes[name] = Path(self.path, key, name).stat().st_size
+        return sizes
+
     def exists(self, key: str) -> bool:
         """Tell whether a file is there."""
         if self.remote:
@@ -83,7 +98,12 @@ class Place:
         if self.remote:
             system, base = filesystem(self.path)
             return int(system.du(f"{base}/{key}".rstrip("/")))
-        return sum(one.stat().st_size for one in Path(self.path, key).rglob("*") if one.is_file())
+        total = 0
+        for folder, _, names in os.walk(Path(self.path, key)):
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):  # gone since
+                    total += Path(folder, name).stat().st_size
+        return total
 
     def delete(self, key: str) -> None:
         """Remove all below a key; nothing there is no error."""
