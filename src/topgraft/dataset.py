@@ -80,6 +80,7 @@ class Dataset:
         refused: files that are no usable photos.
         ignored: files beside the photos whose names say they are something else.
         looks: what each photo looks like, by digest.
+        is_folder: whether the root is a folder of photos, and not just where a table's paths begin.
     """
 
     samples: tuple[Sample, ...]
@@ -88,6 +89,7 @@ class Dataset:
     refused: tuple[Refused, ...] = ()
     ignored: tuple[str, ...] = ()
     looks: dict[str, Look] = field(default_factory=dict, repr=False)
+    is_folder: bool = False
 
     @classmethod
     def from_folder(
@@ -106,7 +108,7 @@ class Dataset:
         if str(path).lower().endswith(".csv"):
             return cls.from_csv(path, settings=settings, progress=progress)
         entries, ignored = in_folder(str(path))
-        return cls._open(entries, str(path), ignored, settings, progress)
+        return replace(cls._open(entries, str(path), ignored, settings, progress), is_folder=True)
 
     @classmethod
     def from_csv(
@@ -228,6 +230,19 @@ class Dataset:
         """Give the full path or URL of photo i."""
         path = self.samples[i].path
         return f"{self.root.rstrip('/')}/{path}" if files.is_url(self.root) else str(Path(self.root, path))
+
+    def keep_out(self, *places: str | Path | None) -> None:
+        """Refuse to write among the photos, wherever a table says that they lie.
+
+        Raises:
+            UsageError: for a place in a folder that holds photos.
+        """
+        files.keep_out(self.folders() | ({self.root} if self.is_folder else set()), *places)
+
+    def folders(self) -> set[str]:
+        """Give the local folders that photos lie in; none for those behind a URL."""
+        root = self.root.removeprefix("file://")
+        return set() if files.is_url(root) else {str(Path(root, one.path).parent) for one in self.samples}
 
     def subset(self, ids: Iterable[str]) -> Dataset:
         """Keep the samples with these ids; classes, and so labels, stay as they are.

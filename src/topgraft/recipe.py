@@ -138,16 +138,13 @@ def follow(
 
 
 def _keep_apart(data: Dataset, place: Path, store: str | Path | None) -> None:
-    """Keep photos and what is written apart, wherever a table says that photos lie.
+    """Keep photos and what is written apart.
 
     Raises:
         UsageError: for a run among the photos, or photos inside a run, which --overwrite would remove.
     """
-    if files.is_url(data.root):
-        return
-    folders = {str(Path(data.location(i)).parent) for i in range(len(data))}
-    files.keep_out(folders, place, store)
-    for folder in sorted(folders):
+    data.keep_out(place, store)
+    for folder in sorted(data.folders()):
         if Path(folder).resolve().is_relative_to(place.resolve()):
             raise UsageError(f"{place}: holds photos ({folder}). Give a folder of its own for the run.")
 
