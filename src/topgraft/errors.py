@@ -6,7 +6,7 @@ A message is one line: place, expected, got, next step.
     ├── DataError (ValueError)        exit 1   the photos or labels failed a check
     │   └── DecodeError               exit 1   one photo cannot be read; .reason says why
     ├── BackboneError (ValueError)    exit 1   a graph, card or weights file is not what it claims
-    ├── StoreError (OSError)          exit 1   a feature store cannot be read or written
+    ├── StoreError (OSError)          exit 1   a feature store or a run cannot be read or written
     ├── OfflineError (ConnectionError) exit 1  something would need the network
     ├── UsageError (ValueError)       exit 2   wrong option, config or combination of them
     │   └── UnknownNameError (LookupError)     a name nobody knows; lists the close ones
@@ -51,7 +51,7 @@ class BackboneError(TopgraftError, ValueError):
 
 
 class StoreError(TopgraftError, OSError):
-    """A feature store cannot be read or written."""
+    """A feature store or a run cannot be read or written."""
 
 
 class OfflineError(TopgraftError, ConnectionError):

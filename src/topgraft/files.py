@@ -1,13 +1,32 @@
-"""Photos where they lie: a local folder, or any fsspec URL (s3://, gs://, memory://). Reads only."""
+"""Files where they lie: a local folder, or any fsspec URL (s3://, gs://, memory://).
+
+Of photos, reads only; for what is written elsewhere, a lock and one line for what the system says.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from topgraft.errors import DataError, UsageError, need
+from topgraft.errors import DataError, StoreError, TopgraftError, UsageError, need
+
+REASONS = {
+    errno.ENOSPC: "the disk is full. Free some space and {again}",
+    errno.EDQUOT: "the disk quota is used up. Free some space and {again}",
+    errno.EFBIG: "the file would be larger than the system allows. Raise the limit and run again",
+    errno.EROFS: "the folder is read-only. Give another place with `-o`",
+    errno.EACCES: "no permission to write there. Give another place with `-o`",
+    errno.EPERM: "no permission to write there. Give another place with `-o`",
+    errno.ENOTDIR: "a file lies where a folder is needed. Give another place with `-o`",
+    errno.EEXIST: "a file lies where a folder is needed. Give another place with `-o`",
+    errno.EISDIR: "a folder lies where a file is needed. Give another place with `-o`",
+    errno.ENAMETOOLONG: "the name is too long. Give a shorter one",
+}
+AGAIN = "run the same command again: what is done is kept"
 
 
 def is_url(place: str) -> bool:
@@ -101,3 +120,49 @@ def keep_out(folders: str | Iterable[str], *places: str | Path | None) -> None:
                     f"{place}: lies in the photo folder {folder}, where nothing is ever written."
                     " Give a folder elsewhere."
                 )
+
+
+@contextmanager
+def guarded(place: str | Path, again: str = AGAIN) -> Iterator[None]:
+    """Turn what the system says about a failed read or write into one line.
+
+    Args:
+        place: what to call it.
+        again: what to do once there is space again.
+
+    Raises:
+        StoreError: for any OSError inside.
+    """
+    try:
+        yield
+    except TopgraftError:
+        raise
+    except OSError as error:
+        reason = REASONS.get(error.errno or 0, f"{error.strerror or error}. Is the place reachable?")
+        text = f"{place}: {reason.format(again=again)}"
+        raise StoreError(text if text.endswith("?") else f"{text}.") from error
+
+
+@contextmanager
+def locked(folder: str | Path) -> Iterator[None]:
+    """Make a folder and keep a second writer out; the system frees the lock when a process dies.
+
+    Raises:
+        StoreError: where another process is writing, or the folder cannot be made.
+    """
+    import fcntl
+
+    with guarded(folder):
+        real = Path(folder).resolve()
+        real.mkdir(parents=True, exist_ok=True)
+        handle = os.open(real, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StoreError(
+                f"{folder}: another process is writing to it. Wait, or give another place."
+            ) from error
+        yield
+    finally:
+        os.close(handle)

@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from topgraft.errors import StoreError
+from topgraft import files
 from topgraft.files import filesystem, is_url
 
-REASONS = {
-    errno.ENOSPC: "the disk is full. Free some space and run the same command again: what is done is kept",
-    errno.EDQUOT: "the disk quota is used up. Free some space and run the same command again",
-    errno.EFBIG: "the file would be larger than the system allows. Raise the limit and run again",
-    errno.EROFS: "the folder is read-only. Give another place with `-o`",
-    errno.EACCES: "no permission to write there. Give another place with `-o`",
-    errno.EPERM: "no permission to write there. Give another place with `-o`",
-    errno.ENOTDIR: "a file lies where a folder is needed. Give another place with `-o`",
-    errno.EEXIST: "a file lies where a folder is needed. Give another place with `-o`",
-}
 PARTIAL = ".partial"  # what zarr's local store calls a file it has not finished
 
 
@@ -123,48 +111,16 @@ class Place:
                 for one in Path(self.path).rglob(f"*{PARTIAL}"):
                     one.unlink(missing_ok=True)
 
-    @contextlib.contextmanager
-    def guarded(self) -> Iterator[None]:
-        """Turn what the system says about a failed read or write into one line.
+    def guarded(self) -> contextlib.AbstractContextManager[None]:
+        """Turn what the system says about a failed read or write into one line, a StoreError."""
+        return files.guarded(self.path)
 
-        Raises:
-            StoreError: for any OSError inside.
-        """
-        try:
-            yield
-        except StoreError:
-            raise
-        except OSError as error:
-            reason = REASONS.get(error.errno or 0, f"{error.strerror or error}. Is the place reachable")
-            raise StoreError(f"{self.path}: {reason}.") from error
-
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep a second writer out while the block runs; the system frees the lock when a process dies.
+    def locked(self) -> contextlib.AbstractContextManager[None]:
+        """Keep a second writer out while the block runs.
 
         Object stores have no locks: there, two writers at once do double work, and no harm to the rows.
-
-        Raises:
-            StoreError: where another process is writing.
         """
-        if self.remote:
-            yield
-            return
-        import fcntl
-
-        with self.guarded():
-            Path(self.path).mkdir(parents=True, exist_ok=True)
-            handle = os.open(self.path, os.O_RDONLY)
-        try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise StoreError(
-                    f"{self.path}: another process is writing to it. Wait, or give another place."
-                ) from error
-            yield
-        finally:
-            os.close(handle)
+        return contextlib.nullcontext() if self.remote else files.locked(self.path)
 
 
 @lru_cache(maxsize=64)
