@@ -101,7 +101,7 @@ def test_runs_without_a_name_are_numbered(tmp_path, monkeypatch):
 def test_what_is_no_run_says_so(tmp_path):
     with pytest.raises(DataError, match="found no such folder"):
         Run.open(tmp_path / "no")
-    with pytest.raises(DataError, match=r"no metrics\.json in it"):
+    with pytest.raises(DataError, match=r"found a folder of something else"):
         Run.open(tmp_path)
     with pytest.raises(DataError, match="found no such folder"):
         Run.open("x" * 300)

@@ -80,7 +80,8 @@ class Dataset:
         refused: files that are no usable photos.
         ignored: files beside the photos whose names say they are something else.
         looks: what each photo looks like, by digest.
-        is_folder: whether the root is a folder of photos, and not just where a table's paths begin.
+        source: the folder or table they were listed in, as it was given; empty for pairs.
+        empty: class folders that hold no photo.
     """
 
     samples: tuple[Sample, ...]
@@ -89,7 +90,18 @@ class Dataset:
     refused: tuple[Refused, ...] = ()
     ignored: tuple[str, ...] = ()
     looks: dict[str, Look] = field(default_factory=dict, repr=False)
-    is_folder: bool = False
+    source: str = ""
+    empty: tuple[str, ...] = ()
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether the root is a folder of photos, and not just where a table's paths begin."""
+        return self.source == self.root
+
+    @property
+    def place(self) -> str:
+        """What to call it in messages."""
+        return self.source or self.root
 
     @classmethod
     def from_folder(
@@ -107,8 +119,9 @@ class Dataset:
         """
         if str(path).lower().endswith(".csv"):
             return cls.from_csv(path, settings=settings, progress=progress)
-        entries, ignored = in_folder(str(path))
-        return replace(cls._open(entries, str(path), ignored, settings, progress), is_folder=True)
+        entries, ignored, empty = in_folder(str(path))
+        data = cls._open(entries, str(path), ignored, settings, progress)
+        return replace(data, source=str(path), empty=tuple(map(shown, empty)))
 
     @classmethod
     def from_csv(
@@ -123,7 +136,8 @@ class Dataset:
             DataError: for a missing table or column, and, with the line, for an empty cell, one too many, a
                 path that cannot be, or an unknown split.
         """
-        return cls._open(in_table(Path(path)), str(Path(path).parent), [], settings, progress)
+        data = cls._open(in_table(Path(path)), str(Path(path).parent), [], settings, progress)
+        return replace(data, source=str(path))
 
     @classmethod
     def from_pairs(

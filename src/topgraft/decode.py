@@ -8,6 +8,7 @@ CMYK, greyscale and palettes become RGB. What cannot be read is refused with a r
 from __future__ import annotations
 
 import io
+import shlex
 import warnings
 from pathlib import Path
 
@@ -43,6 +44,8 @@ def decode(source: str | Path | bytes, place: str = "") -> Image:
     place = place or ("photo" if isinstance(source, bytes) else str(source))
     try:
         data = source if isinstance(source, bytes) else Path(source).read_bytes()
+    except IsADirectoryError as error:
+        raise DecodeError(place, f"is a folder; give its photos: {shlex.quote(place)}/*.jpg") from error
     except OSError as error:
         raise DecodeError(place, f"cannot be opened ({error.strerror or error})") from error
     if not data:

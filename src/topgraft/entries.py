@@ -38,8 +38,8 @@ class Entry:
     split: str | None
 
 
-def in_folder(root: str) -> tuple[list[Entry], list[str]]:
-    """List the photos of `root/<class>/*.jpg`, and the files beside them that are none.
+def in_folder(root: str) -> tuple[list[Entry], list[str], list[str]]:
+    """List the photos of `root/<class>/*.jpg`, the files beside them that are none, and empty class folders.
 
     Raises:
         DataError: for no folder, no photos in it, or a folder beside train/, val/ and test/.
@@ -61,7 +61,10 @@ def in_folder(root: str) -> tuple[list[Entry], list[str]]:
             f"{f' ({len(photos)} lie beside the folders)' if photos else ''}."
             " Put the photos of each class into a folder with its name."
         )
-    return entries, ignored
+    tops = {one.path.split("/")[0] for one in entries} if depth else {""}
+    folders = sorted(f"{top}/{name}".lstrip("/") for top in tops for name in files.folders(root, top))
+    full = {"/".join(one.path.split("/")[: depth + 1]) for one in entries}
+    return entries, ignored, [name for name in folders if name not in full]
 
 
 def in_table(table: Path) -> list[Entry]:

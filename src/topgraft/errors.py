@@ -116,3 +116,8 @@ def need(module: str, extra: str, what: str) -> Any:
         if error.name and error.name.split(".")[0] == module.split(".", maxsplit=1)[0]:
             raise MissingExtraError(extra, what) from error
         raise
+
+
+def counted(n: int, what: str) -> str:
+    """Write a number of things: 1 photo, 1,000 photos."""
+    return f"{n:,} {what}{'' if n == 1 else 's'}"

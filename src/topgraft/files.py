@@ -59,6 +59,14 @@ def listing(root: str) -> list[str]:
     return sorted(_below(top, "", frozenset()))
 
 
+def folders(root: str, below: str = "") -> list[str]:
+    """Give the names of the folders directly in a local folder, without hidden ones; none behind a URL."""
+    if is_url(root):
+        return []
+    with os.scandir(Path(root, below)) as found:
+        return [one.name for one in found if one.is_dir() and not one.name.startswith(".")]
+
+
 def _far(url: str) -> list[str]:
     system, base = filesystem(url)
     if not system.isdir(base):

@@ -196,7 +196,7 @@ def _keep_apart(data: Dataset, place: Path, store: str | Path | None) -> None:
 
 def _announce(data: Dataset, health: Health, sides: Split) -> None:
     """Say what there is, before anything long begins."""
-    say(f"{len(data)} photos of {len(data.classes)} classes in {data.root}")
+    say(f"{len(data)} photos of {len(data.classes)} classes in {data.place}")
     named = {"train": sides.train, "val": sides.val, "test": sides.test}
     label = dict(zip(data.ids, data.labels.tolist(), strict=True))
     for name, ids in named.items():

@@ -219,7 +219,7 @@ def what_is_there(folder: Path) -> str:
         return "a file." if os.path.lexists(folder) else "no such folder."
     if is_file(folder / MARK):
         return "one that is not finished. Give --resume to the command that began it."
-    return "no metrics.json in it."
+    return "a folder of something else."
 
 
 def _line(error: Exception) -> str:

@@ -18,6 +18,7 @@ from topgraft.errors import BackboneError, DataError, TopgraftError, UsageError
 from topgraft.fingerprint import digest
 from topgraft.predictor._card import PredictorCard, UnknownCard
 from topgraft.predictor._runtime import Outputs, Runtime, open_runtime
+from topgraft.run import is_file, what_is_there
 from topgraft.settings import Settings
 from topgraft.types import Features, Image, Logits
 
@@ -263,8 +264,16 @@ def load(folder: Path | str, *, engine: str = "auto", settings: Settings | None 
         folder: a run, or what is in its `model/`.
         engine: as for `Predictor.load`.
         settings: as for `Predictor.load`.
+
+    Raises:
+        DataError: where there is no predictor, saying what is there.
+        BackboneError: where a file is damaged.
     """
     inside = Path(folder) / "model"
+    if not any(is_file(one / name) for one in (inside, Path(folder)) for name in (GRAPH, CARD)):
+        raise DataError(
+            f"{folder}: expected a run or the folder of a predictor, found {what_is_there(Path(folder))}"
+        )
     return Predictor.load(inside if inside.is_dir() else folder, engine=engine, settings=settings)
 
 

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -95,7 +96,10 @@ class FeatureStore:
         """
         place = Place.at(path)
         if not place.exists("zarr.json"):
-            raise StoreError(f"{path}: expected a feature store, found none. Make one with `topgraft embed`.")
+            hint = "Make one with `topgraft embed`."
+            if place.exists("features.zarr/zarr.json"):
+                hint = f"Did you mean {shlex.quote(f'{path}/features.zarr')}?"
+            raise StoreError(f"{path}: expected a feature store, found none. {hint}")
         _check_schema(place)
         table, pending = _read_table(place, "table"), _read_table(place, "pending")
         if table is None and pending is None:
