@@ -68,6 +68,13 @@ def test_what_folders_suggest_is_said(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("other", ["cafe\u0301", "Caf\u00e9"])
+def test_classes_written_alike_are_asked_about(tmp_path, other):
+    paint_folder(tmp_path, **{"caf\u00e9": 5, other: 6})
+    (warning,) = [one for one in check(Dataset.from_folder(tmp_path)).warnings if "alike" in one]
+    assert "written alike but are two" in warning
+
+
 def test_one_is_not_many(tmp_path):
     paint_folder(tmp_path, cat=5, dog=5)
     shutil.copy(tmp_path / "cat" / "000.jpg", tmp_path / "cat" / "copy.jpg")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
+from unicodedata import normalize
 
 from topgraft.dataset import Dataset
 from topgraft.entries import SPLITS
@@ -162,6 +163,11 @@ def _files(found: list[Any]) -> str:
 def _of_folders(data: Dataset) -> list[str]:
     """Say what the names and contents of folders suggest."""
     said = [f"Folder {name} holds no photo and is no class." for name in data.empty]
+    written: dict[str, str] = {}
+    for name in data.classes:
+        alike = written.setdefault(normalize("NFC", name).casefold(), name)
+        if alike != name:
+            said.append(f"Classes {alike!a} and {name!a} are written alike but are two. Is one a slip?")
     splits = [name for name in data.classes if name.lower() in SPLITS]
     if data.is_folder and splits and all(one.id.count("/") > 1 for one in data.samples):
         said.append(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from topgraft.errors import DataError, TopgraftError, UsageError, counted
+from topgraft.errors import DataError, TopgraftError, UsageError, counted, one_line
 from topgraft.show import (
     listen,
     print_json,
@@ -102,9 +102,9 @@ def check(photos: Photos, as_json: AsJson = False) -> None:
         counts = ", ".join(f"{name} {n}" for name, n in health.classes.items())
         print(f"{counted(health.photos, 'photo')}: {counts}")
         for line in health.warnings or ([] if health.failed else ["Nothing to complain about."]):
-            print(line)
+            print(one_line(line))
         for one in health.refused:
-            print(f"  {one['id']} {one['reason']}")
+            print(one_line(f"  {one['id']} {one['reason']}"))
     if health.failed:
         raise DataError(health.failed)
 
@@ -190,7 +190,7 @@ def embed(
             progress=bar,
         )
     for one in data.refused:
-        print(f"topgraft: left out {one.id}: {one.reason}", file=sys.stderr)
+        print(one_line(f"topgraft: left out {one.id}: {one.reason}"), file=sys.stderr)
     facts = store.info()
     print_json(facts) if as_json else print_store(facts)
 

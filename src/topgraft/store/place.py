@@ -48,12 +48,7 @@ class Place:
     def names(self, key: str = "") -> set[str]:
         """List what lies directly below a key, without unfinished files."""
         if self.remote:
-            system, base = filesystem(self.path)
-            system.invalidate_cache()
-            with contextlib.suppress(FileNotFoundError):
-                found = system.ls(f"{base}/{key}".rstrip("/"), detail=False)
-                return {str(name).rstrip("/").rsplit("/", maxsplit=1)[-1] for name in found}
-            return set()
+            return set(self._far(key))
         try:
             return {name for name in os.listdir(Path(self.path, key)) if not name.endswith(PARTIAL)}  # noqa: PTH208
         except (FileNotFoundError, NotADirectoryError):
@@ -62,30 +57,38 @@ class Place:
     def sizes(self, key: str) -> dict[str, int]:
         """Give the bytes of each file directly below a key."""
         if self.remote:
-            system, base = filesystem(self.path)
-            system.invalidate_cache()
-            with contextlib.suppress(FileNotFoundError):
-                found = system.ls(f"{base}/{key}", detail=True)
-                return {str(one["name"]).rsplit("/", maxsplit=1)[-1]: int(one["size"] or 0) for one in found}
-            return {}
+            return self._far(key)
         sizes = {}
         for name in self.names(key):
             with contextlib.suppress(FileNotFoundError):  # gone since
                 sizes[name] = Path(self.path, key, name).stat().st_size
         return sizes
 
+    def _far(self, key: str) -> dict[str, int]:
+        """List what lies directly below a key behind a URL, with its size."""
+        system, base = filesystem(self.path)
+        with self.guarded():
+            system.invalidate_cache()
+            with contextlib.suppress(FileNotFoundError):
+                found = system.ls(f"{base}/{key}".rstrip("/"), detail=True)
+                ends = {str(one["name"]).rstrip("/").rsplit("/", maxsplit=1)[-1]: one for one in found}
+                return {name: int(one["size"] or 0) for name, one in ends.items()}
+        return {}
+
     def exists(self, key: str) -> bool:
         """Tell whether a file is there."""
         if self.remote:
             system, base = filesystem(self.path)
-            return bool(system.exists(f"{base}/{key}"))
-        return Path(self.path, key).is_file()
+            with self.guarded():
+                return bool(system.exists(f"{base}/{key}"))
+        return os.path.isfile(Path(self.path, key))  # noqa: PTH113  raises for no name
 
     def size(self, key: str = "") -> int:
         """Add up the bytes of all files below a key."""
         if self.remote:
             system, base = filesystem(self.path)
-            return int(system.du(f"{base}/{key}".rstrip("/")))
+            with self.guarded():
+                return int(system.du(f"{base}/{key}".rstrip("/")))
         total = 0
         for folder, _, names in os.walk(Path(self.path, key)):
             for name in names:
