@@ -1,6 +1,7 @@
 """The main job, end to end, on drawn photos and on the real ones: nothing in it is a stand-in."""
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from topgraft.config import Config
 from topgraft.errors import DataError, StoreError, TopgraftError, UsageError
 from topgraft.recipe import follow
 from topgraft.run import Run
+from topgraft.show import print_verdict
 from topgraft.testing.drawing import draw_photos
 
 FILES = {
@@ -234,6 +236,16 @@ def test_predict_on_the_command_line(run, photos, tmp_path):
     assert rows[3]["error"]
     assert done.returncode == 1
     assert command("predict", run.path, *names).returncode == 0
+
+
+def test_suggested_commands_can_be_pasted(run, tmp_path, capsys):
+    place = tmp_path / "mein Lauf ü"
+    shutil.copytree(run.path, place)
+    print_verdict(Run.open(place))
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert shlex.split(line)[1:] == ["topgraft", "predict", str(place), "PHOTO..."]
+    done = command("predict", run.path, place)
+    assert "is a folder; give its photos: '" in done.stderr
 
 
 def test_report_is_made_again_from_the_run(run):

@@ -498,7 +498,7 @@ def evaluate(
 
     *runs, last = places
     if not runs or (Path(last) / "metrics.json").is_file():
-        runs, last = places, str(Run.open(places[0]).config["data"]["photos"])
+        runs, last = places, Run.open(places[0]).photos
     opened = [Run.open(one) for one in runs]  # before photos are read
     with progress() as bar:
         data = Dataset.from_folder(last, progress=bar)
