@@ -1,5 +1,7 @@
 """A run's folder is made once, read back, and never taken from anything else."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from topgraft.errors import DataError, StoreError, UsageError
@@ -83,6 +85,8 @@ def test_what_cannot_be_written_is_one_line(tmp_path):
     assert [one.name for one in run.path.iterdir() if one.name not in (".topgraft-run", "report.html")] == []
     with pytest.raises(StoreError, match="a file lies where a folder is needed"):
         Run(tmp_path / "r" / ".topgraft-run").write("report.html", "x")
+    with pytest.raises(StoreError, match="a folder lies where a file is needed"):
+        run.write(".", "x")
     with pytest.raises(UsageError, match=r"cannot hold a run .*Choose another name"):
         Run.create(tmp_path / ("x" * 300))
 
@@ -98,6 +102,9 @@ def test_a_link_to_a_run_is_followed(tmp_path):
 def test_runs_without_a_name_are_numbered(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert [str(Run.create().path) for _ in range(2)] == ["runs/001", "runs/002"]
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: str(Run.create().path), range(16)))
+    assert len(set(made)) == 16
 
 
 def test_what_is_no_run_says_so(tmp_path):

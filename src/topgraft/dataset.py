@@ -261,7 +261,7 @@ class Dataset:
 
     def folders(self) -> set[str]:
         """Give the local folders that photos lie in; none for those behind a URL."""
-        root = self.root.removeprefix("file://")
+        root = files.local(self.root)
         return set() if files.is_url(root) else {str(Path(root, one.path).parent) for one in self.samples}
 
     def subset(self, ids: Iterable[str]) -> Dataset:

@@ -30,12 +30,17 @@ REASONS = {
     errno.EISDIR: "a folder lies where a file is needed. Give another place with `-o`",
     errno.ENAMETOOLONG: "the name is too long. Give a shorter one",
 }
-AGAIN = "run the same command again: what is done is kept"
+AGAIN = "run the same command again, `train` with --resume: what is done is kept"
 
 
 def is_url(place: str) -> bool:
     """Tell a URL from a local path."""
     return "://" in place
+
+
+def local(place: str | Path) -> str:
+    """Take a place as a user gives it; `file://` is a local folder."""
+    return str(place).removeprefix("file://").removeprefix("local://")
 
 
 def filesystem(url: str) -> tuple[Any, str]:
@@ -181,11 +186,11 @@ def keep_out(folders: str | Iterable[str], *places: str | Path | None) -> None:
         UsageError: for a place among the photos, or photos inside a place.
     """
     for folder in {folders} if isinstance(folders, str) else set(folders):
-        local = folder.removeprefix("file://")
-        if is_url(local) or local.lower().endswith(".csv"):
+        here = local(folder)
+        if is_url(here) or here.lower().endswith(".csv"):
             continue
-        top = Path(local).resolve()
-        for place in (str(one).removeprefix("file://") for one in places if one is not None):
+        top = Path(here).resolve()
+        for place in (local(one) for one in places if one is not None):
             if not is_url(place) and Path(place).resolve().is_relative_to(top):
                 raise UsageError(
                     f"{place}: lies in the photo folder {folder}, where nothing is ever written."
@@ -214,6 +219,17 @@ def guarded(place: str | Path, again: str = AGAIN) -> Iterator[None]:
         reason = REASONS.get(number or 0, f"{said or _line(error)}. Is the place reachable?")
         text = f"{place}: {reason.format(again=again)}"
         raise StoreError(text if text.endswith("?") else f"{text}.") from error
+
+
+def write(path: Path, data: bytes) -> None:
+    """Write a file so that a crash leaves the old one or the new one, never half."""
+    half = path.parent / f".{path.name}.{os.getpid()}"
+    try:
+        half.write_bytes(data)
+        half.replace(path)
+    except OSError:
+        half.unlink(missing_ok=True)
+        raise
 
 
 @contextmanager

@@ -95,7 +95,7 @@ def follow(
         settings=settings,
         progress=progress,
     )
-    run = Run.create(place, overwrite=overwrite, resume=resume)
+    run = Run.create(out, overwrite=overwrite, resume=resume)
     with run.locked():
         run.reopen()
         run.write("config.toml", tomli_w.dumps(_resolved(config)))

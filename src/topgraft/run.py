@@ -11,7 +11,7 @@ import shutil
 import time
 import tomllib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -79,7 +79,9 @@ class Run:
             UsageError: as `judge`.
             StoreError: where the folder cannot be made, or another process is at work in it.
         """
-        folder = cls.judge(path, overwrite=overwrite, resume=resume)
+        folder = (
+            _numbered(Path("runs")) if path is None else cls.judge(path, overwrite=overwrite, resume=resume)
+        )
         with files.locked(folder), files.guarded(folder, AGAIN):
             if overwrite:
                 # What is in the folder, not the folder: it carries the lock, and may be behind a link.
@@ -175,15 +177,9 @@ class Run:
             StoreError: where it cannot be written.
         """
         path = self.path / name
-        half = path.with_name(f".{path.name}.{os.getpid()}")
         with files.guarded(path, AGAIN):
             path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                half.write_text(text, encoding="utf-8")
-                half.replace(path)
-            except OSError:
-                half.unlink(missing_ok=True)
-                raise
+            files.write(path, text.encode())
         return path
 
     def write_json(self, name: str, facts: Any) -> Path:
@@ -247,6 +243,16 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             found[name] = "not installed"
     return found
+
+
+def _numbered(folder: Path) -> Path:
+    """Make the next free folder; of two processes at once, each makes its own."""
+    with files.guarded(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        while True:
+            with suppress(FileExistsError):
+                (free := _next_free(folder)).mkdir()
+                return free
 
 
 def _next_free(folder: Path) -> Path:

@@ -28,7 +28,7 @@ def print_store(facts: dict[str, Any]) -> None:
     what = "numbers of a map" if facts["output"] == "map" else "features"
     print(f"backbone   {facts['backbone']}, {facts['features']:,} {what}, {facts['precision']}")
     print(f"size       {facts['bytes'] / 1e6:.1f} MB in {facts['path']}")
-    if not facts["finished"]:
+    if facts["missing_rows"] or not facts["finished"]:
         missing = f"{facts['missing_rows']:,} rows (photos x views)"
         print(f"missing    {missing}: run the same `topgraft embed` again")
     if facts["stale_rows"]:

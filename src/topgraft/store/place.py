@@ -29,8 +29,7 @@ class Place:
     @classmethod
     def at(cls, path: str | Path) -> Place:
         """Take a path or URL as a user gives it; `file://` is a local folder."""
-        text = str(path).removeprefix("file://")
-        return cls(text.rstrip("/") or "/")
+        return cls(files.local(path).rstrip("/") or "/")
 
     @property
     def remote(self) -> bool:
