@@ -129,16 +129,18 @@ class Run:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The resolved choices.
+        """The resolved choices; none for a run made from Python.
 
         Raises:
-            DataError: where the file is not there, or damaged.
+            DataError: where the file is damaged.
         """
         path = self.path / "config.toml"
         try:
             return tomllib.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path}: cannot be read ({_line(error)}). Train again.") from error
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, RecursionError) as error:
+            raise DataError(f"{path}: is damaged ({_line(error)}). Train again.") from error
 
     @property
     def photos(self) -> str:
@@ -147,7 +149,7 @@ class Run:
         Raises:
             DataError: where its config does not say so.
         """
-        data = self.config.get("data") if is_file(self.path / "config.toml") else None
+        data = self.config.get("data")
         if not isinstance(data, dict) or not isinstance(data.get("photos"), str):
             raise DataError(f"{self.path}: its config.toml names no photos. Give their folder, too.")
         return str(data["photos"])
