@@ -47,6 +47,47 @@ def test_leaks_between_given_splits_are_found(tmp_path):
     assert "they are moved to the test side" in " ".join(health.warnings)
 
 
+def test_what_folders_suggest_is_said(tmp_path):
+    for name in ("train", "tests"):
+        paint_folder(tmp_path / "typo" / name, cat=2, dog=3)
+    warnings = " ".join(check(Dataset.from_folder(tmp_path / "typo")).warnings)
+    assert (
+        "classes are named tests and train, and photos lie in folders below them. Did you mean train"
+        in warnings
+    )
+    paint_folder(tmp_path / "food", rice=5, fish=5)
+    (tmp_path / "food" / "ramen" / "later").mkdir(parents=True)
+    assert check(Dataset.from_folder(tmp_path / "food")).warnings == [
+        "Folder ramen holds no photo and is no class."
+    ]
+    paint_folder(tmp_path / "split" / "train", rice=5, fish=5)
+    paint(tmp_path / "split" / "test" / "fish" / "a.jpg", 99)
+    (tmp_path / "split" / "test" / "rice").mkdir()
+    assert check(Dataset.from_folder(tmp_path / "split")).warnings == [
+        "Folder test/rice holds no photo and is no class."
+    ]
+
+
+@pytest.mark.parametrize("other", ["cafe\u0301", "Caf\u00e9"])
+def test_classes_written_alike_are_asked_about(tmp_path, other):
+    paint_folder(tmp_path, **{"caf\u00e9": 5, other: 6})
+    (warning,) = [one for one in check(Dataset.from_folder(tmp_path)).warnings if "alike" in one]
+    assert "written alike but are two" in warning
+
+
+def test_one_is_not_many(tmp_path):
+    paint_folder(tmp_path, cat=5, dog=5)
+    shutil.copy(tmp_path / "cat" / "000.jpg", tmp_path / "cat" / "copy.jpg")
+    assert "1 group of near" in " ".join(check(Dataset.from_folder(tmp_path)).warnings)
+
+
+def test_a_table_that_fails_goes_by_its_name(tmp_path):
+    paint_folder(tmp_path, cat=3)
+    (tmp_path / "t.csv").write_text("path,label\n" + "\n".join(f"cat/{i:03d}.jpg,cat" for i in range(3)))
+    with pytest.raises(DataError, match=r"t\.csv: expected .* Add photos of what it is not"):
+        check(Dataset.from_csv(tmp_path / "t.csv"))
+
+
 def test_photos_of_a_named_group_are_no_duplicates(tmp_path):
     paint_folder(tmp_path, cat=3, dog=3)
     rows = [f"{name}/{i:03d}.jpg,{name},{name}" for name in ("cat", "dog") for i in range(3)]

@@ -32,6 +32,22 @@ def test_all_mistakes_at_once_and_close_names(tmp_path):
     assert caught.value.exit_code == 2
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("seed = true", "seed: .*got True"),
+        ("seed = 1e3", r"seed: .*got 1000\.0"),
+        ("[policies]\nworth = 1", "policies.worth: .*got 1"),
+        ("[heads]\nfolds = 5.0", r"heads\.folds: .*got 5\.0"),
+        ("[data]\ntest = 20", r"data\.test: expected a share from 0 to below 1 \(20 % is 0\.2\), got 20"),
+    ],
+)
+def test_a_value_of_another_kind_is_not_bent(tmp_path, text, words):
+    (tmp_path / "r.toml").write_text(text)
+    with pytest.raises(UsageError, match=words):
+        Config.load(tmp_path / "r.toml")
+
+
 def test_a_section_that_is_none_is_one_line(tmp_path):
     (tmp_path / "r.toml").write_text("data = 3")
     with pytest.raises(UsageError, match="data must be a section"):

@@ -11,10 +11,11 @@ from PIL import Image as Pillow
 from photos import paint
 from topgraft import files
 from topgraft.dataset import Dataset, _natural
-from topgraft.errors import DataError, DecodeError
+from topgraft.errors import DataError, DecodeError, StoreError, TopgraftError
 from topgraft.fingerprint import digest
 from topgraft.looks import look
 from topgraft.settings import Settings
+from topgraft.store import FeatureStore
 
 
 @pytest.fixture
@@ -118,14 +119,38 @@ def test_tables(photos, tmp_path):
             "path,label\n\na.jpg,rice,fish\n",
             'line 3: expected 2 cells, got 3. Write several labels as "rice;fish"',
         ),
+        ("path,label\na.jpg,x\nb/../a.jpg,y\n", "listed twice"),
+        ("path,label\na.jpg,x\n{here}/a.jpg,y\n", "listed twice"),
+        ("path,label,label\na.jpg,x,y\n", "one column label, got 2"),
+        ("path;label\na.jpg;x\n", "got semicolons. Save it with commas"),
+        ('path,label\na.jpg,"[""\\ud800""]"\n', "line 2: expected a list of labels"),
+        ('path,label\na.jpg,"[null]"\n', "line 2: expected a list of labels"),
+        ('path,label\na.jpg,"[""""]"\n', "line 2: expected a list of labels"),
+        (f"path,label\na.jpg,[{'1' * 5000}]\n", "line 2: expected a list of labels"),
+        (f"path,label\na.jpg,{'[' * 100_000}\n", "line 2: expected a list of labels"),
         ("path,label\na\0.jpg,x\n", "line 2: expected a path, got .* with a NUL"),
         (f"path,label\na.jpg,{'x' * 140_000}\n", "cannot be read as a CSV table .field larger"),
     ],
 )
 def test_tables_say_what_is_wrong_and_where(tmp_path, text, message):
-    (tmp_path / "t.csv").write_text(text)
-    with pytest.raises(DataError, match=message):
+    (tmp_path / "t.csv").write_text(text.replace("{here}", str(tmp_path)))
+    with pytest.raises(DataError, match=message) as caught:
         Dataset.from_csv(tmp_path / "t.csv")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_table_that_cannot_be_read_says_why(tmp_path):
+    with pytest.raises(DataError, match=r"found no file\. Check the path"):
+        Dataset.from_csv(tmp_path / "none.csv")
+    (tmp_path / "t.csv").write_text("path,label\n", encoding="utf-16")
+    with pytest.raises(DataError, match=r"is not UTF-8 .*Save it as CSV in UTF-8"):
+        Dataset.from_csv(tmp_path / "t.csv")
+
+
+def test_headers_and_labels_are_taken_as_people_write_them(photos, tmp_path):
+    digits = "1" * 5000
+    (tmp_path / "t.csv").write_text(f"Path, Label \nphotos/cat/0.jpg,cat\nphotos/cat/1.jpg,{digits}\n")
+    assert Dataset.from_csv(tmp_path / "t.csv").classes == (digits, "cat")
 
 
 def test_pairs_keep_strange_paths(tmp_path):
@@ -136,6 +161,11 @@ def test_pairs_keep_strange_paths(tmp_path):
     assert data.classes == ("x", "y")
     with pytest.raises(DataError, match="2 paths and 1 labels"):
         Dataset.from_pairs(paths, ["x"])
+    with pytest.raises(DataError, match="as many groups as paths, got 2 paths and 1 groups"):
+        Dataset.from_pairs(paths, ["x", "y"], groups=["g"])
+    for label in (None, float("nan"), "", ["x"], "\ud800"):
+        with pytest.raises(DataError, match=r"one #1\.jpg: expected a label, got .* Leave the photo out"):
+            Dataset.from_pairs(paths, ["x", label])
 
 
 @pytest.mark.parametrize("name", ["nothing", "file"])
@@ -173,6 +203,57 @@ def test_remote_photos(photos):
     far = Dataset.from_folder("memory://remote")
     assert far.samples == Dataset.from_folder(photos).samples
     assert (far.image(0) == Dataset.from_folder(photos).image(0)).all()
+    memory.pipe_file("/remote/t.csv", b"path,label\ncat/0.jpg,cat\ndog/deep/0.png,dog\n")
+    table = Dataset.from_folder("memory://remote/t.csv")
+    assert table.ids == ("cat/0.jpg", "dog/deep/0.png")
+    assert (table.image(0) == far.image(0)).all()
+    pairs = Dataset.from_pairs([far.location(0), far.location(1)], ["cat", "cat"])
+    assert (pairs.image(1) == far.image(1)).all()
+    with pytest.raises(DataError, match="all photos in one place"):
+        Dataset.from_pairs([far.location(0), photos / "cat" / "1.jpg"], ["cat", "cat"])
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("foo://bar", "foo://bar: Protocol not known: foo"),
+        ("memory://none", "memory://none: expected a folder of photos, found none"),
+        ("ftp://127.0.0.1:1/photos", "photos: cannot be reached"),
+    ],
+)
+def test_urls_that_lead_nowhere_are_one_line(url, message):
+    pytest.importorskip("fsspec")
+    for use in (Dataset.from_folder, lambda place: Dataset.from_folder(f"{place}/t.csv"), FeatureStore.open):
+        with pytest.raises(TopgraftError) as caught:
+            use(url)
+        assert "\n" not in str(caught.value)
+        assert use is not Dataset.from_folder or message in str(caught.value)
+
+
+def test_what_is_no_file_is_refused_without_waiting_for_it(photos):
+    os.mkfifo(photos / "cat" / "pipe.jpg")
+    (photos / "cat" / "loop.jpg").symlink_to("loop.jpg")
+    with (photos / "cat" / "huge.jpg").open("wb") as file:
+        file.truncate(300 * 10**9)
+    data = Dataset.from_folder(photos)
+    assert len(data) == 8
+    reasons = [one.reason for one in data.refused]
+    for reason, words in zip(reasons, ("larger than 1 GB", "symbolic links", "is no file"), strict=True):
+        assert words in reason
+
+
+def test_names_no_system_takes_are_one_line(tmp_path):
+    with pytest.raises(DataError, match="found nothing"):
+        Dataset.from_folder("x" * 300)
+    with pytest.raises(StoreError, match="found none"):
+        FeatureStore.open("x" * 300)
+
+
+def test_a_name_with_a_line_break_takes_one_line(photos):
+    (photos / "cat" / "a\nb.jpg").write_bytes(b"x")
+    data = Dataset.from_folder(photos)
+    with pytest.raises(DecodeError, match=r"a\\nb\.jpg"):
+        raise DecodeError(data.refused[0].id, data.refused[0].reason)
 
 
 def test_class_10_comes_after_class_9():

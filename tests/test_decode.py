@@ -1,7 +1,9 @@
 """Every odd file a photo folder holds: read rightly, or refused with a reason."""
 
 import io
+import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -63,6 +65,28 @@ def test_sixteen_bits_are_scaled_not_cut():
 def test_float_pictures_in_the_unit_range_are_scaled():
     image = decode(encode(Pillow.fromarray(np.array([[0, 0.5, 1.0]], np.float32)), "TIFF"))
     assert image[0, :, 1].tolist() == [0, 128, 255]
+
+
+def test_floats_that_are_no_numbers_do_not_decide_the_scale():
+    levels = np.array([[np.nan, np.inf, -np.inf, 0.5, 1.0001]], np.float32)
+    image = decode(encode(Pillow.fromarray(levels), "TIFF"))
+    assert image[0, :, 1].tolist() == [0, 255, 0, 128, 255]
+
+
+def test_no_other_decoder_than_those_of_photos_sees_a_file():
+    for form in ("EPS", "PDF", "PPM"):
+        with pytest.raises(DecodeError, match="not a picture in a known format"):
+            decode(encode(RED, form), "a.jpg")
+    for form in ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "JPEG2000"):
+        assert decode(encode(RED, form)).shape == (4, 6, 3)
+
+
+def test_decoding_in_threads_leaves_warnings_as_they_are():
+    data = encode(Pillow.effect_noise((64, 64), 90), "JPEG")
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(decode, [data] * 200))
+    assert warnings.filters == before
 
 
 @pytest.mark.parametrize("mode", ["L", "1", "P", "LA"])

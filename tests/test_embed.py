@@ -293,6 +293,35 @@ def test_a_read_only_folder_is_one_line_and_still_read(photos, backbone, small_d
         embed_here(str(photos), str(small_disk / "new.zarr"), backbone)
 
 
+def test_no_store_is_made_among_the_photos(photos, backbone, tmp_path):
+    folder = Path(shutil.copytree(photos, tmp_path / "photos"))
+    lines = [f"{folder}/apple/{i:03}.jpg,apple" for i in range(3)]
+    (tmp_path / "t.csv").write_text("\n".join(["path,label", *lines]))
+    for data, place in (
+        (Dataset.from_folder(folder), folder / "s.zarr"),
+        (Dataset.from_folder(f"file://{folder}"), folder / "s.zarr"),
+        (Dataset.from_folder(folder), f"local://{folder}/s.zarr"),
+        (Dataset.from_folder(folder).subset(["apple/000.jpg"]), folder / "pear" / "s.zarr"),
+        (Dataset.from_csv(tmp_path / "t.csv"), folder / "apple" / "s.zarr"),
+    ):
+        with pytest.raises(UsageError, match="where nothing is ever written"):
+            embed(data, place, backbone=backbone, engine="fake")
+        assert not (folder / "s.zarr").exists()
+    embed(Dataset.from_csv(tmp_path / "t.csv"), tmp_path / "s.zarr", backbone=backbone, engine="fake")
+
+
+@pytest.mark.parametrize("where", ["full", "unusable"])
+def test_no_room_for_mapped_views_is_one_line(whole, small_disk, monkeypatch, where):
+    monkeypatch.setattr("topgraft.store.store.IN_MEMORY", 1000)
+    cache = small_disk if where == "full" else Path("/proc/none")
+    if where == "full":
+        (small_disk / "ballast").write_bytes(bytes(94 << 10))
+    monkeypatch.setenv("TOPGRAFT_CACHE_DIR", str(cache))
+    with pytest.raises(StoreError, match=rf"{cache}: no room for .*TOPGRAFT_CACHE_DIR") as caught:
+        FeatureStore.open(whole.path).features()
+    assert "\n" not in str(caught.value)
+
+
 def test_large_views_are_mapped_and_gone_from_the_disk(whole, monkeypatch, tmp_path):
     monkeypatch.setattr("topgraft.store.store.IN_MEMORY", 1000)
     monkeypatch.setenv("TOPGRAFT_CACHE_DIR", str(tmp_path))
@@ -319,6 +348,9 @@ def test_the_commands_embed_info_and_prune(tmp_path):
     assert "left out pear/torn.jpg" in made.stderr
     facts = json.loads(made.stdout)
     assert (facts["photos"], len(facts["views"]), facts["missing_rows"]) == (8, 3, 0)
+    block = max(Path(store).rglob("c.0.0"))
+    block.write_bytes(block.read_bytes()[:100])
+    assert "rows (photos x views): run the same" in topgraft("info", store).stdout
     (folder / "apple" / "000.jpg").unlink()
     assert topgraft("embed", str(folder), "-o", store, "--policies", "1").returncode == 0
     said = topgraft("info", store).stdout
@@ -336,7 +368,7 @@ def test_the_commands_embed_info_and_prune(tmp_path):
 def test_damaged_files_are_named_and_can_be_made_again(photos, backbone, whole, tmp_path):
     path = Path(shutil.copytree(whole.path, tmp_path / "s.zarr"))
     block = max(path.rglob("c.1.0"))
-    block.write_bytes(block.read_bytes()[:100])
+    block.write_bytes(bytes(block.stat().st_size))
     with pytest.raises(StoreError, match=r"rows/.* is damaged.*Delete") as caught:
         FeatureStore.open(path).fingerprint()
     assert "\n" not in str(caught.value)

@@ -95,17 +95,53 @@ def test_a_missing_extra_prints_the_install_line():
         (["train", "nowhere", "-o", "x"], 1, "expected a folder of photos, found nothing"),
         (["train", ".", "-o", "x", "--folds", "1"], 2, "heads.folds"),
         (["train", ".", "--config", "none.toml"], 2, "found no file"),
-        (["predict", "nowhere", "a.jpg"], 1, "nowhere"),
+        (["predict", "nowhere", "a.jpg"], 1, "of a predictor, found no such folder."),
+        (["predict", "begun", "a.jpg"], 1, "found one that is not finished. Give --resume"),
+        (["evaluate", "begun", "."], 1, "found one that is not finished. Give --resume"),
+        (["info", "begun"], 1, "Did you mean begun/features.zarr?"),
+        (["train", ".", "-o", "x", "--test", "20"], 2, "below 1 (20 % is 0.2), got 20.0"),
+        (["train", ".", "-o", "x", "--heads", "linaer"], 2, "Did you mean linear"),
+        (["train", ".", "-o", "x", "--heads", ""], 2, "no head is named ''"),
+        (["embed", ".", "--seed", "-1"], 2, "--seed"),
         (["chek", "."], 2, "No such command"),
         (["train", ".", "--polices", "3"], 2, "No such option"),
     ],
 )
 def test_a_users_mistake_is_a_line_and_a_code(tmp_path, words, code, message):
+    (tmp_path / "begun" / "features.zarr").mkdir(parents=True)
+    for name in (".topgraft-run", "features.zarr/zarr.json"):
+        (tmp_path / "begun" / name).touch()
     done = run(*words, cwd=tmp_path)
     assert done.returncode == code, done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+    if code == 1:
+        assert done.stderr.count("\n") == 1
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path):
+    paint_folder(tmp_path / "photos", cat=20, dog=20)
+    command = [sys.executable, "-c", PRESS, "embed", "photos", "-o", "s.zarr"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 130
+    assert done.stderr == "topgraft: Stopped. What is computed is kept: run the same command again.\n"
+    command[3:] = ["train", "photos", "-o", "r"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 130
+    assert done.stderr.splitlines()[-1].endswith("run the same command again with -o and --resume.")
+
+
+PRESS = """
+import os, signal, sys
+from topgraft.cli import main
+once = [signal.SIGINT]
+def press(name, args):
+    if name == "open" and str(args[0]).endswith("7.jpg") and once:
+        os.kill(os.getpid(), once.pop())
+sys.addaudithook(press)
+main()
+"""
 
 
 def test_v_shows_the_traceback(tmp_path):
@@ -121,3 +157,8 @@ def test_check_prints_json_and_fails_on_what_cannot_be_trained_on(tmp_path):
     poor = run("check", tmp_path / "poor")
     assert poor.returncode == 1
     assert "at least 2 classes" in poor.stderr
+    assert "Nothing to complain about" not in poor.stdout
+
+
+def test_check_says_what_it_fails_for():
+    assert "exit code 1, for fewer than two classes" in " ".join(run("check", "--help").stdout.split())

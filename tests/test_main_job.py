@@ -1,6 +1,7 @@
 """The main job, end to end, on drawn photos and on the real ones: nothing in it is a stand-in."""
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,9 +12,10 @@ import pytest
 
 import topgraft as tg
 from topgraft.config import Config
-from topgraft.errors import DataError, UsageError
+from topgraft.errors import DataError, StoreError, TopgraftError, UsageError
 from topgraft.recipe import follow
 from topgraft.run import Run
+from topgraft.show import print_verdict
 from topgraft.testing.drawing import draw_photos
 
 FILES = {
@@ -98,6 +100,74 @@ def test_resume_uses_every_stored_feature(run, config, tmp_path, photos, monkeyp
     assert again.metrics == run.metrics
 
 
+@pytest.mark.parametrize(
+    ("choices", "words"),
+    [
+        ({"seed": 1}, r"begun with seed = 0, got 1\. Give the same to --resume, or --overwrite"),
+        ({"policies__count": 2}, r"policies\.count = 3, got 2"),
+        ({"heads__names": ("mean",)}, r"heads\.names = \['linear'\], got \['mean'\]"),
+        ({"backbone__card": "c.json"}, r"backbone\.card = None, got 'c\.json'"),
+    ],
+)
+def test_a_run_is_not_gone_on_in_with_other_choices(run, photos, choices, words):
+    before = {one: one.read_bytes() for one in run.path.iterdir() if one.is_file()}
+    with pytest.raises(UsageError, match=words):
+        follow(
+            Config.load(**{"data__photos": str(photos), "policies__count": 3} | choices),
+            run.path,
+            resume=True,
+        )
+    assert before == {one: one.read_bytes() for one in run.path.iterdir() if one.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("choices", "words"),
+    [
+        ({"backbone__name": "tf_eficientnet_lite0.in1k"}, "tf_eficientnet_lite0"),
+        ({"policies__grid": "grid228"}, "grid288"),
+        ({"heads__names": ("linaer",)}, "Did you mean linear"),
+        ({"heads__names": ("",)}, "no head is named ''"),
+    ],
+)
+def test_a_start_that_fails_leaves_nothing_and_replaces_nothing(run, photos, tmp_path, choices, words):
+    shutil.copytree(run.path, tmp_path / "there")
+    config = Config.load(data__photos=str(photos), **choices)
+    for place, overwrite in ((tmp_path / "new", False), (tmp_path / "there", True)):
+        with pytest.raises(TopgraftError, match=words):
+            follow(config, place, overwrite=overwrite)
+    assert not (tmp_path / "new").exists()
+    assert Run.open(tmp_path / "there").metrics == run.metrics
+
+
+def test_a_run_in_a_place_of_other_files_is_refused_before_it_begins(config, photos, tmp_path):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").write_text("mine")
+    with pytest.raises(StoreError, match="found other files"):
+        follow(config, tmp_path / "run", store=tmp_path / "notes")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_training_that_breaks_off_is_no_finished_run_and_goes_on(run, config, photos, tmp_path):
+    shutil.copytree(run.path, tmp_path / "run")
+    shutil.copytree(photos, tmp_path / "photos")
+    lost = min((tmp_path / "photos" / "sushi").iterdir())
+    lost.unlink()
+    moved = Config.load(data__photos=str(tmp_path / "photos"), policies__count=3)
+
+    def press(what, _done, _total):
+        if what not in ("reading photos", "checking photos", "embedding"):
+            with pytest.raises(StoreError, match="another process is writing"):
+                follow(moved, tmp_path / "run", overwrite=True)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        follow(moved, tmp_path / "run", resume=True, progress=press)
+    with pytest.raises(DataError, match="not finished"):
+        Run.open(tmp_path / "run")
+    again = follow(moved, tmp_path / "run", resume=True)
+    assert again.metrics["counts"]["photos"] == 47
+
+
 def test_a_run_that_is_there_is_not_overwritten(run, config):
     with pytest.raises(UsageError, match="give --overwrite or --resume"):
         follow(config, run.path)
@@ -166,6 +236,16 @@ def test_predict_on_the_command_line(run, photos, tmp_path):
     assert rows[3]["error"]
     assert done.returncode == 1
     assert command("predict", run.path, *names).returncode == 0
+
+
+def test_suggested_commands_can_be_pasted(run, tmp_path, capsys):
+    place = tmp_path / "mein Lauf ü"
+    shutil.copytree(run.path, place)
+    print_verdict(Run.open(place))
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert shlex.split(line)[1:] == ["topgraft", "predict", str(place), "PHOTO..."]
+    done = command("predict", run.path, place)
+    assert "is a folder; give its photos: '" in done.stderr
 
 
 def test_report_is_made_again_from_the_run(run):

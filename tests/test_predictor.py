@@ -17,7 +17,7 @@ from test_fit import card_of, photo
 from topgraft.backbone import load_backbone
 from topgraft.decode import decode
 from topgraft.engines._openvino import compile_model
-from topgraft.errors import BackboneError, DataError, UnknownNameError, UsageError
+from topgraft.errors import BackboneError, DataError, StoreError, UnknownNameError, UsageError
 from topgraft.fit import fit
 from topgraft.heads import Energy, Unknown, head_class, to_probabilities
 from topgraft.heads._unknown import mahalanobis, measure, neighbours
@@ -261,8 +261,15 @@ def test_the_graph_names_its_classes_and_checks_itself(folder) -> None:
         other.check()
 
 
+def test_a_predictor_that_cannot_be_written_is_one_line(folder, tmp_path) -> None:
+    (tmp_path / "model" / "card.json").mkdir(parents=True)
+    with pytest.raises(StoreError, match=r"model: a folder lies where a file is needed\. Give another place"):
+        load(folder).save(tmp_path / "model")
+    assert {one.name for one in (tmp_path / "model").iterdir()} == {"model.onnx", "card.json"}
+
+
 def test_damage_is_noticed(folder, tmp_path) -> None:
-    with pytest.raises(DataError, match=r"no model.onnx and no card.json"):
+    with pytest.raises(DataError, match="found a folder of something else"):
         load(tmp_path)
     copy = shutil.copytree(folder, tmp_path / "copy")
     graph = (copy / "model.onnx").read_bytes()
@@ -296,5 +303,5 @@ def test_saving_again_gives_the_same_bytes(folder, tmp_path) -> None:
     for path in again.iterdir():
         assert path.read_bytes() == (folder / path.name).read_bytes()
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match="cannot be written"):
+    with pytest.raises(StoreError, match="a file lies where a folder is needed"):
         load(folder).save(tmp_path / "file")

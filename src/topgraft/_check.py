@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
+from unicodedata import normalize
 
 from topgraft.dataset import Dataset
-from topgraft.errors import DataError
+from topgraft.entries import SPLITS
+from topgraft.errors import DataError, counted
 
 TINY = 5
 """A class with fewer photos is named in a warning."""
@@ -32,6 +34,7 @@ class Health:
         tiny: classes with fewer than 5 photos.
         odd_sizes: very long or very small photos.
         warnings: all of it in sentences.
+        failed: why nothing can be trained on them; empty where it can.
     """
 
     photos: int
@@ -44,6 +47,7 @@ class Health:
     tiny: list[str]
     odd_sizes: list[dict[str, Any]]
     warnings: list[str]
+    failed: str
 
     def as_dict(self) -> dict[str, Any]:
         """Give plain data for JSON."""
@@ -76,10 +80,11 @@ def check(data: Dataset, *, strict: bool = True) -> Health:
         tiny=tiny,
         odd_sizes=_odd(data),
         warnings=[],
+        failed=_failure(data, classes),
     )
-    health.warnings.extend(_sentences(health))
-    if strict:
-        _refuse(data, health)
+    health.warnings.extend([*_of_folders(data), *_sentences(health)])
+    if strict and health.failed:
+        raise DataError(health.failed)
     return health
 
 
@@ -131,7 +136,8 @@ def _sentences(health: Health) -> list[str]:
     ]
     if health.duplicates:
         said.append(
-            f"{len(health.duplicates)} groups of near-duplicates; each is kept on one side of every split."
+            f"{counted(len(health.duplicates), 'group')} of near-duplicates;"
+            " each is kept on one side of every split."
         )
     said += [
         f"{each[0]} and {each[1]} look the same but carry different labels; check them."
@@ -139,12 +145,12 @@ def _sentences(health: Health) -> list[str]:
     ]
     if health.leaks:
         said.append(
-            f"{len(health.leaks)} groups of near-duplicates lie on both sides of the given split"
+            f"{counted(len(health.leaks), 'group')} of near-duplicates on both sides of the given split"
             f" (first: {', '.join(health.leaks[0][:2])}); they are moved to the test side."
         )
     if health.odd_sizes:
         said.append(
-            f"{len(health.odd_sizes)} photos are very small or very long"
+            f"Very small or very long: {counted(len(health.odd_sizes), 'photo')}"
             f" (first: {health.odd_sizes[0]['id']})."
         )
     return said
@@ -154,23 +160,42 @@ def _files(found: list[Any]) -> str:
     return "file is" if len(found) == 1 else "files are"
 
 
-def _refuse(data: Dataset, health: Health) -> None:
+def _of_folders(data: Dataset) -> list[str]:
+    """Say what the names and contents of folders suggest."""
+    said = [f"Folder {name} holds no photo and is no class." for name in data.empty]
+    written: dict[str, str] = {}
+    for name in data.classes:
+        alike = written.setdefault(normalize("NFC", name).casefold(), name)
+        if alike != name:
+            said.append(f"Classes {alike!a} and {name!a} are written alike but are two. Is one a slip?")
+    splits = [name for name in data.classes if name.lower() in SPLITS]
+    if data.is_folder and splits and all(one.id.count("/") > 1 for one in data.samples):
+        said.append(
+            f"The classes are named {' and '.join(data.classes[:5])}, and photos lie in folders below them."
+            " Did you mean train, val and test? Then rename the folders."
+        )
+    return said
+
+
+def _failure(data: Dataset, classes: dict[str, int]) -> str:
     total = len(data) + len(data.refused)
     if len(data.refused) > MAX_REFUSED * total:
         first = data.refused[0]
-        raise DataError(
-            f"{data.root}: at most 20 % of the files may be unreadable, got {len(data.refused)} of {total}."
+        return (
+            f"{data.place}: at most 20 % of the files may be unreadable, got {len(data.refused)} of {total}."
             f" The first, {first.id}, {first.reason}. `topgraft check` lists them all."
         )
-    if len(health.classes) < 2:
-        only = next(iter(health.classes), "none")
-        raise DataError(
-            f"{data.root}: expected photos of at least 2 classes, got one ({only})."
-            " Add a folder with photos of what it is not."
+    if len(classes) < 2:
+        only = next(iter(classes), "none")
+        what = "a folder with photos" if data.is_folder else "photos"
+        return (
+            f"{data.place}: expected photos of at least 2 classes, got one ({only})."
+            f" Add {what} of what it is not."
         )
-    poor = [name for name, n in health.classes.items() if n < 2]
+    poor = [name for name, n in classes.items() if n < 2]
     if poor:
-        raise DataError(
-            f"{data.root}: every class needs at least 2 readable photos, got {health.classes[poor[0]]} of"
-            f" {poor[0]!r}. Add photos or remove the folder."
+        return (
+            f"{data.place}: every class needs at least 2 readable photos, got {classes[poor[0]]} of"
+            f" {poor[0]!r}. Add photos or remove the {'folder' if data.is_folder else 'class'}."
         )
+    return ""

@@ -58,7 +58,7 @@ def embed(
     Raises:
         DataError: for no photos, or one that cannot be read any more: every finished block is kept.
         StoreError: where the store cannot be written, or another process is writing to it.
-        UsageError: for a wrong number of workers or batch size.
+        UsageError: for a wrong number of workers or batch size, or a store among the photos.
     """
     settings = settings or Settings.load()
     readers = _readers(workers, settings)
@@ -66,6 +66,7 @@ def embed(
         raise UsageError(f"batch must be at least 1, got {batch}.")
     if not len(data):
         raise DataError(f"{data.root}: no photo to embed. Look at `topgraft check`.")
+    data.keep_out(path)
     if not isinstance(backbone, Backbone):
         backbone = load_backbone(backbone, settings=settings, progress=progress)
     engine, precision = settle(engine, precision, settings)

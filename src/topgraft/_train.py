@@ -97,6 +97,7 @@ def train(
     if maps is not None:
         same_work(store, maps)
     run = out if isinstance(out, Run) else Run.create(out)
+    run.reopen()
     backbone = backbone or find_backbone(store.card, settings=settings, progress=progress)
     with run.timed("compare heads"):
         views = stack(store, learn.rows)
@@ -155,7 +156,6 @@ def train(
             *(measured.brief if measured else ()),
         ],
     }
-    run.write_json("metrics.json", rounded(facts))
     write_predictions(run, store.classes, answers)
     run.write_json("versions.json", versions())
     with run.timed("predictor"):
@@ -167,6 +167,7 @@ def train(
             unknown=judged.unknown,
         )
         built.save(run.model)
+    run.write_json("metrics.json", rounded(facts))  # last: it is what makes a run a finished one
     return run
 
 

@@ -12,11 +12,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from topgraft.errors import TopgraftError, UsageError
-from topgraft.show import listen, print_json, print_leaderboard, print_store, print_verdict, progress
+from topgraft.errors import DataError, TopgraftError, UsageError, counted, one_line
+from topgraft.show import (
+    listen,
+    print_json,
+    print_leaderboard,
+    print_stop,
+    print_store,
+    print_verdict,
+    progress,
+)
 
 if TYPE_CHECKING:
     pass  # brings numpy, which --help can do without
+
+STOPPED = 130
+"""The exit code of a command that Ctrl-C ended."""
 
 app = typer.Typer(
     name="topgraft",
@@ -50,11 +61,21 @@ def main() -> None:
     listen(verbose)
     try:
         app()
+    except SystemExit as end:
+        if end.code == STOPPED:
+            print_stop(sys.argv[1:])
+        raise
     except TopgraftError as error:
         if verbose:
             raise
         print(f"topgraft: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if verbose:
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"topgraft: {place}{error.strerror or error}. -v says where.", file=sys.stderr)
+        sys.exit(1)
 
 
 def _version(wanted: bool) -> None:
@@ -75,7 +96,11 @@ def topgraft(
 
 @app.command()
 def check(photos: Photos, as_json: AsJson = False) -> None:
-    """Look for unreadable, duplicate or leaking photos."""
+    """Look for unreadable, duplicate or leaking photos.
+
+    Fails, with exit code 1, for fewer than two classes, a class with fewer than two readable photos, or more
+    than 20 % unreadable files: `train` would refuse them too. Whatever else is found is said, and no failure.
+    """
     from topgraft._check import check as look
     from topgraft.dataset import Dataset
 
@@ -85,12 +110,14 @@ def check(photos: Photos, as_json: AsJson = False) -> None:
     if as_json:
         print_json(health.as_dict())
     else:
-        print(f"{health.photos} photos: {', '.join(f'{name} {n}' for name, n in health.classes.items())}")
-        for line in health.warnings or ["Nothing to complain about."]:
-            print(line)
+        counts = ", ".join(f"{name} {n}" for name, n in health.classes.items())
+        print(f"{counted(health.photos, 'photo')}: {counts}")
+        for line in health.warnings or ([] if health.failed else ["Nothing to complain about."]):
+            print(one_line(line))
         for one in health.refused:
-            print(f"  {one['id']} {one['reason']}")
-    look(data)
+            print(one_line(f"  {one['id']} {one['reason']}"))
+    if health.failed:
+        raise DataError(health.failed)
 
 
 @app.command()
@@ -103,7 +130,7 @@ def preview(
     ),
     save_to: Annotated[Path | None, typer.Option(help="New folder for every single view.")] = None,
     test: Annotated[float, typer.Option(help="Share that `train` would hold out; never shown.")] = 0.2,
-    seed: Annotated[int, typer.Option(help="Decides split, draw and views.")] = 0,
+    seed: Annotated[int, typer.Option(help="Decides split, draw and views.", min=0)] = 0,
 ) -> None:
     """Draw what the augmentation policies do to your photos.
 
@@ -140,7 +167,7 @@ def embed(
     ] = False,
     policies: Annotated[int, typer.Option(help="How many augmentation policies to draw.", min=0)] = 16,
     grid: Annotated[str, typer.Option(help="grid288, gentle, photo, any-angle or a TOML grid.")] = "grid288",
-    seed: Annotated[int, typer.Option(help="Decides draw and views.")] = 0,
+    seed: Annotated[int, typer.Option(help="Decides draw and views.", min=0)] = 0,
     engine: Annotated[str, typer.Option(help="auto, openvino, torch or fake.")] = "auto",
     workers: Annotated[
         str | None, typer.Option(help="Threads that decode, or ray[:ADDRESS]. [default: all cores]")
@@ -180,7 +207,7 @@ def embed(
             progress=bar,
         )
     for one in data.refused:
-        print(f"topgraft: left out {one.id}: {one.reason}", file=sys.stderr)
+        print(one_line(f"topgraft: left out {one.id}: {one.reason}"), file=sys.stderr)
     facts = store.info()
     print_json(facts) if as_json else print_store(facts)
 
@@ -272,7 +299,7 @@ def train(
         policies__count=policies,
         policies__grid=grid,
         policies__worth=worth,
-        heads__names=tuple(heads.split(",")) if heads else None,
+        heads__names=tuple(heads.split(",")) if heads is not None else None,
         heads__folds=folds,
         heads__class_weight=class_weight,
         heads__repeats=repeats,
@@ -509,10 +536,11 @@ def evaluate(
 
     *runs, last = places
     if not runs or (Path(last) / "metrics.json").is_file():
-        runs, last = places, str(Run.open(places[0]).config["data"]["photos"])
+        runs, last = places, Run.open(places[0]).photos
+    opened = [Run.open(one) for one in runs]  # before photos are read
     with progress() as bar:
         data = Dataset.from_folder(last, progress=bar)
-        found = measure(runs, data, split=split, tta=tta, seed=seed, progress=bar)
+        found = measure(opened, data, split=split, tta=tta, seed=seed, progress=bar)
     if as_json:
         print_json(found.as_dict())
     else:

@@ -50,9 +50,9 @@ class Policies(_Section):
         worth: measure what each policy and each level of the grid's axes is worth; takes its time.
     """
 
-    count: int = Field(default=16, ge=0)
+    count: int = Field(default=16, ge=0, strict=True)
     grid: str = "grid288"
-    worth: bool = False
+    worth: bool = Field(default=False, strict=True)
 
 
 class Heads(_Section):
@@ -65,15 +65,15 @@ class Heads(_Section):
     """
 
     names: tuple[str, ...] = ("linear",)
-    folds: int = Field(default=5, ge=2)
-    repeats: int = Field(default=1, ge=1)
+    folds: int = Field(default=5, ge=2, strict=True)
+    repeats: int = Field(default=1, ge=1, strict=True)
     class_weight: Literal["auto", "on", "off"] = "auto"
 
 
 class Config(_Section):
     """The whole of a run's choices; `seed` decides split, draw, views and folds."""
 
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, strict=True)
     data: Data = Data()
     backbone: BackboneChoice = BackboneChoice()
     policies: Policies = Policies()
@@ -119,6 +119,9 @@ def _read(path: Path) -> dict[str, Any]:
 def _tell(error: Any, model: type[BaseModel]) -> str:
     """Say one mistake with its place, what was expected and what was got."""
     place = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "less_than":  # only shares end below something
+        got = error["input"]
+        return f"{place}: expected a share from 0 to below 1 ({got:g} % is {got / 100:g}), got {got!r}"
     if error["type"] != "extra_forbidden":
         return f"{place}: {error['msg'].lower()}, got {error['input']!r}"
     fields = model.model_fields

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from topgraft import files
 from topgraft.decode import decode
-from topgraft.entries import Entry, in_folder, in_table, shown, unique, unnameable
+from topgraft.entries import Entry, class_name, in_folder, in_table, shown, unique, unnameable
 from topgraft.errors import DataError, DecodeError
 from topgraft.fingerprint import digest
 from topgraft.looks import Look, Looks, look, twins
@@ -80,6 +80,8 @@ class Dataset:
         refused: files that are no usable photos.
         ignored: files beside the photos whose names say they are something else.
         looks: what each photo looks like, by digest.
+        source: the folder or table they were listed in, as it was given; empty for pairs.
+        empty: class folders that hold no photo.
     """
 
     samples: tuple[Sample, ...]
@@ -88,6 +90,18 @@ class Dataset:
     refused: tuple[Refused, ...] = ()
     ignored: tuple[str, ...] = ()
     looks: dict[str, Look] = field(default_factory=dict, repr=False)
+    source: str = ""
+    empty: tuple[str, ...] = ()
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether the root is a folder of photos, and not just where a table's paths begin."""
+        return self.source == self.root
+
+    @property
+    def place(self) -> str:
+        """What to call it in messages."""
+        return self.source or self.root
 
     @classmethod
     def from_folder(
@@ -105,8 +119,9 @@ class Dataset:
         """
         if str(path).lower().endswith(".csv"):
             return cls.from_csv(path, settings=settings, progress=progress)
-        entries, ignored = in_folder(str(path))
-        return cls._open(entries, str(path), ignored, settings, progress)
+        entries, ignored, empty = in_folder(str(path))
+        data = cls._open(entries, str(path), ignored, settings, progress)
+        return replace(data, source=str(path), empty=tuple(map(shown, empty)))
 
     @classmethod
     def from_csv(
@@ -121,7 +136,9 @@ class Dataset:
             DataError: for a missing table or column, and, with the line, for an empty cell, one too many, a
                 path that cannot be, or an unknown split.
         """
-        return cls._open(in_table(Path(path)), str(Path(path).parent), [], settings, progress)
+        table = str(path)
+        data = cls._open(in_table(table), files.parent(table)[0], [], settings, progress)
+        return replace(data, source=table)
 
     @classmethod
     def from_pairs(
@@ -133,27 +150,32 @@ class Dataset:
         settings: Settings | None = None,
         progress: Progress = silent,
     ) -> Dataset:
-        """Take paths and their labels, as scikit-learn users have them.
+        """Take paths or URLs and their labels, as scikit-learn users have them.
 
         Raises:
-            DataError: where the lengths differ or there is nothing.
+            DataError: where the lengths differ, there is nothing, a label is no name, or some paths are URLs
+                and others are not.
         """
-        if len(paths) != len(labels) or not len(paths):
-            raise DataError(
-                f"expected as many labels as paths, got {len(paths)} paths and {len(labels)} labels."
-            )
-        local = [os.path.abspath(path) for path in map(str, paths)]  # noqa: PTH100  resolve() follows links
-        root = os.path.commonpath([str(Path(one).parent) for one in local])
-        rows = zip(local, labels, groups if groups is not None else local, strict=True)
+        for what, given in (("labels", labels), ("groups", groups)):
+            if given is not None and len(given) != len(paths):
+                raise DataError(
+                    f"expected as many {what} as paths, got {len(paths)} paths and {len(given)} {what}."
+                )
+        if not len(paths):
+            raise DataError("expected at least one path, got none.")
+        names = []
+        for i, label in enumerate(labels):
+            try:
+                names.append(class_name(label))
+            except ValueError as error:
+                raise DataError(
+                    f"{paths[i]}: expected a label, got {label!r}. Leave the photo out."
+                ) from error
+        root, inside = _common([str(one) for one in paths])
+        keys = groups if groups is not None else inside
         entries = [
-            Entry(
-                Path(one).relative_to(root).as_posix(),
-                Path(one).relative_to(root).as_posix(),
-                (str(name),),
-                str(g),
-                None,
-            )
-            for one, name, g in rows
+            Entry(path, path, (name,), str(key), None)
+            for path, name, key in zip(inside, names, keys, strict=True)
         ]
         return cls._open(entries, root, [], settings, progress)
 
@@ -229,6 +251,19 @@ class Dataset:
         path = self.samples[i].path
         return f"{self.root.rstrip('/')}/{path}" if files.is_url(self.root) else str(Path(self.root, path))
 
+    def keep_out(self, *places: str | Path | None) -> None:
+        """Refuse to write among the photos, wherever a table says that they lie.
+
+        Raises:
+            UsageError: for a place in a folder that holds photos.
+        """
+        files.keep_out(self.folders() | ({self.root} if self.is_folder else set()), *places)
+
+    def folders(self) -> set[str]:
+        """Give the local folders that photos lie in; none for those behind a URL."""
+        root = files.local(self.root)
+        return set() if files.is_url(root) else {str(Path(root, one.path).parent) for one in self.samples}
+
     def subset(self, ids: Iterable[str]) -> Dataset:
         """Keep the samples with these ids; classes, and so labels, stay as they are.
 
@@ -243,9 +278,28 @@ class Dataset:
         return replace(self, samples=kept, refused=(), ignored=())
 
 
-def _natural(name: str) -> tuple[list[str | int], str]:
+def _common(paths: list[str]) -> tuple[str, list[str]]:
+    """Find the folder or URL that paths have in common, and what they are below it.
+
+    Raises:
+        DataError: where they have none.
+    """
+    protocols = {one.partition("://")[0] if files.is_url(one) else "" for one in paths}
+    if len(protocols) > 1:
+        raise DataError(
+            f"expected all photos in one place, got {' and '.join(sorted(protocols))} beside others."
+        )
+    before = f"{protocol}://" if (protocol := protocols.pop()) else ""
+    whole = [one.removeprefix(before) if before else os.path.abspath(one) for one in paths]  # noqa: PTH100
+    root = os.path.commonpath([os.path.dirname(one) for one in whole])  # noqa: PTH120  resolve() follows links
+    return before + root, [Path(os.path.relpath(one, root)).as_posix() for one in whole]
+
+
+def _natural(name: str) -> tuple[list[str | tuple[int, str]], str]:
     """Sort class 10 after class 9, and 01 before 1: text and numbers alternate, then the name decides."""
-    return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", name))], name
+    parts = enumerate(re.split(r"(\d+)", name))
+    # Numbers by their length, then their digits: int() takes 4,300 digits at most.
+    return [(len(n := part.lstrip("0")), n) if i % 2 else part for i, part in parts], name
 
 
 def _look_at(

@@ -8,23 +8,34 @@ CMYK, greyscale and palettes become RGB. What cannot be read is refused with a r
 from __future__ import annotations
 
 import io
+import shlex
 import warnings
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 from PIL import Image as Pillow
 from PIL import ImageOps, UnidentifiedImageError
 
+from topgraft import files
 from topgraft.errors import DecodeError
 from topgraft.types import Image
 
 MAX_PIXELS = 100_000_000
 """Larger pictures are refused: 100 megapixels are 300 MB of pixels, five times a phone's best."""
 
+UNIT = 1.1
+"""Floats up to here are of the range 0..1: resampling overshoots it a little."""
+
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".jp2", ".avif"}
 )
 """File names that are taken for photos; anything else in a photo folder is listed, not read."""
+
+
+# Pillow warns of odd metadata; pixels are what counts here. Once and for all: catch_warnings around every
+# decoding is not safe in threads, it may leave a filter behind that silences everything.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def decode(source: str | Path | bytes, place: str = "") -> Image:
@@ -42,17 +53,17 @@ def decode(source: str | Path | bytes, place: str = "") -> Image:
     """
     place = place or ("photo" if isinstance(source, bytes) else str(source))
     try:
-        data = source if isinstance(source, bytes) else Path(source).read_bytes()
+        data = source if isinstance(source, bytes) else files.read_local(Path(source))
+    except IsADirectoryError as error:
+        raise DecodeError(place, f"is a folder; give its photos: {shlex.quote(place)}/*.jpg") from error
     except OSError as error:
         raise DecodeError(place, f"cannot be opened ({error.strerror or error})") from error
     if not data:
         raise DecodeError(place, "is empty (0 bytes)")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of odd metadata; pixels are what counts here
-            with Pillow.open(io.BytesIO(data)) as picture:
-                _judge(picture.size, place)
-                return _pixels(picture)
+        with Pillow.open(io.BytesIO(data), formats=_formats()) as picture:
+            _judge(picture.size, place)
+            return _pixels(picture)
     except DecodeError:
         raise
     except UnidentifiedImageError as error:
@@ -64,6 +75,13 @@ def decode(source: str | Path | bytes, place: str = "") -> Image:
     except Exception as error:  # a broken file can make a decoder raise anything
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DecodeError(place, f"is damaged ({text})") from error
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Name the formats of `SUFFIXES`: no other decoder, and none that starts a program, sees a file."""
+    known = Pillow.registered_extensions()
+    return tuple(sorted({known[suffix] for suffix in SUFFIXES if suffix in known} & Pillow.OPEN.keys()))
 
 
 def _judge(size: tuple[int, int], place: str) -> None:
@@ -89,8 +107,10 @@ def _pixels(picture: Pillow.Image) -> Image:
 def _from_deep(picture: Pillow.Image) -> Image:
     """Scale one deep grey channel to 8 bits: from 16 bits, from floats in 0..1, or as it is."""
     values = np.asarray(picture).astype(np.float64)
-    top = 65535.0 if values.max(initial=0) > 255 or picture.mode.startswith("I;") else 255.0
-    if picture.mode == "F" and values.max(initial=0) <= 1.0:
+    highest = values.max(initial=0, where=np.isfinite(values))
+    top = 65535.0 if highest > 255 or picture.mode.startswith("I;") else 255.0
+    if picture.mode == "F" and highest <= UNIT:
         top = 1.0
-    grey = np.clip(np.rint(np.nan_to_num(values) / top * 255.0), 0, 255).astype(np.uint8)
+    finite = np.nan_to_num(values, nan=0, posinf=top, neginf=0)
+    grey = np.clip(np.rint(finite / top * 255.0), 0, 255).astype(np.uint8)
     return np.repeat(grey[:, :, None], 3, axis=2)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
+import posixpath
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -26,6 +28,9 @@ SPLITS = {
 }
 """Folder names that are taken for given splits, and what they mean."""
 
+COLUMNS = ("path", "label", "split", "group")
+"""What is read of a table."""
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -38,8 +43,8 @@ class Entry:
     split: str | None
 
 
-def in_folder(root: str) -> tuple[list[Entry], list[str]]:
-    """List the photos of `root/<class>/*.jpg`, and the files beside them that are none.
+def in_folder(root: str) -> tuple[list[Entry], list[str], list[str]]:
+    """List the photos of `root/<class>/*.jpg`, the files beside them that are none, and empty class folders.
 
     Raises:
         DataError: for no folder, no photos in it, or a folder beside train/, val/ and test/.
@@ -61,10 +66,13 @@ def in_folder(root: str) -> tuple[list[Entry], list[str]]:
             f"{f' ({len(photos)} lie beside the folders)' if photos else ''}."
             " Put the photos of each class into a folder with its name."
         )
-    return entries, ignored
+    tops = {one.path.split("/")[0] for one in entries} if depth else {""}
+    folders = sorted(f"{top}/{name}".lstrip("/") for top in tops for name in files.folders(root, top))
+    full = {"/".join(one.path.split("/")[: depth + 1]) for one in entries}
+    return entries, ignored, [name for name in folders if name not in full]
 
 
-def in_table(table: Path) -> list[Entry]:
+def in_table(table: str) -> list[Entry]:
     """List the photos of a CSV table.
 
     Raises:
@@ -76,17 +84,19 @@ def in_table(table: Path) -> list[Entry]:
     return entries
 
 
-def _rows(table: Path) -> Iterator[tuple[int, dict[str, str]]]:
+def _rows(table: str) -> Iterator[tuple[int, dict[str, str]]]:
     """Read the rows of a CSV table, each with the line it ends on."""
     try:
-        reader = csv.DictReader(io.StringIO(table.read_text(encoding="utf-8-sig"), newline=""))
-        columns = reader.fieldnames or []
-        missing = [name for name in ("path", "label") if name not in columns]
-        if missing:
-            raise DataError(
-                f"{table}: expected the columns path and label, got {', '.join(columns) or 'none'}."
-                f" Add the column {missing[0]}."
-            )
+        text = files.read(*files.parent(table)).decode("utf-8-sig")
+    except FileNotFoundError as error:
+        raise DataError(f"{table}: expected a CSV table, found no file. Check the path.") from error
+    except OSError as error:
+        raise DataError(f"{table}: cannot be opened ({error.strerror or error}). Check the path.") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{table}: is not UTF-8 ({error.reason}). Save it as CSV in UTF-8.") from error
+    try:
+        reader = csv.DictReader(io.StringIO(text, newline=""))
+        columns = reader.fieldnames = _columns(table, reader.fieldnames or [])
         for row in reader:
             if None in row:
                 raise DataError(
@@ -95,14 +105,33 @@ def _rows(table: Path) -> Iterator[tuple[int, dict[str, str]]]:
                     " cell with a comma in it."
                 )
             yield reader.line_num, {name: cell or "" for name, cell in row.items()}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except csv.Error as error:
         raise DataError(f"{table}: cannot be read as a CSV table ({error}). Check its quotes.") from error
 
 
-def _entry(table: Path, line: int, row: dict[str, str]) -> Entry:
+def _columns(table: str, header: Sequence[str]) -> list[str]:
+    """Judge the header of a table; capitals and spaces around names do not matter."""
+    columns = [name.strip().lower() for name in header]
+    for name in COLUMNS:
+        if columns.count(name) > 1:
+            raise DataError(
+                f"{table}: expected one column {name}, got {columns.count(name)}. Rename the others."
+            )
+    missing = [name for name in ("path", "label") if name not in columns]
+    if missing and len(header) == 1 and ";" in header[0]:
+        raise DataError(f"{table}: expected commas between cells, got semicolons. Save it with commas.")
+    if missing:
+        raise DataError(
+            f"{table}: expected the columns path and label, got {', '.join(header) or 'none'}."
+            f" Add the column {missing[0]}."
+        )
+    return columns
+
+
+def _entry(table: str, line: int, row: dict[str, str]) -> Entry:
     """Judge one row of a table."""
     place = f"{table}, line {line}"
-    path, names = row["path"].strip(), _names(row["label"])
+    path, names = row["path"].strip(), _names(row["label"], place)
     split = row.get("split", "").strip().lower()
     if not path or not names:
         raise DataError(f"{place}: expected a path and a label, got an empty cell. Fill it in.")
@@ -110,8 +139,18 @@ def _entry(table: Path, line: int, row: dict[str, str]) -> Entry:
         raise DataError(f"{place}: expected a path, got {path!r} with a NUL in it. Take it out.")
     if split and split not in SPLITS:
         raise DataError(f"{place}: split must be train, val or test, got {split!r}.")
-    name = PurePosixPath(path).as_posix()  # ./a.jpg is a.jpg
-    return Entry(name, name, names, row.get("group", "").strip() or name, SPLITS[split] if split else None)
+    name = _one_name(table, path)
+    path = PurePosixPath(path).as_posix()
+    return Entry(name, path, names, row.get("group", "").strip() or name, SPLITS[split] if split else None)
+
+
+def _one_name(table: str, path: str) -> str:
+    """Give a photo of a table one name, however its path is written: ./a.jpg and b/../a.jpg are a.jpg."""
+    root = os.path.abspath(files.parent(table)[0])  # noqa: PTH100  resolve() follows links
+    if Path(path).is_absolute() and not files.is_url(table):
+        path = os.path.normpath(path)
+        return os.path.relpath(path, root) if Path(path).is_relative_to(root) else path
+    return posixpath.normpath(path)
 
 
 def _is_split(root: str, photos: Sequence[str]) -> bool:
@@ -132,15 +171,38 @@ def _is_split(root: str, photos: Sequence[str]) -> bool:
     return True
 
 
-def _names(cell: str) -> tuple[str, ...]:
-    """Read a label cell: one name, a JSON list, or names between semicolons."""
+def _names(cell: str, place: str) -> tuple[str, ...]:
+    """Read a label cell: one name, a JSON list, or names between semicolons.
+
+    Raises:
+        DataError: for a list of anything but names, and for a name that cannot be written.
+    """
     cell = cell.strip()
+    names = [name.strip() for name in cell.split(";") if name.strip()]
     if cell.startswith("["):
         try:
-            return tuple(dict.fromkeys(str(name) for name in json.loads(cell)))
+            names = [class_name(one) for one in json.loads(cell)]
         except json.JSONDecodeError:
-            return (cell,)
-    return tuple(dict.fromkeys(name.strip() for name in cell.split(";") if name.strip()))
+            names = [cell]
+        except (ValueError, RecursionError) as error:
+            raise DataError(
+                f'{place}: expected a list of labels like ["rice", "fish"], got {cell[:40]!r}. Write names.'
+            ) from error
+    return tuple(dict.fromkeys(names))
+
+
+def class_name(label: object) -> str:
+    """Write a label from a list or a caller as a class name.
+
+    Raises:
+        ValueError: for what is no name: nothing, NaN, a list, text that is not Unicode.
+    """
+    name = str(label)
+    nothing = label is None or (isinstance(label, float) and math.isnan(label)) or not name.strip()
+    if nothing or isinstance(label, list | dict):
+        raise ValueError(f"{label!r} is no name")
+    name.encode()
+    return name
 
 
 def unnameable(one: Entry) -> str:

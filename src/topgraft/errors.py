@@ -6,7 +6,7 @@ A message is one line: place, expected, got, next step.
     ├── DataError (ValueError)        exit 1   the photos or labels failed a check
     │   └── DecodeError               exit 1   one photo cannot be read; .reason says why
     ├── BackboneError (ValueError)    exit 1   a graph, card or weights file is not what it claims
-    ├── StoreError (OSError)          exit 1   a feature store cannot be read or written
+    ├── StoreError (OSError)          exit 1   a feature store or a run cannot be read or written
     ├── OfflineError (ConnectionError) exit 1  something would need the network
     ├── UsageError (ValueError)       exit 2   wrong option, config or combination of them
     │   └── UnknownNameError (LookupError)     a name nobody knows; lists the close ones
@@ -17,16 +17,23 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
+UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
 class TopgraftError(Exception):
-    """Base of all errors raised on purpose."""
+    """Base of all errors raised on purpose. The message is one line, whatever a file name in it holds."""
 
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(one_line(message))
 
 
 class DataError(TopgraftError, ValueError):
@@ -51,7 +58,7 @@ class BackboneError(TopgraftError, ValueError):
 
 
 class StoreError(TopgraftError, OSError):
-    """A feature store cannot be read or written."""
+    """A feature store or a run cannot be read or written."""
 
 
 class OfflineError(TopgraftError, ConnectionError):
@@ -116,3 +123,13 @@ def need(module: str, extra: str, what: str) -> Any:
         if error.name and error.name.split(".")[0] == module.split(".", maxsplit=1)[0]:
             raise MissingExtraError(extra, what) from error
         raise
+
+
+def one_line(text: str) -> str:
+    """Give text that takes one line and can be printed: what is no character of a line becomes its code."""
+    return UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def counted(n: int, what: str) -> str:
+    """Write a number of things: 1 photo, 1,000 photos."""
+    return f"{n:,} {what}{'' if n == 1 else 's'}"

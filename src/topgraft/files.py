@@ -1,13 +1,36 @@
-"""Photos where they lie: a local folder, or any fsspec URL (s3://, gs://, memory://). Reads only."""
+"""Files where they lie: a local folder, or any fsspec URL (s3://, gs://, memory://).
+
+Of photos, reads only; for what is written elsewhere, a lock and one line for what the system says.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from topgraft.errors import DataError, UsageError, need
+from topgraft.errors import DataError, StoreError, TopgraftError, UsageError, need
+
+MAX_BYTES = 10**9
+"""A larger file is no photo."""
+
+REASONS = {
+    errno.ENOSPC: "the disk is full. Free some space and {again}",
+    errno.EDQUOT: "the disk quota is used up. Free some space and {again}",
+    errno.EFBIG: "the file would be larger than the system allows. Raise the limit and run again",
+    errno.EROFS: "the folder is read-only. Give another place with `-o`",
+    errno.EACCES: "no permission to write there. Give another place with `-o`",
+    errno.EPERM: "no permission to write there. Give another place with `-o`",
+    errno.ENOTDIR: "a file lies where a folder is needed. Give another place with `-o`",
+    errno.EEXIST: "a file lies where a folder is needed. Give another place with `-o`",
+    errno.EISDIR: "a folder lies where a file is needed. Give another place with `-o`",
+    errno.ENAMETOOLONG: "the name is too long. Give a shorter one",
+}
+AGAIN = "run the same command again, `train` with --resume: what is done is kept"
 
 
 def is_url(place: str) -> bool:
@@ -15,10 +38,31 @@ def is_url(place: str) -> bool:
     return "://" in place
 
 
+def local(place: str | Path) -> str:
+    """Take a place as a user gives it; `file://` is a local folder."""
+    return str(place).removeprefix("file://").removeprefix("local://")
+
+
 def filesystem(url: str) -> tuple[Any, str]:
-    """Open the file system behind a URL; gives it and the path inside it."""
-    fsspec = need("fsspec", "remote", f"reading {url.split('://', maxsplit=1)[0]}://")
-    system, path = fsspec.core.url_to_fs(url)
+    """Open the file system behind a URL; gives it and the path inside it.
+
+    Raises:
+        MissingExtraError: without fsspec.
+        UsageError: for a protocol nobody knows, or whose package is not installed.
+        DataError: where nobody answers.
+    """
+    protocol = f"{url.split('://', maxsplit=1)[0]}://"
+    fsspec = need("fsspec", "remote", f"reading {protocol}")
+    try:
+        system, path = fsspec.core.url_to_fs(url)
+    except ImportError as error:
+        raise UsageError(
+            f"{url}: {protocol} needs a package that is not installed. {_line(error)}."
+        ) from error
+    except ValueError as error:
+        raise UsageError(f"{url}: {_line(error)}. Give a folder, or a URL that fsspec knows.") from error
+    except Exception as error:  # every protocol has errors of its own
+        raise DataError(f"{url}: cannot be reached ({_line(error)}). Check address and network.") from error
     return system, str(path).rstrip("/")
 
 
@@ -34,17 +78,31 @@ def listing(root: str) -> list[str]:
     if is_url(root):
         return _far(root)
     top = Path(root)
-    if not top.is_dir():
-        what = "a file" if top.exists() else "nothing"
+    if not os.path.isdir(top):  # noqa: PTH112  Path.is_dir raises for names that no system takes
+        what = "a file" if os.path.lexists(top) else "nothing"
         raise DataError(f"{root}: expected a folder of photos, found {what}. Check the path.")
     return sorted(_below(top, "", frozenset()))
 
 
+def folders(root: str, below: str = "") -> list[str]:
+    """Give the names of the folders directly in a local folder, without hidden ones; none behind a URL."""
+    if is_url(root):
+        return []
+    with os.scandir(Path(root, below)) as found:
+        return [one.name for one in found if one.is_dir() and not one.name.startswith(".")]
+
+
 def _far(url: str) -> list[str]:
     system, base = filesystem(url)
-    if not system.isdir(base):
+    try:
+        names = system.find(base) if system.isdir(base) else None
+    except Exception as error:  # every protocol has errors of its own
+        raise DataError(
+            f"{url}: cannot be listed ({_line(error)}). Check the address and the network."
+        ) from error
+    if names is None:
         raise DataError(f"{url}: expected a folder of photos, found none. Check the address.")
-    found = [name[len(base) :].lstrip("/") for name in system.find(base)]
+    found = [name[len(base) :].lstrip("/") for name in names]
     return sorted(name for name in found if not any(part.startswith(".") for part in name.split("/")))
 
 
@@ -62,22 +120,59 @@ def _below(folder: Path, prefix: str, above: frozenset[str]) -> Iterator[str]:
             " Change its permissions or move it elsewhere."
         ) from error
     for one in inside:
-        if one.is_dir():
+        if _is_dir(one):
             yield from _below(Path(one.path), f"{prefix}{one.name}/", above | {real})
         else:
             yield prefix + one.name
+
+
+def _is_dir(one: os.DirEntry[str]) -> bool:
+    """Tell whether it is a folder; a link that leads to itself is none, and is refused when it is read."""
+    try:
+        return one.is_dir()
+    except OSError:
+        return False
 
 
 def read(root: str, name: str) -> bytes:
     """Read one file's bytes; `name` is relative to `root`, or absolute.
 
     Raises:
-        OSError: as the file system says it.
+        OSError: as the file system says it, for what is no file, and for one larger than 1 GB.
     """
-    if is_url(root):
-        system, base = filesystem(root)
+    if not is_url(root):
+        return read_local(Path(root, name))
+    system, base = filesystem(root)
+    try:
         return bytes(system.cat_file(f"{base}/{name}"))
-    return Path(root, name).read_bytes()
+    except OSError:
+        raise
+    except Exception as error:  # every protocol has errors of its own
+        raise OSError(_line(error)) from error
+
+
+def read_local(path: Path) -> bytes:
+    """Read a local file's bytes; see `read`. What is no file, like a pipe, might never end."""
+    found = path.stat()
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "it is no file", str(path))
+    if found.st_size > MAX_BYTES:
+        raise OSError(errno.EFBIG, f"it is larger than {MAX_BYTES // 10**9} GB", str(path))
+    return path.read_bytes()
+
+
+def parent(place: str) -> tuple[str, str]:
+    """Take a file's path or URL apart: the folder it lies in, and its name."""
+    if is_url(place):
+        folder, _, name = place.rpartition("/")
+        return folder, name
+    return str(Path(place).parent), Path(place).name
+
+
+def _line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def keep_out(folders: str | Iterable[str], *places: str | Path | None) -> None:
@@ -91,13 +186,72 @@ def keep_out(folders: str | Iterable[str], *places: str | Path | None) -> None:
         UsageError: for a place among the photos, or photos inside a place.
     """
     for folder in {folders} if isinstance(folders, str) else set(folders):
-        local = folder.removeprefix("file://")
-        if is_url(local) or local.lower().endswith(".csv"):
+        here = local(folder)
+        if is_url(here) or here.lower().endswith(".csv"):
             continue
-        top = Path(local).resolve()
-        for place in (str(one).removeprefix("file://") for one in places if one is not None):
+        top = Path(here).resolve()
+        for place in (local(one) for one in places if one is not None):
             if not is_url(place) and Path(place).resolve().is_relative_to(top):
                 raise UsageError(
                     f"{place}: lies in the photo folder {folder}, where nothing is ever written."
                     " Give a folder elsewhere."
                 )
+
+
+@contextmanager
+def guarded(place: str | Path, again: str = AGAIN) -> Iterator[None]:
+    """Turn what the system says about a failed read or write into one line.
+
+    Args:
+        place: what to call it.
+        again: what to do once there is space again.
+
+    Raises:
+        StoreError: for any OSError inside; behind a URL, for any error.
+    """
+    kinds = Exception if is_url(str(place)) else OSError  # every protocol has errors of its own
+    try:
+        yield
+    except TopgraftError:
+        raise
+    except kinds as error:
+        number, said = getattr(error, "errno", None), getattr(error, "strerror", None)
+        reason = REASONS.get(number or 0, f"{said or _line(error)}. Is the place reachable?")
+        text = f"{place}: {reason.format(again=again)}"
+        raise StoreError(text if text.endswith("?") else f"{text}.") from error
+
+
+def write(path: Path, data: bytes) -> None:
+    """Write a file so that a crash leaves the old one or the new one, never half."""
+    half = path.parent / f".{path.name}.{os.getpid()}"
+    try:
+        half.write_bytes(data)
+        half.replace(path)
+    except OSError:
+        half.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def locked(folder: str | Path) -> Iterator[None]:
+    """Make a folder and keep a second writer out; the system frees the lock when a process dies.
+
+    Raises:
+        StoreError: where another process is writing, or the folder cannot be made.
+    """
+    import fcntl
+
+    with guarded(folder):
+        real = Path(folder).resolve()
+        real.mkdir(parents=True, exist_ok=True)
+        handle = os.open(real, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StoreError(
+                f"{folder}: another process is writing to it. Wait, or give another place."
+            ) from error
+        yield
+    finally:
+        os.close(handle)

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tomli_w
@@ -24,16 +26,20 @@ from topgraft.config import Config
 from topgraft.dataset import Dataset
 from topgraft.duration import duration
 from topgraft.engines import open_engine
-from topgraft.errors import UsageError
+from topgraft.errors import UnknownNameError, UsageError
 from topgraft.fit import fit
 from topgraft.grid import draw
-from topgraft.heads import head_class
+from topgraft.heads import HEADS, Head, head_class
 from topgraft.modelcard import write_model_card
 from topgraft.quantize import quantize, worth_keeping
-from topgraft.run import Run
+from topgraft.run import Run, is_file
 from topgraft.settings import Settings
 from topgraft.splits import Split
+from topgraft.store import FeatureStore
 from topgraft.types import Progress, silent
+
+GROUPS = ("linear", "all")
+"""Names that stand for several heads."""
 
 say = logging.getLogger(__name__).info
 
@@ -55,29 +61,33 @@ def follow(
         out: the run's folder; None takes the next free number in `runs/`.
         store: where features lie; None keeps them in the run's folder.
         overwrite: replace the run that is there.
-        resume: go on in the run's folder; stored features of unchanged photos are used again.
+        resume: go on in the run's folder, with the same choices; stored features of unchanged photos are
+            used again, and photos may have come or gone.
         settings: cores, cache and the like.
         progress: told of everything that takes long.
 
     Raises:
-        UsageError: for an output folder that is not empty, or lies among the photos.
+        UsageError: for an output folder that is not empty, or lies among the photos, and for a run to go on
+            in that was begun with other choices.
         DataError: for photos that cannot be trained on.
+        StoreError: where another process is at work in the run's folder.
     """
     settings = settings or Settings.load()
-    named = [head_class(name) for name in config.heads.names if name not in ("linear", "all")]
+    # First all that can be wrong: a start that fails leaves nothing behind and replaces no run.
+    named = [_head(name) for name in config.heads.names if name not in GROUPS]
+    policies = draw(config.policies.count, seed=config.seed, grid=config.policies.grid)
     place = Run.judge(out, overwrite=overwrite, resume=resume)
     files.keep_out(config.data.photos, place, store)
+    FeatureStore.judge(store or place / "features.zarr")
+    if resume:
+        _same_choices(place, config)
     begun = time.perf_counter()
     data = Dataset.from_folder(config.data.photos, settings=settings, progress=progress)
     health = check(data)
     sides = split(data, test=config.data.test, val=config.data.val, seed=config.seed)
     _announce(data, health, sides)
     _keep_apart(data, place, store)
-    # Only now, when the photos are known to be sound, may an old run be replaced.
-    run = Run.create(out, overwrite=overwrite, resume=resume)
-    run.write("config.toml", tomli_w.dumps(_resolved(config)))
-    run.write_json("health.json", health.as_dict())
-    run.note_time("read and check photos", time.perf_counter() - begun)
+    checked = time.perf_counter() - begun
     backbone = load_backbone(
         config.backbone.name,
         card=config.backbone.card,
@@ -86,76 +96,108 @@ def follow(
         settings=settings,
         progress=progress,
     )
-    if config.backbone.precision == "int8":
-        with run.timed("quantise"):
-            backbone = _quantized(backbone, data, sides, run, settings, progress)
-    policies = draw(config.policies.count, seed=config.seed, grid=config.policies.grid)
-    with run.timed("embed"):
-        _estimate(backbone, len({one.digest for one in data.samples}) * (len(policies) + 1), settings)
-        features = embed(
-            data,
-            store or run.path / "features.zarr",
-            backbone=backbone,
-            policies=policies,
-            seed=config.seed,
-            precision=backbone.card.precision,
-            settings=settings,
-            progress=progress,
-        )
-    maps = None
-    if any(head.on_map for head in named):
-        with run.timed("embed maps"):
-            maps = embed(
+    run = Run.create(out, overwrite=overwrite, resume=resume)
+    with run.locked():
+        run.reopen()
+        run.write("config.toml", tomli_w.dumps(_resolved(config)))
+        run.write_json("health.json", health.as_dict())
+        run.note_time("read and check photos", checked)
+        if config.backbone.precision == "int8":
+            with run.timed("quantise"):
+                backbone = _quantized(backbone, data, sides, run, settings, progress)
+
+        def kept(where: str | Path, backbone: Backbone) -> FeatureStore:
+            return embed(
                 data,
-                run.path / "maps.zarr",
-                backbone=backbone.maps(),
+                where,
+                backbone=backbone,
                 policies=policies,
                 seed=config.seed,
                 precision=backbone.card.precision,
                 settings=settings,
                 progress=progress,
             )
-    say(f"all features are there after {duration(time.perf_counter() - begun)}; comparing heads")
-    train(
-        features,
-        sides,
-        maps=maps,
-        heads=config.heads.names,
-        folds=config.heads.folds,
-        repeats=config.heads.repeats,
-        class_weight=config.heads.class_weight,
-        worth=config.policies.worth,
-        seed=config.seed,
-        refused=len(data.refused),
-        out=run,
-        backbone=backbone,
-        settings=settings,
-        progress=progress,
-    )
-    write_model_card(run)
-    with run.timed("report"):
-        report(run)
-    return run
+
+        with run.timed("embed"):
+            _estimate(backbone, len({one.digest for one in data.samples}) * (len(policies) + 1), settings)
+            features = kept(store or run.path / "features.zarr", backbone)
+        maps = None
+        if any(head.on_map for head in named):
+            with run.timed("embed maps"):
+                maps = kept(run.path / "maps.zarr", backbone.maps())
+        say(f"all features are there after {duration(time.perf_counter() - begun)}; comparing heads")
+        train(
+            features,
+            sides,
+            maps=maps,
+            heads=config.heads.names,
+            folds=config.heads.folds,
+            repeats=config.heads.repeats,
+            class_weight=config.heads.class_weight,
+            worth=config.policies.worth,
+            seed=config.seed,
+            refused=len(data.refused),
+            out=run,
+            backbone=backbone,
+            settings=settings,
+            progress=progress,
+        )
+        write_model_card(run)
+        with run.timed("report"):
+            report(run)
+        return run
+
+
+def _head(name: str) -> type[Head]:
+    """Find a head by name, among the groups of heads too where the name is close to one of theirs."""
+    if name not in HEADS:
+        raise UnknownNameError("head", name, [*GROUPS, *HEADS])
+    return head_class(name)
+
+
+def _same_choices(place: Path, config: Config) -> None:
+    """Refuse to go on in a run that was begun with other choices: its numbers would be of two minds.
+
+    Where the photos lie decides nothing, and which there are may change.
+
+    Raises:
+        UsageError: naming the first choice that differs.
+    """
+    if not is_file(place / "config.toml"):
+        return
+    before = _flat(_resolved(Config())) | _flat(Run(place).config)
+    now = _flat(_resolved(config))
+    for key in sorted(before.keys() | now.keys()):
+        if key != "data.photos" and before.get(key) != now.get(key):
+            raise UsageError(
+                f"{place}: the run was begun with {key} = {before.get(key)!r}, got {now.get(key)!r}."
+                " Give the same to --resume, or --overwrite to begin anew."
+            )
+
+
+def _flat(facts: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Name every choice by its section and key."""
+    flat: dict[str, Any] = {}
+    for key, value in facts.items():
+        flat |= _flat(value, f"{above}{key}.") if isinstance(value, Mapping) else {f"{above}{key}": value}
+    return flat
 
 
 def _keep_apart(data: Dataset, place: Path, store: str | Path | None) -> None:
-    """Keep photos and what is written apart, wherever a table says that photos lie.
+    """Keep photos and what is written apart.
 
     Raises:
         UsageError: for a run among the photos, or photos inside a run, which --overwrite would remove.
     """
-    if files.is_url(data.root):
-        return
-    folders = {str(Path(data.location(i)).parent) for i in range(len(data))}
-    files.keep_out(folders, place, store)
-    for folder in sorted(folders):
+    data.keep_out(place, store)
+    for folder in sorted(data.folders()):
         if Path(folder).resolve().is_relative_to(place.resolve()):
             raise UsageError(f"{place}: holds photos ({folder}). Give a folder of its own for the run.")
 
 
 def _announce(data: Dataset, health: Health, sides: Split) -> None:
     """Say what there is, before anything long begins."""
-    say(f"{len(data)} photos of {len(data.classes)} classes in {data.root}")
+    say(f"{len(data)} photos of {len(data.classes)} classes in {data.place}")
     named = {"train": sides.train, "val": sides.val, "test": sides.test}
     label = dict(zip(data.ids, data.labels.tolist(), strict=True))
     for name, ids in named.items():

@@ -11,12 +11,13 @@ import shutil
 import time
 import tomllib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from topgraft import files
 from topgraft.errors import DataError, UsageError
 
 LIBRARIES = (
@@ -29,6 +30,7 @@ LIBRARIES = (
     "scikit-learn",
     "zarr",
 )
+AGAIN = "run the same command again with --resume: what is done is kept"
 MARK = ".topgraft-run"
 """A folder that holds this file is a run; no other folder is ever overwritten or gone on in."""
 
@@ -50,9 +52,16 @@ class Run:
             UsageError: where it is not empty and neither may be replaced nor gone on in.
         """
         folder = _next_free(Path("runs")) if path is None else Path(path)
-        if folder.exists() and not folder.is_dir():
-            raise UsageError(f"{folder}: expected a folder for the run, found a file. Choose another name.")
-        held = {one.name for one in folder.iterdir()} if folder.is_dir() else set()
+        try:
+            if os.path.lexists(folder) and not folder.is_dir():
+                raise UsageError(
+                    f"{folder}: expected a folder for the run, found a file. Choose another name."
+                )
+            held = {one.name for one in folder.iterdir()} if folder.is_dir() else set()
+        except OSError as error:
+            raise UsageError(
+                f"{folder}: cannot hold a run ({error.strerror}). Choose another name."
+            ) from error
         if held and not (overwrite or resume):
             raise UsageError(
                 f"{folder}: expected an empty folder for the run, found {len(held)} files in it."
@@ -67,17 +76,28 @@ class Run:
         """Make a run's folder; without a path, `runs/` and the next free number.
 
         Raises:
-            UsageError: as `judge`, or where the folder cannot be made.
+            UsageError: as `judge`.
+            StoreError: where the folder cannot be made, or another process is at work in it.
         """
-        folder = cls.judge(path, overwrite=overwrite, resume=resume)
-        try:
-            if overwrite and folder.is_dir():
-                shutil.rmtree(folder.resolve())  # not the link that leads there
-            folder.resolve().mkdir(parents=True, exist_ok=True)
+        folder = (
+            _numbered(Path("runs")) if path is None else cls.judge(path, overwrite=overwrite, resume=resume)
+        )
+        with files.locked(folder), files.guarded(folder, AGAIN):
+            if overwrite:
+                # What is in the folder, not the folder: it carries the lock, and may be behind a link.
+                for one in folder.iterdir():
+                    shutil.rmtree(one) if one.is_dir() and not one.is_symlink() else one.unlink()
             (folder / MARK).touch()
-        except OSError as error:
-            raise UsageError(f"{folder}: the run's folder cannot be made ({error.strerror}).") from error
         return cls(folder)
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Keep a second process out of the folder while the block runs; a StoreError where one is in it."""
+        return files.locked(self.path)
+
+    def reopen(self) -> None:
+        """Take the numbers away: until they are made anew, the run is unfinished."""
+        with files.guarded(self.path, AGAIN):
+            (self.path / "metrics.json").unlink(missing_ok=True)
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
@@ -87,9 +107,10 @@ class Run:
             DataError: where the folder is no run.
         """
         folder = Path(path)
-        if not (folder / "metrics.json").is_file():
-            what = "no metrics.json in it" if folder.is_dir() else "no such folder"
-            raise DataError(f"{folder}: expected a run made by `topgraft train`, found {what}.")
+        if not is_file(folder / "metrics.json"):
+            raise DataError(
+                f"{folder}: expected a run made by `topgraft train`, found {what_is_there(folder)}"
+            )
         return cls(folder)
 
     def __fspath__(self) -> str:
@@ -108,8 +129,30 @@ class Run:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The resolved choices."""
-        return tomllib.loads((self.path / "config.toml").read_text(encoding="utf-8"))
+        """The resolved choices; none for a run made from Python.
+
+        Raises:
+            DataError: where the file is damaged.
+        """
+        path = self.path / "config.toml"
+        try:
+            return tomllib.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, RecursionError) as error:
+            raise DataError(f"{path}: is damaged ({_line(error)}). Train again.") from error
+
+    @property
+    def photos(self) -> str:
+        """Where the photos lie that it was trained from.
+
+        Raises:
+            DataError: where its config does not say so.
+        """
+        data = self.config.get("data")
+        if not isinstance(data, dict) or not isinstance(data.get("photos"), str):
+            raise DataError(f"{self.path}: its config.toml names no photos. Give their folder, too.")
+        return str(data["photos"])
 
     def read(self, name: str) -> dict[str, Any]:
         """Read one of the JSON files; an absent one is empty.
@@ -118,20 +161,27 @@ class Run:
             DataError: for a damaged file.
         """
         try:
-            found: dict[str, Any] = json.loads((self.path / name).read_text(encoding="utf-8"))
+            found = json.loads((self.path / name).read_text(encoding="utf-8"))
         except FileNotFoundError:
             return {}
-        except ValueError as error:
-            raise DataError(f"{self.path / name}: is damaged ({error}). Train again.") from error
+        except (OSError, ValueError, RecursionError) as error:
+            raise DataError(f"{self.path / name}: is damaged ({_line(error)}). Train again.") from error
+        if not isinstance(found, dict):
+            raise DataError(
+                f"{self.path / name}: expected an object, got {type(found).__name__}. Train again."
+            )
         return found
 
     def write(self, name: str, text: str) -> Path:
-        """Write a text file so that a crash leaves the old one or the new one, never half."""
+        """Write a text file so that a crash leaves the old one or the new one, never half.
+
+        Raises:
+            StoreError: where it cannot be written.
+        """
         path = self.path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        half = path.with_name(f".{path.name}.{os.getpid()}")
-        half.write_text(text, encoding="utf-8")
-        half.replace(path)
+        with files.guarded(path, AGAIN):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            files.write(path, text.encode())
         return path
 
     def write_json(self, name: str, facts: Any) -> Path:
@@ -165,6 +215,27 @@ class Run:
         return list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")))) if path.is_file() else []
 
 
+def is_file(path: Path) -> bool:
+    """Tell whether a file is there; a name that no system takes is none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def what_is_there(folder: Path) -> str:
+    """Say what is in place of a finished run, and what to do about it; with a full stop."""
+    if not os.path.isdir(folder):  # noqa: PTH112  Path.is_dir raises for a name that is too long
+        return "a file." if os.path.lexists(folder) else "no such folder."
+    if is_file(folder / MARK):
+        return "one that is not finished. Give --resume to the command that began it."
+    return "a folder of something else."
+
+
+def _line(error: Exception) -> str:
+    return (getattr(error, "strerror", None) or str(error)).splitlines()[0]
+
+
 def versions() -> dict[str, str]:
     """Say what made the numbers: Python, the machine, and the libraries that touch them."""
     found = {"python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}"}
@@ -174,6 +245,16 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             found[name] = "not installed"
     return found
+
+
+def _numbered(folder: Path) -> Path:
+    """Make the next free folder; of two processes at once, each makes its own."""
+    with files.guarded(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        while True:
+            with suppress(FileExistsError):
+                (free := _next_free(folder)).mkdir()
+                return free
 
 
 def _next_free(folder: Path) -> Path:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import shutil
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+from topgraft.errors import counted
 
 if TYPE_CHECKING:
     from topgraft.run import Run
@@ -24,10 +28,12 @@ def print_store(facts: dict[str, Any]) -> None:
     what = "numbers of a map" if facts["output"] == "map" else "features"
     print(f"backbone   {facts['backbone']}, {facts['features']:,} {what}, {facts['precision']}")
     print(f"size       {facts['bytes'] / 1e6:.1f} MB in {facts['path']}")
-    if not facts["finished"]:
-        print(f"missing    {facts['missing_rows']:,} rows: run the same `topgraft embed` again")
+    if facts["missing_rows"] or not facts["finished"]:
+        missing = f"{facts['missing_rows']:,} rows (photos x views)"
+        print(f"missing    {missing}: run the same `topgraft embed` again")
     if facts["stale_rows"]:
-        print(f"unused     {facts['stale_rows']:,} rows: `topgraft store prune` drops them")
+        prune = f"topgraft store prune {shlex.quote(facts['path'])}"
+        print(f"unused     {facts['stale_rows']:,} rows (photos x views): `{prune}` drops them")
 
 
 def print_leaderboard(rows: list[dict[str, Any]], seconds: dict[str, float]) -> None:
@@ -79,13 +85,27 @@ def print_verdict(run: Run) -> None:
     said = {"cross-validated": metrics["cross_validation"], "held-out test": metrics["test"]}
     for name, scores in said.items():
         if scores:
-            print(f"{name:16} {_estimates(scores)}  ({scores['n']} photos)")
+            print(f"{name:16} {_estimates(scores)}  ({counted(scores['n'], 'photo')})")
     final = metrics["test"] or metrics["cross_validation"]
     print(in_words(final["accuracy"], final["n"]))
     for note in metrics["notes"]:
         print(note)
     print(f"report     {run.path / 'report.html'}")
-    print(f"predict    topgraft predict {run.path} PHOTO...")
+    print(f"predict    topgraft predict {shlex.quote(str(run.path))} PHOTO...")
+
+
+def print_stop(words: Sequence[str]) -> None:
+    """Say that Ctrl-C was heard, and how the command goes on.
+
+    Args:
+        words: the command line, behind `topgraft`.
+    """
+    again = {
+        "embed": " What is computed is kept: run the same command again.",
+        "train": " What is computed is kept: run the same command again with -o and --resume.",
+    }
+    again["finetune"] = again["train"]
+    print(f"topgraft: Stopped.{again.get(words[0] if words else '', '')}", file=sys.stderr)
 
 
 def _estimates(scores: dict[str, Any]) -> str:
@@ -119,7 +139,10 @@ def progress(patience_s: float = 1.0) -> Iterator[Progress]:
     from rich.progress import Progress as Bars
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Bars(*columns, console=Console(stderr=True), transient=True, refresh_per_second=5) as bars:
+    console = Console(stderr=True)
+    # In a file or a pipe a bar would be an empty line at most, before the one that counts.
+    seen = console.is_terminal
+    with Bars(*columns, console=console, transient=True, refresh_per_second=5, disable=not seen) as bars:
         started: dict[str, float] = {}
         shown: dict[str, Any] = {}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -13,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from topgraft import files
 from topgraft.decode import decode
 from topgraft.errors import BackboneError, DataError, TopgraftError, UsageError
 from topgraft.fingerprint import digest
 from topgraft.predictor._card import PredictorCard, UnknownCard
 from topgraft.predictor._runtime import Outputs, Runtime, open_runtime
+from topgraft.run import is_file, what_is_there
 from topgraft.settings import Settings
 from topgraft.types import Features, Image, Logits
 
@@ -147,14 +148,16 @@ class Predictor:
         return cls(card, graph, engine=engine, settings=settings)
 
     def save(self, folder: Path | str) -> Path:
-        """Write the predictor to a folder; a crash leaves files old or new, never a mixed pair unnoticed."""
+        """Write the predictor to a folder; a crash leaves files old or new, never a mixed pair unnoticed.
+
+        Raises:
+            StoreError: where it cannot be written.
+        """
         folder = Path(folder)
-        try:
+        with files.guarded(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            _write(folder / GRAPH, self._graph)
-            _write(folder / CARD, (self.card.model_dump_json(indent=1) + "\n").encode())
-        except OSError as error:
-            raise UsageError(f"{folder}: the predictor cannot be written ({error.strerror}).") from error
+            files.write(folder / GRAPH, self._graph)
+            files.write(folder / CARD, (self.card.model_dump_json(indent=1) + "\n").encode())
         return folder
 
     @property
@@ -263,8 +266,16 @@ def load(folder: Path | str, *, engine: str = "auto", settings: Settings | None 
         folder: a run, or what is in its `model/`.
         engine: as for `Predictor.load`.
         settings: as for `Predictor.load`.
+
+    Raises:
+        DataError: where there is no predictor, saying what is there.
+        BackboneError: where a file is damaged.
     """
     inside = Path(folder) / "model"
+    if not any(is_file(one / name) for one in (inside, Path(folder)) for name in (GRAPH, CARD)):
+        raise DataError(
+            f"{folder}: expected a run or the folder of a predictor, found {what_is_there(Path(folder))}"
+        )
     return Predictor.load(inside if inside.is_dir() else folder, engine=engine, settings=settings)
 
 
@@ -274,9 +285,3 @@ def _check_pixels(photo: Image, place: int) -> None:
             f"photo {place}: expected pixels (h, w, 3) uint8 RGB, got {photo.shape} {photo.dtype}. "
             "Give a path to have a file decoded."
         )
-
-
-def _write(path: Path, data: bytes) -> None:
-    half = path.with_name(f".{path.name}.{os.getpid()}")
-    half.write_bytes(data)
-    half.replace(path)

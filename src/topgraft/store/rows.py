@@ -1,16 +1,21 @@
 """Feature rows by content: under each address (all that decides a row but the photo) rows by photo digest.
 
     plans/<plan>             (n, 16) uint8: digests, sorted, none twice
-    rows/<address>/<plan>    (n, D) float16: their features, BLOCK rows a chunk, not compressed
+    rows/<address>/<plan>    (n, D) float16: their features; BLOCK rows a chunk, and its CRC32C
 
 A segment is planned first, its digests written, then filled block by block. A block is one chunk, and so
 one file: it is there whole or not at all, and its being there is what says it is done. A plan is named by
 the hash of its digests. So the bytes of a finished segment depend on what was asked for alone: not on the
 order of files, the number of workers, or how often the work was interrupted.
+
+What is damaged so that it shows without reading the rows (a plan that is not that of its name, an array that
+does not open, a block of the wrong size) counts as absent: the next `embed` makes it again. The rest is found
+when rows are read: a block has its checksum, and one that vanished meanwhile reads as NaN, which no row has.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,13 +37,22 @@ READ = 64 * BLOCK
 COPY = 1024 * BLOCK
 """Rows held at once while rows move to another segment."""
 
+CHECKSUM = {"name": "crc32c"}
+"""All that is done to a block: features hardly compress, and uncompressed they are read at disk speed."""
+
 UNCOMPRESSED: dict[str, Any] = {
-    "compressors": None,  # float16 features hardly compress, and uncompressed they are read at disk speed
     "filters": None,
-    "fill_value": 0,
     "chunk_key_encoding": {"name": "default", "separator": "."},
     "config": {"write_empty_chunks": True},  # a block of zeros is done too
 }
+
+
+HASH = re.compile(r"[0-9a-f]{32}")
+CHUNK = re.compile(r"c\.(\d+)\.0")
+"""The names that count; a file manager leaves others beside them."""
+
+BROKEN = (LookupError, TypeError, ValueError, AttributeError, FileNotFoundError)
+"""What zarr raises for metadata that are damaged, or gone."""
 
 
 @dataclass(frozen=True)
@@ -84,36 +98,50 @@ class Rows:
 
     def addresses(self) -> list[str]:
         """All addresses there are rows for."""
-        return sorted(self.place.names("rows") - {"zarr.json"})
+        return self._hashes("rows")
 
     def segments(self, address: str) -> list[Segment]:
-        """The segments of an address, by name. One whose plan was not written to its end is none."""
-        plans = sorted(self.place.names(f"rows/{address}") - {"zarr.json"})
-        keys = [f"rows/{address}/{plan}" for plan in plans]
-        return [
-            self._segment(address, plan)
-            for plan, key in zip(plans, keys, strict=True)
-            if self.place.exists(f"{key}/zarr.json")
-        ]
+        """The segments of an address, by name. One not planned to its end, or damaged, is none."""
+        found = (self._segment(address, plan) for plan in self._hashes(f"rows/{address}"))
+        return [one for one in found if one is not None]
 
-    def _segment(self, address: str, plan: str) -> Segment:
+    def _hashes(self, key: str) -> list[str]:
+        return sorted(name for name in self.place.names(key) if HASH.fullmatch(name))
+
+    def _segment(self, address: str, plan: str) -> Segment | None:
         key = f"rows/{address}/{plan}"
         if key not in self._segments:
             same = next((one for one in self._segments.values() if one.plan == plan), None)
             digests = same.digests if same else self._digests(plan)
+            array = self._array(key)
+            if digests is None or array is None or array.shape[0] != len(digests):
+                return None
             self._segments[key] = Segment(address, plan, digests)
         return self._segments[key]
 
-    def _digests(self, plan: str) -> tuple[str, ...]:
+    def _digests(self, plan: str) -> tuple[str, ...] | None:
+        """Read the digests of a plan; None where they are not there, or not those it is named by."""
         with self.place.guarded():
-            text = self._array(f"plans/{plan}")[:].tobytes().hex()
-        return tuple(text[i : i + 32] for i in range(0, len(text), 32))
+            try:
+                array = self._array(f"plans/{plan}")
+                text = "" if array is None else array[:].tobytes().hex()
+            except BROKEN:
+                return None
+        digests = tuple(text[i : i + 32] for i in range(0, len(text), 32))
+        return digests if fingerprint(list(digests)) == plan else None
 
     def _array(self, key: str) -> Any:
+        """Open an array of ours; None where there is none, or a damaged one."""
         if key not in self._arrays:
             import zarr
 
-            opened = zarr.open_array(self.place.zarr(), path=key, mode="r+")
+            with self.place.guarded():
+                try:
+                    opened = zarr.open_array(self.place.zarr(), path=key, mode="r+")
+                except BROKEN:
+                    return None
+            if len(opened.shape) != 2:
+                return None
             self._arrays[key] = opened.with_config(UNCOMPRESSED["config"])  # open_array ignores it
         return self._arrays[key]
 
@@ -122,14 +150,18 @@ class Rows:
         return self.present(segment.address, segment.plan)
 
     def present(self, address: str, plan: str) -> set[int]:
-        """The same, for a segment's names alone."""
-        names = self.place.names(f"rows/{address}/{plan}")
-        return {int(name.split(".")[1]) for name in names if name.startswith("c.")}
+        """The same, for a segment's names alone. A block that was cut short is not there."""
+        key = f"rows/{address}/{plan}"
+        array = self._array(key)
+        if array is None:
+            return set()
+        whole = BLOCK * array.shape[1] * array.dtype.itemsize + 4 * len(array.compressors)
+        sizes = self.place.sizes(key).items()
+        return {int(chunk[1]) for name, size in sizes if size == whole and (chunk := CHUNK.fullmatch(name))}
 
     def width(self, segment: Segment) -> int:
         """D, the features of a row."""
-        with self.place.guarded():
-            return int(self._array(segment.key).shape[1])
+        return int(self._array(segment.key).shape[1])
 
     def have(self, address: str) -> dict[str, tuple[Segment, int]]:
         """Find every finished row of an address: {digest: (segment, row)}."""
@@ -160,7 +192,13 @@ class Rows:
             if not self._planned(segment):
                 raw = np.frombuffer(bytes.fromhex("".join(digests)), np.uint8).reshape(-1, 16)
                 self._arrays[plan] = zarr.create_array(
-                    store, name=plan, data=raw, chunks=raw.shape, overwrite=True, **UNCOMPRESSED
+                    store,
+                    name=plan,
+                    data=raw,
+                    chunks=raw.shape,
+                    compressors=None,
+                    overwrite=True,
+                    **UNCOMPRESSED,
                 )
             # Last, for it is what makes the plan count.
             self._arrays[segment.key] = zarr.create_array(
@@ -169,6 +207,9 @@ class Rows:
                 shape=(len(digests), width),
                 chunks=(BLOCK, width),
                 dtype="float16",
+                compressors=CHECKSUM,
+                fill_value=np.nan,  # what a block that is gone reads as
+                overwrite=True,  # what lies there is damaged, or it would have been taken up
                 **UNCOMPRESSED,
             )
         self._segments[segment.key] = segment
@@ -176,10 +217,9 @@ class Rows:
 
     def _planned(self, segment: Segment) -> bool:
         """Tell whether the digests are there, whole; other addresses may depend on them."""
-        key = f"plans/{segment.plan}"
-        if key in self._arrays:
+        if any(one.plan == segment.plan for one in self._segments.values()):
             return True
-        return self.place.exists(f"{key}/zarr.json") and self._digests(segment.plan) == segment.digests
+        return self._digests(segment.plan) == segment.digests
 
     def write(self, address: str, plan: str, index: int, rows: Features) -> None:
         """Write one block, whole.
@@ -197,15 +237,21 @@ class Rows:
             raise StoreError(
                 f"{self.place.path}: a feature is not a finite float16 number. Is the backbone's graph sound?"
             )
+        key, start = f"rows/{address}/{plan}", index * BLOCK
+        array = self._array(key)
+        if array is None:
+            raise StoreError(f"{self.place.path}: {key} is gone or damaged. Run the same command again.")
         with self.place.guarded():
-            start = index * BLOCK
-            self._array(f"rows/{address}/{plan}")[start : start + len(rows)] = rows
+            array[start : start + len(rows)] = rows
 
     def stream(self, segment: Segment, done: Iterable[int] | None = None) -> Iterator[tuple[int, Features]]:
         """Read a segment's finished blocks in order, many at a time.
 
         Yields:
             (row number of the first row, (n, D) float16).
+
+        Raises:
+            StoreError: for a damaged block, and for one that is gone since it was seen.
         """
         blocks = sorted(self.done(segment) if done is None else done)
         array = self._array(segment.key)
@@ -220,6 +266,11 @@ class Rows:
                         f"{self.place.path}: a block of {segment.key} is damaged ({error})."
                         " Delete that folder and run `topgraft embed` again."
                     ) from error
+            if np.isnan(rows[:, 0]).any():
+                raise StoreError(
+                    f"{self.place.path}: a block of {segment.key} vanished while it was read. Does another"
+                    " process prune or embed? Read again when it is done."
+                )
             yield run[0] * BLOCK, rows
 
     def scatter(self, address: str, wanted: Mapping[str, NDArray[np.int64]], out: Features) -> int:
@@ -259,8 +310,9 @@ class Rows:
             width = self.width(have[kept[0]][0])
             target = existing or self.plan(facts, kept, width)
             self._copy(address, target, width)
-        for plan in self.place.names(f"rows/{address}") - {"zarr.json", whole.plan}:
-            self.drop(f"rows/{address}/{plan}")
+        for plan in self._hashes(f"rows/{address}"):
+            if plan != whole.plan:
+                self.drop(f"rows/{address}/{plan}")
 
     def _copy(self, address: str, target: Segment, width: int) -> None:
         for first in range(0, target.blocks, COPY // BLOCK):
@@ -278,6 +330,6 @@ class Rows:
 
     def drop_unused_plans(self) -> None:
         """Remove the plans that no segment has."""
-        used = {one for address in self.addresses() for one in self.place.names(f"rows/{address}")}
-        for plan in self.place.names("plans") - used - {"zarr.json"}:
+        used = {one for address in self.addresses() for one in self._hashes(f"rows/{address}")}
+        for plan in set(self._hashes("plans")) - used:
             self.drop(f"plans/{plan}")

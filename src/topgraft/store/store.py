@@ -11,6 +11,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -30,12 +32,13 @@ from topgraft.policy import View
 from topgraft.settings import Settings
 from topgraft.store.gram import Gram, accumulate
 from topgraft.store.place import Place
-from topgraft.store.rows import Rows, Segment
+from topgraft.store.rows import BROKEN, Rows, Segment
 from topgraft.store.table import Table
 from topgraft.types import Features, Labels
 
 SCHEMA = 1
 FORMAT = "feature store"
+ROOT = {"topgraft": FORMAT, "schema": SCHEMA}
 IN_MEMORY = 1 << 30
 """Bytes of features, over all views, up to which they are held in memory; above, views are memory-mapped."""
 
@@ -93,7 +96,10 @@ class FeatureStore:
         """
         place = Place.at(path)
         if not place.exists("zarr.json"):
-            raise StoreError(f"{path}: expected a feature store, found none. Make one with `topgraft embed`.")
+            hint = "Make one with `topgraft embed`."
+            if place.exists("features.zarr/zarr.json"):
+                hint = f"Did you mean {shlex.quote(f'{path}/features.zarr')}?"
+            raise StoreError(f"{path}: expected a feature store, found none. {hint}")
         _check_schema(place)
         table, pending = _read_table(place, "table"), _read_table(place, "pending")
         if table is None and pending is None:
@@ -111,6 +117,19 @@ class FeatureStore:
         """
         import zarr
 
+        place = cls.judge(path)
+        with place.guarded():
+            if not place.exists("zarr.json"):
+                zarr.create_group(place.zarr(), attributes=ROOT)
+        return cls(place, _read_table(place, "table"), _read_table(place, "pending"))
+
+    @classmethod
+    def judge(cls, path: str | Path) -> Place:
+        """Say whether a store is or can be at a place, and touch nothing.
+
+        Raises:
+            StoreError: where it was written by a newer Topgraft, or is something else.
+        """
         place = Place.at(path)
         with place.guarded():
             if place.exists("zarr.json"):
@@ -120,9 +139,7 @@ class FeatureStore:
                     f"{path}: expected a feature store or nothing, found other files."
                     " Give another place with `-o`."
                 )
-            else:
-                zarr.create_group(place.zarr(), attributes={"topgraft": FORMAT, "schema": SCHEMA})
-        return cls(place, _read_table(place, "table"), _read_table(place, "pending"))
+        return place
 
     # what it is of
 
@@ -363,7 +380,11 @@ class FeatureStore:
             self._put("table", table)
         if self.pending is not None:
             self.place.delete("pending")
-        self._table, self.pending = table, None
+        self._now(table, None)
+
+    def _now(self, table: Table | None, pending: Table | None) -> None:
+        """Be of another table, and forget what was read of the one before."""
+        self._table, self.pending = table, pending
         self._features.clear()
         for name in ("labels", "groups", "_wanted"):
             self.__dict__.pop(name, None)
@@ -371,7 +392,8 @@ class FeatureStore:
     def prune(self) -> int:
         """Drop every row the table does not name: of removed photos, other views, seeds and backbones.
 
-        Afterwards the bytes are those of a store that was embedded in one go.
+        The table is the one that lies there now, whatever it was when this store was opened. Afterwards the
+        bytes are those of a store that was embedded in one go.
 
         Returns:
             Bytes freed.
@@ -379,11 +401,14 @@ class FeatureStore:
         Raises:
             StoreError: while an `embed` is unfinished, or another process writes.
         """
-        if self.pending is not None:
-            raise StoreError(
-                f"{self.path}: an `embed` into it is unfinished. Run it again to its end, then prune."
-            )
         with self.place.locked():
+            # Only now does no other process change them.
+            self._now(_read_table(self.place, "table"), _read_table(self.place, "pending"))
+            self.rows = Rows(self.place)
+            if self.pending is not None:
+                raise StoreError(
+                    f"{self.path}: an `embed` into it is unfinished. Run it again to its end, then prune."
+                )
             before = self.place.size()
             self.place.sweep()
             for view, address in enumerate(self.table.addresses):
@@ -414,13 +439,21 @@ def _check_schema(place: Place) -> None:
     with place.guarded():
         try:
             facts = dict(zarr.open_group(place.zarr(), mode="r").attrs)
-        except (ValueError, KeyError) as error:
-            raise StoreError(f"{place.path}: its zarr.json cannot be read ({error}).") from error
+        except BROKEN as error:
+            raise StoreError(
+                f"{place.path}: its zarr.json cannot be read ({type(error).__name__}: {error})."
+                " Bring that file back from a copy, or embed into another place with `-o`."
+            ) from error
     if facts.get("topgraft") != FORMAT:
         raise StoreError(
             f"{place.path}: expected a feature store, found another zarr group. Give another place."
         )
-    if int(facts["schema"]) > SCHEMA:
+    if not isinstance(facts.get("schema"), int):
+        raise StoreError(
+            f"{place.path}: expected a number for the schema in its zarr.json, got {facts.get('schema')!r}."
+            f" This Topgraft writes {SCHEMA}."
+        )
+    if facts["schema"] > SCHEMA:
         raise StoreError(
             f"{place.path}: written with schema {facts['schema']}, this Topgraft reads up to schema {SCHEMA}."
             " Update Topgraft: pip install -U topgraft."
@@ -435,7 +468,9 @@ def _read_table(place: Place, key: str) -> Table | None:
     with place.guarded():
         try:
             return Table.from_facts(dict(zarr.open_group(place.zarr(), path=key, mode="r").attrs))
-        except (LookupError, TypeError, ValueError) as error:
+        except FileNotFoundError:
+            return None  # the `embed` that was pending is finished since
+        except BROKEN as error:
             raise StoreError(
                 f"{place.path}: {key}/zarr.json is damaged ({type(error).__name__}: {error})."
                 f" Delete {key}/ and run `topgraft embed` again: rows are kept."
@@ -445,7 +480,15 @@ def _read_table(place: Place, key: str) -> Table | None:
 def _mapped(shape: tuple[int, int]) -> Features:
     """Map a temporary file that has no name: it is gone with the process, however that ends."""
     folder = Settings.load().cache_dir
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder) as file:
-        mapped: Features = np.memmap(file, np.float16, "w+", shape=shape)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            # Without the space, writing into the map would end the process and say nothing.
+            os.posix_fallocate(file.fileno(), 0, 2 * shape[0] * shape[1])
+            mapped: Features = np.memmap(file, np.float16, "r+", shape=shape)
+    except OSError as error:
+        raise StoreError(
+            f"{folder}: no room for {2 * shape[0] * shape[1] / 1e9:.1f} GB of features that do not fit into"
+            f" memory ({error.strerror or error}). Name another cache folder with TOPGRAFT_CACHE_DIR."
+        ) from error
     return mapped

@@ -105,6 +105,18 @@ def contents(path: str | Path) -> dict[str, bytes]:
     return {one.relative_to(top).as_posix(): one.read_bytes() for one in top.rglob("*") if one.is_file()}
 
 
+def spoil(path: str | Path, key: str, data: bytes | None) -> None:
+    """Put other bytes where a file of a store is or may be; None takes the file away."""
+    place = Place.at(path)
+    if place.remote:
+        system, base = filesystem(place.path)
+        system.rm_file(f"{base}/{key}") if data is None else system.pipe_file(f"{base}/{key}", data)
+    elif data is None:
+        Path(place.path, key).unlink()
+    else:
+        Path(place.path, key).write_bytes(data)
+
+
 def agrees(path: str | Path, table: Table) -> None:
     """Compare all a store says with what its table asked for.
 
@@ -234,6 +246,114 @@ class StoreSuite(ABC):
         with raises(StoreError, "unfinished"):
             FeatureStore.open(place).prune()
 
+    def test_prune_goes_by_the_table_that_is_there_not_by_an_older_handle(self, tmp_path: Path) -> None:
+        place = self.place(tmp_path)
+        fill(place, a_table(self.FEW))
+        older, unfinished = FeatureStore.open(place), FeatureStore.open(place)
+        fill(place, last := a_table(self.MANY, POLICIES))
+        older.prune()
+        agrees(place, last)
+        assert older.table == last
+        np.testing.assert_array_equal(older.features(1), FeatureStore.open(place).features(1))
+        fill(place, a_table(self.MANY, POLICIES, seed=1), stop=1)
+        with raises(StoreError, "unfinished"):
+            unfinished.prune()
+
+    def test_names_that_are_none_of_ours_count_for_nothing(self, tmp_path: Path) -> None:
+        place, fresh, table = self.place(tmp_path / "a"), self.place(tmp_path / "b"), a_table(self.MANY)
+        fill(place, a_table(self.MANY, POLICIES))
+        segment = FeatureStore.open(place).rows.segments(table.addresses[0])[0].key
+        strays = [f"{folder}/.DS_Store" for folder in ("plans", "rows", segment, Path(segment).parent)]
+        strays += [f"{segment}/{name}" for name in ("c.0 (1).0", "c.1.0~", "c.x.0")]
+        for stray in strays:
+            spoil(place, stray, b"x")
+        agrees(place, a_table(self.MANY, POLICIES))
+        spoil(place, f"{segment}/c.1.0", None)
+        assert FeatureStore.open(place).missing() == BLOCK
+        assert fill(place, table) == BLOCK
+        FeatureStore.open(place).prune()
+        fill(fresh, table)
+        assert {key: data for key, data in contents(place).items() if key not in strays} == contents(fresh)
+
+    def test_a_block_that_vanishes_before_it_is_read_is_an_error(self, tmp_path: Path) -> None:
+        place, table = self.place(tmp_path), a_table(self.MANY)
+        fill(place, table)
+        rows = FeatureStore.open(place).rows
+        (segment,) = rows.segments(table.addresses[0])
+        there = rows.done(segment)
+        spoil(place, f"{segment.key}/c.1.0", None)  # as `prune` in another process does
+        with raises(StoreError, "vanished while it was read"):
+            list(rows.stream(segment, there))
+
+    def test_a_damaged_block_is_named_and_a_short_one_made_again(self, tmp_path: Path) -> None:
+        place, whole, table = self.place(tmp_path / "a"), self.place(tmp_path / "b"), a_table(self.MANY)
+        fill(place, table)
+        fill(whole, table)
+        (segment,) = FeatureStore.open(place).rows.segments(table.addresses[0])
+        key = f"{segment.key}/c.1.0"
+        block = contents(place)[key]
+        for damaged in (bytes(len(block)), block[:-5] + bytes([block[-5] ^ 1]) + block[-4:]):
+            spoil(place, key, damaged)
+            with raises(StoreError, f"{segment.key} is damaged.*Delete that folder"):
+                FeatureStore.open(place).features()
+        spoil(place, key, block[:-1])
+        with raises(StoreError, "64 of 135 photos have no features of view 0.*again"):
+            FeatureStore.open(place).features()
+        assert fill(place, table) == BLOCK
+        assert contents(place) == contents(whole)
+
+    def test_damaged_plans_and_arrays_are_made_again(self, tmp_path: Path) -> None:
+        place, whole = self.place(tmp_path / "a"), self.place(tmp_path / "b")
+        table = a_table(self.MANY, POLICIES[:1])
+        fill(place, table)
+        fill(whole, table)
+        (segment,) = FeatureStore.open(place).rows.segments(table.addresses[1])
+        plan = contents(place)[chunk := f"plans/{segment.plan}/c.0.0"]
+        damage = [(chunk, plan[:-1]), (chunk, bytes(len(plan))), (chunk, None)]
+        for key in (f"plans/{segment.plan}/zarr.json", f"{segment.key}/zarr.json"):
+            damage += [(key, data) for data in (b"", b"{}", b"[]", b"xx", b"\xff", None)]
+        for key, data in damage:
+            spoil(place, key, data)
+            with raises(StoreError, "135 photos have no features of view 1.*again"):
+                FeatureStore.open(place).features(1)
+            assert FeatureStore.open(place).info()["missing_rows"] > 0
+            assert fill(place, table) in (len(self.MANY), 2 * len(self.MANY))
+            assert contents(place) == contents(whole)
+
+    def test_a_damaged_head_of_the_store_is_one_line(self, tmp_path: Path) -> None:
+        place = self.place(tmp_path)
+        fill(place, a_table(self.FEW))
+        for text in (b"", b"[]", b"{}", b"xx"):
+            spoil(place, "zarr.json", text)
+            for use in (FeatureStore.open, FeatureStore.create):
+                with raises(StoreError, "zarr.json cannot be read.*-o|found another zarr group"):
+                    use(place)
+
+    def test_rows_without_checksums_as_older_stores_have_them_are_read_and_added_to(
+        self, tmp_path: Path
+    ) -> None:
+        import zarr
+
+        place, table = self.place(tmp_path), a_table(self.MANY)
+        fill(place, table)
+        (segment,) = FeatureStore.open(place).rows.segments(table.addresses[0])
+        rows = np.array([a_row(segment.address, one) for one in segment.digests])
+        zarr.create_array(
+            Place.at(place).zarr(),
+            name=segment.key,
+            data=rows,
+            chunks=(BLOCK, WIDTH),
+            compressors=None,
+            filters=None,
+            fill_value=0,
+            chunk_key_encoding={"name": "default", "separator": "."},
+            overwrite=True,
+        )
+        agrees(place, table)
+        more = a_table(self.MANY | {"new": 1000})
+        assert fill(place, more) == 1
+        agrees(place, more)
+
     def test_rows_of_zeros_are_rows(self, tmp_path: Path) -> None:
         place, table = self.place(tmp_path), a_table(self.FEW)
         (work,) = FeatureStore.create(place).begin(table)
@@ -273,17 +393,18 @@ class StoreSuite(ABC):
     def test_a_newer_schema_is_refused_with_the_version(self, tmp_path: Path) -> None:
         place = self.place(tmp_path)
         fill(place, a_table(self.FEW))
-        change_schema(place, 99)
-        for use in (FeatureStore.open, FeatureStore.create):
-            with raises(StoreError, "schema 99.*schema 1.*Update"):
-                use(place)
+        for schema, words in ((99, "schema 99.*schema 1.*Update"), ("two", "number for the schema.*'two'")):
+            change_schema(place, schema)
+            for use in (FeatureStore.open, FeatureStore.create):
+                with raises(StoreError, words):
+                    use(place)
 
     def test_what_is_no_store_is_refused(self, tmp_path: Path) -> None:
         with raises(StoreError, "expected a feature store, found none"):
             FeatureStore.open(self.place(tmp_path))
 
 
-def change_schema(path: str | Path, schema: int) -> None:
+def change_schema(path: str | Path, schema: object) -> None:
     """Pretend that another Topgraft wrote a store."""
     import zarr
 
