@@ -264,7 +264,7 @@ def stranger(method: str, features: Features, labels: Labels, temperature: float
     """Fit the run's distance to features (n, D) of photos."""
     if method == "mahalanobis":
         return mahalanobis(features, labels)
-    return neighbours(features) if method == "neighbours" else Energy(temperature)
+    return neighbours(features, labels) if method == "neighbours" else Energy(temperature)
 
 
 def paired(
