@@ -193,6 +193,14 @@ def test_labels_and_options_are_checked():
         compare(features, labels, np.zeros(30, int), heads="linear", folds=5)
 
 
+def test_features_that_are_not_numbers_are_refused():
+    features, labels = clouds(photos=30)
+    features[1, 5, 3] = np.nan
+    features[0, 7, 3] = np.inf
+    with pytest.raises(DataError, match=r"finite numbers, got others for 2 photos \(first: photo 5"):
+        compare(features, labels, heads="linear")
+
+
 def test_a_class_of_two_photos_can_be_compared():
     features, labels = clouds(photos=32, classes=2)
     labels = np.where(np.arange(32) < 2, 2, labels)

@@ -211,7 +211,8 @@ def compare(
         progress: told of every head.
 
     Raises:
-        DataError: for labels that do not belong to the features, or fewer than two groups.
+        DataError: for labels that do not belong to the features, features that are not finite, or fewer than
+            two groups.
         UsageError: for options out of range.
     """
     block = stack(features)
@@ -220,6 +221,12 @@ def compare(
     for one in given.values():
         if len(labels) != one.shape[1]:
             raise DataError(f"labels: expected one for each of {one.shape[1]} photos, got {len(labels)}.")
+        if not all(np.isfinite(view).all() for view in one):
+            bad = np.flatnonzero(~np.isfinite(one.reshape(*one.shape[:2], -1)).all(axis=(0, 2)))
+            raise DataError(
+                f"features: expected finite numbers, got others for {len(bad)} photos (first: photo {bad[0]},"
+                " counted from 0). Embed them again."
+            )
     if repeats < 1:
         raise UsageError(f"repeats must be at least 1, got {repeats}.")
     C = classes or (labels.shape[1] if several else int(labels.max()) + 1)
