@@ -74,12 +74,17 @@ def test_yes_and_no_answers_have_bins_from_one_half():
     assert (rows[0]["low"], rows[-1]["high"]) == (0.5, 1.0)
 
 
-def test_the_error_that_is_no_chance_has_an_interval_of_its_own():
-    features, labels = clouds(photos=60)
-    judged = trust(compare(features, labels, heads=["ridge"]), features[0], labels)
-    (note,) = [one for one in judged.notes if one.startswith("Said probabilities")]
-    error = judged.numbers["ece"]
-    assert note.endswith(f"what is not chance lies between {error['low']:.3f} and {error['high']:.3f}.")
+@pytest.mark.parametrize("seed", range(4))
+def test_an_error_that_chance_explains_may_be_none(seed):
+    features, labels = clouds(photos=60, seed=seed)
+    found = compare(features, labels, heads=["ridge"])
+    chance = trust(found, features[0], labels)
+    assert chance.numbers["ece"]["value"] <= chance.numbers["ece_if_calibrated"]["high"]
+    assert chance.numbers["ece"]["low"] == 0
+    assert "no more than chance gives" in chance.notes[0]
+    swapped = trust(found, features[0], (labels + 1) % 3)
+    assert swapped.numbers["ece"]["low"] > 0.3
+    assert ", more than chance gives" in swapped.notes[0]
 
 
 def test_the_reliability_diagram_counts_every_answer():

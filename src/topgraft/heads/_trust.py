@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -67,6 +67,8 @@ def trust(
     edges = np.linspace(0.5 if labels.ndim == 2 else 1 / oof.shape[1], 1, BINS + 1)
     error = calibration_error(sure, right, edges, groups=groups, photos=len(labels), seed=seed)
     perfect = if_calibrated(sure, edges, groups=groups, photos=len(labels), seed=seed)
+    if error.value <= perfect.high:  # no error at all would show as much
+        error = replace(error, low=0.0)
     none_of_these, distances = unknown or learn_unknown(
         features,
         labels,
@@ -224,7 +226,7 @@ def _notes(error: Estimate, perfect: Estimate, unknown: Unknown, issues: int) ->
     why = f" (area under ROC, class against class: {told})" if told else ""
     calibrated = (
         f"Said probabilities are off by {error.value:.3f} on average, {within} chance gives on so few photos"
-        f" (up to {perfect.high:.3f}); what is not chance lies between {error.low:.3f} and {error.high:.3f}."
+        f" (up to {perfect.high:.3f})."
     )
     strange = (
         f"A photo is called unknown by {unknown.method}{why};"
