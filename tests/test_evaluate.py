@@ -149,6 +149,14 @@ def test_the_test_split_is_taken_and_its_numbers_are_the_runs_own(runs: list[Run
     assert both.notes[0].endswith(f"{trained} more were used for training and are left out.")
 
 
+def test_photos_of_one_class_have_dashes_and_a_reason(runs: list[Run], data: tg.Dataset) -> None:
+    found = evaluate(runs[0], data, [one.id for one in data.samples if one.label == 0])
+    assert "balanced –" in str(found)
+    assert "ROC AUC –" in str(found)
+    assert any("of one class" in note for note in found.notes)
+    assert found.members[0].scores["roc_auc"] is None
+
+
 def test_members_and_ensembles_stand_side_by_side(runs: list[Run], both: Any) -> None:
     assert [one.name for one in both.results] == ["plain", "near", "mean", "weighted"]
     losses = [run.metrics["cross_validation"]["log_loss"]["value"] for run in runs]
