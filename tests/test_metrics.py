@@ -65,6 +65,20 @@ def test_perfect_answers_on_few_photos_stay_uncertain():
         assert found[name]["low"] < 0.95, name
 
 
+@pytest.mark.parametrize("labels", [[0, 1], [0, 0, 1], [0, 1, 1, 0]])
+@pytest.mark.parametrize("grouped", [False, True])
+def test_the_smallest_sets_have_intervals_that_hold_their_values(labels, grouped):
+    labels = np.array(labels)
+    groups = np.zeros(len(labels), np.int64) if grouped else None
+    for said in (labels, 1 - labels, np.zeros_like(labels)):
+        found = summary(labels, np.eye(2)[said] * 0.6 + 0.2, ["a", "b"], groups=groups)
+        for name in ("balanced_accuracy", "macro_f1", "mcc", "roc_auc", "average_precision", "log_loss"):
+            one = found[name]
+            assert one["low"] <= one["value"] + 1e-12, (name, one)
+            assert one["value"] <= one["high"] + 1e-12, (name, one)
+        json.dumps(found, allow_nan=False)
+
+
 @pytest.mark.parametrize("right", [0, 1, 16, 31, 32])
 def test_wilson_is_the_textbooks(right):
     from scipy.stats import binomtest
@@ -84,6 +98,7 @@ def test_photos_of_one_class_tell_nothing_of_balance_and_ranking():
     for name in ("balanced_accuracy", "mcc", "roc_auc", "average_precision"):
         assert found[name] is None, name
     assert found["accuracy"]["value"] == found["macro_f1"]["value"] == 1
+    assert summary(labels, np.ones((6, 1)), ["a"])["macro_f1"] is None
     assert "of one class" in metrics.silent(labels)
     assert not metrics.silent(np.array([0, 1]))
     assert not metrics.silent(np.ones((4, 1), np.int64))

@@ -73,7 +73,8 @@ def as_proportion(value: float, variance: float, at: float, most: float = np.inf
     """
     each = at * (1 - at)  # the variance that one photo would give
     photos = min(each / variance, most) if min(each, variance) > 0 else most
-    return wilson(min(max(value, 0.0), 1.0) * photos, photos)
+    shared = wilson(min(max(value, 0.0), 1.0) * photos, photos)
+    return Estimate(value, shared.low, shared.high)
 
 
 def effective(groups: Labels | None, n: int) -> float:
@@ -332,7 +333,7 @@ def _of_confusion(table: NDArray[np.int64], worth: float) -> dict[str, dict[str,
     rows = (table * worth + DOUBT * usual) / (sizes * worth + DOUBT)[:, None]
     found: dict[str, dict[str, float] | None] = {}
     for name, (score, lowest) in scores.items():
-        if len(table) < 2 and name != "macro_f1":
+        if C < 2 or len(table) < (1 if name == "macro_f1" else 2):
             found[name] = None
             continue
         value, (at, slope) = score(table.astype(np.float64), own)[0], score(rows * sizes[:, None], own)
@@ -354,8 +355,8 @@ def _balanced(table: Floats, own: Floats) -> tuple[float, Floats]:
 def _macro_f1(table: Floats, own: Floats) -> tuple[float, Floats]:
     """Give the mean F1 of the classes that are present, and its slope in every cell."""
     size, said = table.sum(axis=1), own @ table.sum(axis=0)
-    f1 = 2 * (table * own).sum(axis=1) / (size + said)
     each = 1 / (size + said)
+    f1 = 2 * (table * own).sum(axis=1) * each
     return float(f1.mean()), (2 * own * each[:, None] - (f1 * each) @ own) / len(table)
 
 
