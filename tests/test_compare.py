@@ -112,21 +112,50 @@ def test_the_difference_is_nadeau_and_bengios():
 def test_uneven_classes_are_weighted_and_it_is_said():
     labels = np.array([0] * 90 + [1] * 10)
     weight, said = class_weights(labels, 2)
-    assert weight[0] * 90 == pytest.approx(weight[-1] * 10)
+    assert weight[-1] == pytest.approx(3 * weight[0])  # the square root of 9
     assert weight.mean() == pytest.approx(1)
     assert "9.0 times" in said
+    assert "3.0 times" in said
     assert class_weights(np.array([0] * 14 + [1] * 10), 2) == (None, "")
     assert class_weights(labels, 2, "off") == (None, "")
     assert class_weights(np.array([0] * 11 + [1] * 10), 2, "on")[0] is not None
     with pytest.raises(UsageError, match="auto, on or off"):
         class_weights(labels, 2, "yes")
     rng = np.random.default_rng(0)
-    features = (rng.standard_normal((1, 100, 10)) + 0.8 * labels[:, None]).astype(np.float32)
+    features = (rng.standard_normal((1, 100, 10)) + 0.5 * labels[:, None]).astype(np.float32)
     on, off = (compare(features, labels, heads=["logistic"], class_weight=mode) for mode in ("auto", "off"))
     assert on.notes[0].startswith("The largest class has 9.0 times")
     assert off.notes == []
-    rare = [(found.oof[0].argmax(axis=1)[90:] == 1).mean() for found in (on, off)]
-    assert rare[0] > rare[1]
+    assert on.sample_weight == pytest.approx(weight)
+    assert off.sample_weight is None
+    assert (on.logits != off.logits).any()
+
+
+def test_weights_help_the_rare_class_and_leave_probabilities_honest():
+    """Against no weights: as low a log loss, shares as they are, and no fewer of the rare class found."""
+    gaps, shares, balance = [], [], []
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        labels = np.repeat([0, 1, 2], [80, 80, 8])
+        centres = rng.standard_normal((3, 60)) * 0.3
+        features = (centres[labels] + rng.standard_normal((168, 60)))[None].astype(np.float32)
+        weighed, plain = (
+            compare(features, labels, heads="linear", class_weight=mode, seed=seed)
+            for mode in ("auto", "off")
+        )
+        gaps.append([losses(labels, found.oof[0]).mean() for found in (weighed, plain)])
+        shares.append(weighed.oof[0, :, 2].mean())
+        balance.append(
+            [
+                np.mean([(found.oof[0].argmax(axis=1)[labels == c] == c).mean() for c in range(3)])
+                for found in (weighed, plain)
+            ]
+        )
+    weighed, plain = np.mean(gaps, axis=0)
+    assert weighed < plain + 0.01, (weighed, plain)
+    assert np.mean(shares) == pytest.approx(8 / 168, abs=0.03)
+    found, without = np.mean(balance, axis=0)
+    assert found > without - 0.01, (found, without)
 
 
 def test_several_labels_per_photo():
@@ -164,6 +193,14 @@ def test_labels_and_options_are_checked():
         compare(features, labels, np.zeros(30, int), heads="linear", folds=5)
 
 
+def test_features_that_are_not_numbers_are_refused():
+    features, labels = clouds(photos=30)
+    features[1, 5, 3] = np.nan
+    features[0, 7, 3] = np.inf
+    with pytest.raises(DataError, match=r"finite numbers, got others for 2 photos \(first: photo 5"):
+        compare(features, labels, heads="linear")
+
+
 def test_a_class_of_two_photos_can_be_compared():
     features, labels = clouds(photos=32, classes=2)
     labels = np.where(np.arange(32) < 2, 2, labels)
@@ -193,7 +230,7 @@ def test_few_photos_are_no_excuse_for_a_head_that_knows_nothing(sizes, seed):
     features = (centres[labels] + rng.standard_normal((len(labels), 300)))[None].astype(np.float32)
     found = compare(features, labels, heads="linear", seed=seed)
     best, chosen = found.rows[0]["log_loss"]["value"], chosen_row(found)["log_loss"]["value"]
-    nothing = know_nothing(labels, len(sizes), found.sample_weight)
+    nothing = know_nothing(labels, len(sizes))
     assert best < nothing
     assert chosen <= min(1.2 * best, nothing)
 
@@ -201,11 +238,9 @@ def test_few_photos_are_no_excuse_for_a_head_that_knows_nothing(sizes, seed):
 def test_knowing_nothing_costs_the_entropy_of_the_shares():
     labels = np.array([0, 0, 0, 1])
     shares = np.tile([0.75, 0.25], (4, 1))
-    assert know_nothing(labels, 2, None) == pytest.approx(losses(labels, shares).mean())
-    weight = class_weights(labels, 2)[0]
-    assert know_nothing(labels, 2, weight) == pytest.approx(np.log(2))
+    assert know_nothing(labels, 2) == pytest.approx(losses(labels, shares).mean())
     table = np.eye(2, dtype=int)[labels]
-    assert know_nothing(table, 2, None) == pytest.approx(losses(table, shares).mean())
+    assert know_nothing(table, 2) == pytest.approx(losses(table, shares).mean())
 
 
 def test_the_refit_does_not_depend_on_the_cores(monkeypatch):

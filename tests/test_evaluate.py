@@ -59,8 +59,47 @@ def test_paired_differences_hold_what_they_compare() -> None:
     gap = paired(labels, right, mixed)
     assert gap.value == pytest.approx(0.1)
     assert 0.03 < gap.low < 0.1 < gap.high < 0.18
-    same = paired(labels, mixed, mixed)
-    assert (same.value, same.low, same.high) == (0, 0, 0)
+    swapped = paired(labels, mixed, right)
+    assert (swapped.low, swapped.high) == pytest.approx((-gap.high, -gap.low))
+
+
+def test_members_that_agree_on_few_photos_may_still_differ() -> None:
+    labels = np.arange(32) % 2
+    right = np.eye(2)[labels] * 0.8 + 0.1
+    same = paired(labels, right, right)
+    assert same.value == 0
+    assert same.low == pytest.approx(-0.107, abs=1e-3)  # 32 of 32 and 32 of 32: Wilson's 0.893
+    assert same.high == pytest.approx(0.107, abs=1e-3)
+    almost = right.copy()
+    almost[0] = 1 - almost[0]
+    one = paired(labels, right, almost)
+    assert one.low < 0 < one.value < one.high
+    copies = np.repeat(np.arange(8), 4)
+    few = paired(labels, right, almost, groups=copies)
+    assert few.low < one.low
+    assert few.high > one.high
+
+
+def test_the_paired_interval_is_newcombes() -> None:
+    # Newcombe 1998, table III, method 10, of 50 photos
+    counts = {(1, 1): 36, (1, 0): 12, (0, 1): 2, (0, 0): 0}
+    first = np.repeat([one for one, _ in counts], list(counts.values()))
+    second = np.repeat([other for _, other in counts], list(counts.values()))
+    labels = np.zeros(50, np.int64)
+    found = paired(labels, *(np.stack([right, 1 - right], axis=1) for right in (first, second)))
+    assert found.value == pytest.approx(0.2)
+    assert (found.low, found.high) == pytest.approx((0.0569, 0.3404), abs=1e-4)
+
+
+def test_the_paired_interval_covers() -> None:
+    rng = np.random.default_rng(0)
+    labels, held = np.zeros(60, np.int64), 0
+    for _ in range(1000):
+        both = rng.random((60, 3)) < [0.8, 0.7, 0.4]  # right on easy photos; each alone on some of the others
+        right = [both[:, 0] | both[:, 1], both[:, 0] | both[:, 2]]
+        found = paired(labels, *(np.stack([one, ~one], axis=1).astype(float) for one in right))
+        held += found.low <= 0.2 * (0.7 - 0.4) <= found.high
+    assert 0.94 <= held / 1000 <= 0.985
 
 
 # From here on with real runs: drawn photos, the default backbone, two heads.
@@ -101,8 +140,21 @@ def test_the_test_split_is_taken_and_its_numbers_are_the_runs_own(runs: list[Run
         assert member.scores["n"] == own["n"]
         assert member.scores["confusion"] == own["confusion"]
         assert member.scores["accuracy"]["value"] == pytest.approx(own["accuracy"]["value"], abs=1e-12)
-        assert member.scores["log_loss"]["value"] == pytest.approx(own["log_loss"]["value"], abs=2e-3)
-    assert "held out from training" in both.notes[0]
+        # the same photos in the same order: the intervals, too, differ by the predictor's rounding alone
+        for score in ("accuracy", "balanced_accuracy", "log_loss", "roc_auc", "average_precision"):
+            for end in ("value", "low", "high"):
+                expected = pytest.approx(own[score][end], abs=2e-3)
+                assert member.scores[score][end] == expected, (score, end)
+    trained = sum(row["split"] == "cv" for row in runs[0].table("predictions.csv"))
+    assert both.notes[0].endswith(f"{trained} more were used for training and are left out.")
+
+
+def test_photos_of_one_class_have_dashes_and_a_reason(runs: list[Run], data: tg.Dataset) -> None:
+    found = evaluate(runs[0], data, [one.id for one in data.samples if one.label == 0])
+    assert "balanced –" in str(found)
+    assert "ROC AUC –" in str(found)
+    assert any("of one class" in note for note in found.notes)
+    assert found.members[0].scores["roc_auc"] is None
 
 
 def test_members_and_ensembles_stand_side_by_side(runs: list[Run], both: Any) -> None:

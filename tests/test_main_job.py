@@ -298,3 +298,32 @@ def test_on_real_photos_no_worse_than_plain_logistic_regression(shared, tmp_path
     assert run.metrics["cross_validation"]["n"] == 160
     assert run.metrics["cross_validation"]["accuracy"]["value"] >= 0.86
     assert Run.open(run.path).metrics == run.metrics
+
+
+class Column:
+    """Indexed by its labels and not by place, as a column of a table is (pandas.Series)."""
+
+    def __init__(self, values, index):
+        self.values = dict(zip(index, values, strict=True))
+
+    def __getitem__(self, label):
+        return self.values[label]
+
+    def __len__(self):
+        return len(self.values)
+
+    def __iter__(self):
+        return iter(self.values.values())
+
+    def __array__(self, dtype=None, copy=None):
+        return np.array(list(self.values.values()), dtype)
+
+
+def test_a_shuffled_column_keeps_its_labels():
+    from topgraft.estimator import _once
+
+    index, kinds = [2, 0, 1], ["c", "a", "b"]
+    X = Column(["2.jpg", "0.jpg", "1.jpg"], index)
+    expected = (["2.jpg", "0.jpg", "1.jpg"], kinds, ["7", "5", "6"])
+    assert _once(X, Column(kinds, index), Column([7, 5, 6], index)) == expected
+    assert _once(["3.jpg"], Column(["a"], [7]), None) == (["3.jpg"], ["a"], None)

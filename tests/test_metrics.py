@@ -65,6 +65,20 @@ def test_perfect_answers_on_few_photos_stay_uncertain():
         assert found[name]["low"] < 0.95, name
 
 
+@pytest.mark.parametrize("labels", [[0, 1], [0, 0, 1], [0, 1, 1, 0]])
+@pytest.mark.parametrize("grouped", [False, True])
+def test_the_smallest_sets_have_intervals_that_hold_their_values(labels, grouped):
+    labels = np.array(labels)
+    groups = np.zeros(len(labels), np.int64) if grouped else None
+    for said in (labels, 1 - labels, np.zeros_like(labels)):
+        found = summary(labels, np.eye(2)[said] * 0.6 + 0.2, ["a", "b"], groups=groups)
+        for name in ("balanced_accuracy", "macro_f1", "mcc", "roc_auc", "average_precision", "log_loss"):
+            one = found[name]
+            assert one["low"] <= one["value"] + 1e-12, (name, one)
+            assert one["value"] <= one["high"] + 1e-12, (name, one)
+        json.dumps(found, allow_nan=False)
+
+
 @pytest.mark.parametrize("right", [0, 1, 16, 31, 32])
 def test_wilson_is_the_textbooks(right):
     from scipy.stats import binomtest
@@ -76,7 +90,18 @@ def test_wilson_is_the_textbooks(right):
 
 def test_no_photos_tell_nothing():
     assert wilson(0, 0) == Estimate(0.5, 0.0, 1.0)
-    assert summary(np.array([0, 0]), np.array([[0.9, 0.1], [0.6, 0.4]]), ["a", "b"])["roc_auc"]["low"] == 0
+
+
+def test_photos_of_one_class_tell_nothing_of_balance_and_ranking():
+    labels = np.zeros(6, np.int64)
+    found = summary(labels, np.tile([0.9, 0.1], (6, 1)), ["a", "b"])
+    for name in ("balanced_accuracy", "mcc", "roc_auc", "average_precision"):
+        assert found[name] is None, name
+    assert found["accuracy"]["value"] == found["macro_f1"]["value"] == 1
+    assert summary(labels, np.ones((6, 1)), ["a"])["macro_f1"] is None
+    assert "of one class" in metrics.silent(labels)
+    assert not metrics.silent(np.array([0, 1]))
+    assert not metrics.silent(np.ones((4, 1), np.int64))
 
 
 def test_intervals_cover_the_truth_93_to_97_times_in_100():
@@ -98,6 +123,82 @@ def test_intervals_cover_the_truth_93_to_97_times_in_100():
             held[score] += found[score]["low"] <= value <= found[score]["high"]
     for score, count in held.items():
         assert 0.93 <= count / draws <= 0.97, score
+
+
+@pytest.mark.parametrize(
+    ("sizes", "accuracy", "draws"),
+    [
+        ([16] * 2, 0.9, 800),
+        ([86, 12], 0.7, 800),
+        ([10] * 10, 0.8, 800),
+        ([20] * 20, 0.9, 600),
+        ([5] * 100, 0.8, 200),
+        ([18] * 100, 0.8, 200),
+    ],
+    ids=["2x16", "86+12", "10x10", "20x20", "100x5", "100x18"],
+)
+def test_scores_of_a_confusion_cover_with_any_number_of_classes(sizes, accuracy, draws):
+    """Balanced accuracy and macro F1 in 95 of 100 sets, give or take what `draws` of them cannot tell."""
+    rng = np.random.default_rng(0)
+    C, labels = len(sizes), np.repeat(np.arange(len(sizes)), sizes)
+    expected = np.outer(sizes, np.full(C, (1 - accuracy) / (C - 1)))
+    np.fill_diagonal(expected, np.array(sizes) * accuracy)
+    precision = np.diagonal(expected) / expected.sum(axis=0)
+    truth = {
+        "balanced_accuracy": accuracy,
+        "macro_f1": (2 * precision * accuracy / (precision + accuracy)).mean(),
+    }
+    held = dict.fromkeys(truth, 0)
+    for _ in range(draws):
+        missed = (labels + rng.integers(1, C, len(labels))) % C
+        said = np.where(rng.random(len(labels)) < accuracy, labels, missed)
+        found = metrics._of_confusion(metrics.confusion(labels, said, C), 1.0)
+        for score, value in truth.items():
+            held[score] += found[score]["low"] <= value <= found[score]["high"]
+    for score, count in held.items():
+        assert 0.95 - 2.5 * np.sqrt(0.95 * 0.05 / draws) - 0.01 <= count / draws <= 0.985, score
+
+
+@pytest.mark.parametrize(
+    ("sizes", "sharp", "draws"),
+    [([16, 16], 1.5, 300), ([80, 80], 2, 200), ([86, 12], 1.5, 200), ([10] * 10, 2, 60)],
+    ids=["2x16", "2x80", "86+12", "10x10"],
+)
+def test_rankings_cover_with_few_photos(sizes, sharp, draws):
+    """ROC AUC and average precision; with many classes their intervals are a little too wide."""
+    rng = np.random.default_rng(1)
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+
+    def drawn(labels):
+        logits = rng.standard_normal((len(labels), len(sizes))) + sharp * np.eye(len(sizes))[labels]
+        return np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+
+    many = np.repeat(labels, 200_000 // len(labels))
+    answers = drawn(many)
+    table = np.eye(len(sizes))[many]
+    truth = {
+        "roc_auc": np.mean([reference.roc_auc_score(table[:, c], answers[:, c]) for c in set(labels)]),
+        "average_precision": np.mean(
+            [reference.average_precision_score(table[:, c], answers[:, c]) for c in set(labels)]
+        ),
+    }
+    held = dict.fromkeys(truth, 0)
+    for seed in range(draws):
+        weights = metrics.resample(len(labels), seed=seed, draws=200)
+        found = metrics._of_ranking(labels, drawn(labels), weights, 1.0)
+        for score, value in truth.items():
+            held[score] += found[score]["low"] <= value <= found[score]["high"]
+    for score, count in held.items():
+        assert count / draws >= 0.95 - 2.5 * np.sqrt(0.95 * 0.05 / draws) - 0.01, (score, count / draws)
+
+
+def test_an_interval_is_the_same_whatever_groups_are_called():
+    labels, probabilities = answers(3, n=40)
+    groups = np.repeat(np.arange(20), 2)
+    renamed = np.random.default_rng(0).permutation(20)[groups]
+    assert summary(labels, probabilities, "abc", groups=groups) == summary(
+        labels, probabilities, "abc", groups=renamed
+    )
 
 
 def test_repeats_do_not_narrow_the_interval():
@@ -135,6 +236,8 @@ def test_the_interval_of_a_mean_knows_groups_and_skew():
     assert (grouped.low, grouped.high) == pytest.approx((alone.low, alone.high))
     assert alone.high - alone.value > 1.1 * (alone.value - alone.low)
     assert metrics.mean_of(np.ones(5), metrics.resample(5)) == Estimate(1.0, 1.0, 1.0)
+    few = metrics.mean_of(np.array([0.7, 0.71, 0.7, 0.72, 0.71, 0.7, 2.7]), metrics.resample(7))
+    assert few.high <= 2.7  # draws without the last photo have next to no spread
 
 
 def test_words_for_few_photos():

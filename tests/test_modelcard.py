@@ -6,10 +6,12 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from run_folder import load, write_run
 from topgraft.errors import DataError
+from topgraft.metrics import summary
 from topgraft.modelcard import write_model_card
 
 
@@ -20,6 +22,14 @@ def _card(folder: Path, **facts: object) -> str:
     path = write_model_card(folder)
     assert path == folder / "model" / "README.md"
     return path.read_text(encoding="utf-8")
+
+
+def test_a_score_that_says_nothing_is_a_dash(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", photos=60, with_photos=False)
+    metrics = load(folder / "metrics.json")
+    metrics["test"] = summary(np.zeros(8, np.int64), np.tile([0.8, 0.2], (8, 1)), metrics["classes"])
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    assert "| balanced accuracy | – |" in _card(folder)
 
 
 def test_it_tells_data_numbers_limits_and_licence(tmp_path: Path) -> None:

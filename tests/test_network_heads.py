@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from topgraft.errors import UnknownNameError, UsageError
+from topgraft.errors import DataError, UnknownNameError, UsageError
 from topgraft.heads import HEADS, head_class
 from topgraft.heads._axes import prepare
 from topgraft.heads._base import Affine, Flatten, Relu
@@ -346,3 +346,32 @@ def test_names_and_settings():
         MLP(widths="64,32")
     with pytest.raises(UsageError, match="not fitted yet"):
         T1().logits(np.zeros((2, 3), np.float32))
+
+
+def test_a_feature_that_never_varies_has_no_scale():
+    features, labels = photos(count=60, width=20)
+    features[:, :, 4] = 50.3  # a mean of float32 numbers is off by its last bit
+    given = prepare(features, labels, None, np.arange(60), seed=0)
+    assert (given.turn[4] == 0).all()
+    assert np.abs(given.turn).max() < 10
+
+
+def test_photos_that_weigh_nothing_are_not_there():
+    features, labels = photos(count=90)
+    weight = np.where(np.arange(90) % 3 == 0, 0.0, 1.0)
+    weight[:40] = 0
+    kept = np.flatnonzero(weight)
+    given = {"rate": 0.003, "decay": 1.0}
+    (weighed,) = LinearBN(**given).fit(features, labels, sample_weight=weight, classes=3).layers()
+    assert np.isfinite(weighed.weight).all()
+    answers = LinearBN(**given).fit(features, labels, sample_weight=weight, classes=3).logits(features[0])
+    right = answers.argmax(axis=1)[kept] == labels[kept]
+    assert right.mean() > 0.8
+    with pytest.raises(DataError, match="weighs something"):
+        LinearBN(**given).fit(features, labels, sample_weight=np.zeros(90))
+
+
+def test_a_loss_that_is_no_number_is_told():
+    features, labels = photos(count=90)
+    with pytest.raises(DataError, match="not a finite number"):
+        LinearBN(rate=0.003, decay=1.0).fit(features, labels, sample_weight=np.full(90, np.inf))

@@ -21,6 +21,7 @@ from topgraft.heads._unknown import (
     class_against_class,
     learn_unknown,
     measure,
+    neighbours,
     threshold,
 )
 from topgraft.testing.heads import clouds, several_labels
@@ -46,6 +47,46 @@ def test_the_calibration_error_knows_what_chance_does():
     assert all(0 <= one.low <= one.value <= one.high for one in honest + lying)
 
 
+def test_near_duplicates_do_not_make_chance_look_like_a_lie():
+    groups = np.repeat(np.arange(40), 5)
+    accused = 0
+    for seed in range(100):
+        sure, right = (np.repeat(one, 5) for one in answers(seed, n=40))
+        error = calibration_error(sure, right, EDGES, groups=groups, seed=seed)
+        accused += error.value > if_calibrated(sure, EDGES, groups=groups, seed=seed).high
+    assert accused <= 9  # 2.5 expected
+
+
+def test_several_answers_a_photo_are_counted_and_drawn_with_it():
+    rng = np.random.default_rng(0)
+    sure = rng.uniform(0.5, 1, 300)
+    right = (rng.random(300) < sure).astype(float)
+    alone = calibration_error(sure, right, EDGES)
+    twice = calibration_error(np.repeat(sure, 2), np.repeat(right, 2), EDGES, photos=300)
+    assert (twice.value, twice.low, twice.high) == pytest.approx((alone.value, alone.low, alone.high))
+    assert if_calibrated(sure, EDGES, photos=100).high < 0.12
+
+
+def test_yes_and_no_answers_have_bins_from_one_half():
+    features, labels = clouds(photos=60)
+    table = several_labels(labels, 3)
+    rows = trust(compare(features, table, heads=["ridge"]), features[0], table).numbers["reliability"]
+    assert (rows[0]["low"], rows[-1]["high"]) == (0.5, 1.0)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_an_error_that_chance_explains_may_be_none(seed):
+    features, labels = clouds(photos=60, seed=seed)
+    found = compare(features, labels, heads=["ridge"])
+    chance = trust(found, features[0], labels)
+    assert chance.numbers["ece"]["value"] <= chance.numbers["ece_if_calibrated"]["high"]
+    assert chance.numbers["ece"]["low"] == 0
+    assert "no more than chance gives" in chance.notes[0]
+    swapped = trust(found, features[0], (labels + 1) % 3)
+    assert swapped.numbers["ece"]["low"] > 0.3
+    assert ", more than chance gives" in swapped.notes[0]
+
+
 def test_the_reliability_diagram_counts_every_answer():
     sure, right = answers(1)
     rows = reliability(sure, right, EDGES)
@@ -64,6 +105,21 @@ def test_swapped_labels_are_found():
     assert len(set(swapped) & {photo for photo, _, _ in issues}) >= 5
     assert len(issues) <= 9
     assert all(suggested == labels[photo] for photo, suggested, _ in issues if photo in swapped)
+
+
+def test_photos_that_are_predicted_as_labelled_are_no_label_issues():
+    labels = np.repeat([0, 1, 2], [30, 30, 2])
+    probabilities = np.repeat([[0.8, 0.15, 0.05], [0.15, 0.8, 0.05], [0.5, 0.5, 0.0]], [30, 30, 2], axis=0)
+    # the class of 2 photos is never foreseen, so its usual likelihood is 0: all photos would pass it
+    assert {photo for photo, _, _ in label_issues(labels, probabilities)} == set()
+    probabilities[3] = [0.1, 0.85, 0.05]
+    probabilities[7] = [0.1, 0.1, 0.8]  # of a class too small to know how its photos look
+    assert label_issues(labels, probabilities) == [(3, 1, 0.85)]
+    # a usual likelihood below 1/C is no evidence either
+    vague = np.tile([0.4, 0.3, 0.3], (30, 1))
+    vague[0] = [0.34, 0.33, 0.33]
+    assert label_issues(np.repeat([0, 1, 2], 10), vague)[0][1] == 0
+    assert all(other == 0 for _, other, _ in label_issues(np.repeat([0, 1, 2], 10), vague))
 
 
 def test_the_threshold_accepts_what_it_says():
@@ -125,6 +181,20 @@ def test_a_distance_must_be_better_by_more_than_its_error():
         areas = {"neighbours": flat, "mahalanobis": np.array([0.7 + lead, *(0.7 + lead + draws[1])])}
         assert choose(areas) == taken
     assert choose({}) == "neighbours"
+    # a draw without any photo of a class has no area; it must not switch the guard off
+    lead = {"neighbours": flat, "mahalanobis": np.array([0.71, *(0.71 + draws[1])])}
+    lead["mahalanobis"][3] = np.nan
+    assert choose(lead) == "neighbours"
+
+
+def test_photos_of_no_group_are_each_alone():
+    features, labels = clouds(photos=60, classes=2)
+    found = [
+        class_against_class(features[0], labels, groups, kind=NearestMean, setting={}, seed=0, k=5)
+        for groups in (None, np.arange(60))
+    ]
+    for name in ("neighbours", "mahalanobis"):
+        assert (found[0][name] == found[1][name]).all()
 
 
 def test_the_whitened_distance_is_mahalanobis():
@@ -142,6 +212,39 @@ def test_the_whitened_distance_is_mahalanobis():
     expected = [min(reference(row, mean, precision) ** 2 for mean in means) for row in z]
     found = measure(mahalanobis(x, labels), x, np.empty((0, 0)))
     np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_a_small_class_is_judged_by_its_own_photos():
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1], [60, 4])
+    rows = (6 * np.eye(2, 40)[labels] + rng.standard_normal((64, 40))).astype(np.float32)
+    how = neighbours(rows, labels)
+    assert how.count == 4
+    fresh = (6 * np.eye(2, 40)[np.ones(20, int)] + rng.standard_normal((20, 40))).astype(np.float32)
+    nothing = np.empty((0, 0))
+    limit = threshold(measure(how, rows, nothing))
+    five = NearestDistance(how.rows, 5)  # the fifth is of the other class
+    assert measure(how, fresh, nothing).mean() < measure(five, fresh, nothing).mean() - 0.03
+    assert limit < 1
+    assert neighbours(rows).count == neighbours(rows, np.eye(2, dtype=int)[labels]).count == 5
+
+
+def test_small_classes_are_remembered_whole():
+    from topgraft.heads._unknown import REMEMBERED
+
+    labels = np.repeat([0, 1, 2], [3 * REMEMBERED, REMEMBERED, 7])
+    rows = np.zeros((len(labels), 3), np.float32)
+    rows[np.arange(len(labels)), labels] = 1
+    kept = neighbours(rows, labels).rows.argmax(axis=1)
+    assert np.bincount(kept).tolist() == [(REMEMBERED - 7) // 2, (REMEMBERED - 7) // 2, 7]
+
+
+def test_classes_that_are_mostly_unknown_are_named():
+    features, labels = clouds(photos=60, classes=2)
+    labels = np.where(np.arange(60) == 59, 2, labels)
+    features[:, 59] = -20 * np.abs(features[:, 59])
+    judged = trust(compare(features, labels, heads=["ridge"]), features[0], labels, classes=list("abc"))
+    assert judged.notes[-1].startswith("Many photos of some classes are called unknown: c (1 of 1).")
 
 
 @pytest.mark.parametrize(

@@ -105,9 +105,9 @@ class Evaluation:
 
 def _headline(scores: dict[str, Any]) -> str:
     parts = [
-        f"{said} {scores[key]['value']:.3f} [{scores[key]['low']:.2f}, {scores[key]['high']:.2f}]"
+        f"{said} {Estimate(**scores[key])}" if scores[key] else f"{said} –"
         for key, said in HEADLINES.items()
-        if scores.get(key) and scores[key]["value"] is not None
+        if key in scores
     ]
     return f"{'  '.join(parts)}  ({scores['n']} photos)"
 
@@ -177,11 +177,12 @@ def evaluate(
         )
     shown = np.array([[name in named[i] for name in classes] for i in known])[read]
     labels: Labels = shown.astype(np.int64) if several else shown.argmax(axis=1)
-    groups = _by_appearance(data.groups[known][read])
+    groups = data.groups[known][read]
     tables = [one.probabilities[read] for one in answers]
     members, ensembles = _score(runs, labels, tables, classes, groups=groups, seed=seed)
     flagged = int(_ask(runs[0], data, strange, classes).unknown.sum())
     counts = Counter(name for i in strange for name in named[i] if name not in classes)
+    notes += filter(None, [metrics.silent(labels)])
     notes += _strangers(counts, flagged) + _worse(members, ensembles)
     if refused:
         notes.append(f"{len(refused)} unreadable photos are in no number (first: {refused[0].id}).")
@@ -225,16 +226,10 @@ def _choose(runs: list[Run], data: Dataset, split: str | None, *, given: bool) -
     if trained:
         notes.append(f"{trained} of these photos were used for training: these numbers flatter.")
     elif split == "test":
-        notes.append(f"Measured on the {len(chosen)} photos that were held out from training.")
+        out = sum(one.digest in seen for one in data.samples)
+        rest = f" {out} more were used for training and are left out." if out else ""
+        notes.append(f"Measured on the {len(chosen)} photos that were held out from training.{rest}")
     return chosen, notes
-
-
-def _by_appearance(groups: Labels) -> Labels:
-    """Number groups in the order they appear: a dataset's own numbers depend on the order of its photos."""
-    _, first, number = np.unique(groups, return_index=True, return_inverse=True)
-    rank = np.empty(len(first), np.int64)
-    rank[np.argsort(first)] = np.arange(len(first))
-    return rank[number]
 
 
 def _sides(run: Run) -> dict[str, str]:
@@ -338,7 +333,7 @@ def _score(
             name,
             _scores(labels, table, classes, groups, seed),
             against={
-                member: paired(labels, table, other, groups=groups, seed=seed)
+                member: paired(labels, table, other, groups=groups)
                 for member, other in zip(names, tables, strict=True)
             },
         )

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from topgraft import metrics
 from topgraft.backbone import Backbone, find_backbone
 from topgraft.heads import (
     Comparison,
@@ -152,6 +153,7 @@ def train(
         "notes": [
             *_notes(found),
             *_of_validation(split),
+            *filter(None, [metrics.silent(test.targets)]),
             *judged.notes,
             *(measured.brief if measured else ()),
         ],

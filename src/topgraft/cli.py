@@ -266,7 +266,7 @@ def train(
         float | None, typer.Option(help="Share held out for the one test; 0 for none. [default: 0.2]")
     ] = None,
     class_weight: Annotated[
-        str | None, typer.Option(help="auto, on or off: weigh classes alike. [default: auto]")
+        str | None, typer.Option(help="auto, on or off: weigh rare classes more. [default: auto]")
     ] = None,
     seed: Seed = None,
     store: Annotated[

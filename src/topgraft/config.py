@@ -61,7 +61,8 @@ class Heads(_Section):
     Attributes:
         names: `linear` (all that need no PyTorch), `all`, or names.
         folds, repeats: of the grouped, stratified cross-validation.
-        class_weight: `auto` weighs classes alike where the largest has over 1.5 times the smallest's photos.
+        class_weight: `auto` weighs rare classes more where the largest has over 1.5 times the photos of
+            the smallest.
     """
 
     names: tuple[str, ...] = ("linear",)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topgraft.errors import UsageError
-from topgraft.metrics import Estimate, percentile, resample
+from topgraft.metrics import Estimate, effective, wilson
 from topgraft.types import Labels, Probabilities
 
 Weights = NDArray[np.float64]
@@ -52,24 +52,43 @@ def weights_of(log_losses: Sequence[float]) -> Weights:
 
 
 def paired(
-    labels: Labels, one: Probabilities, other: Probabilities, *, groups: Labels | None = None, seed: int = 0
+    labels: Labels, one: Probabilities, other: Probabilities, *, groups: Labels | None = None
 ) -> Estimate:
-    """Give one classifier's accuracy minus another's on the same photos, with a paired bootstrap interval.
+    """Give one classifier's accuracy minus another's on the same photos, with Newcombe's interval.
+
+    It is made of both accuracies' Wilson intervals and of how far they are right on the same photos, so it
+    has a width where the two agree on every photo: Newcombe 1998, "Improved confidence intervals for the
+    difference between binomial proportions based on paired data", method 10.
 
     Args:
         labels: (N,) true class indices, or a 0/1 table (N, C): then all yes and no answers count.
         one: (N, C) probabilities.
         other: (N, C) what is subtracted.
-        groups: (N,) photos that are drawn together.
-        seed: of the draws.
+        groups: (N,) photos that count as one.
     """
-    gain = _right(labels, one) - _right(labels, other)
-    draws = resample(len(labels), groups, seed=seed)
-    return percentile(float(gain.mean()), draws @ gain / draws.sum(axis=1))
+    ours, theirs = _right(labels, one), _right(labels, other)
+    n = effective(groups, len(labels))
+    share = n / ours.size
+    both, neither = (float(np.sum(each)) * share for each in (ours & theirs, ~ours & ~theirs))
+    mine, yours = (float(np.sum(each)) * share for each in (ours & ~theirs, theirs & ~ours))
+    first, second = wilson(both + mine, n), wilson(both + yours, n)
+    together = both * neither - mine * yours
+    if together > 0:  # the correction for continuity
+        together = max(together - n / 2, 0.0)
+    spread = np.sqrt((both + mine) * (yours + neither) * (both + yours) * (mine + neither))
+    phi = together / spread if spread > 0 else 0.0
+    gap = (mine - yours) / n
+
+    def reach(below: float, above: float) -> float:
+        return float(np.sqrt(max(below**2 - 2 * phi * below * above + above**2, 0.0)))
+
+    low = gap - reach(first.value - first.low, second.high - second.value)
+    high = gap + reach(first.high - first.value, second.value - second.low)
+    return Estimate(gap, max(low, -1.0), min(high, 1.0))
 
 
-def _right(labels: Labels, probabilities: Probabilities) -> NDArray[np.float64]:
-    """Give the share of right answers for each photo (N,)."""
+def _right(labels: Labels, probabilities: Probabilities) -> NDArray[np.bool_]:
+    """Say which answers are right: (N,), or (N, C) yes and no answers."""
     if labels.ndim == 2:
-        return np.asarray(((probabilities > 0.5) == (labels > 0)).mean(axis=1))
-    return np.asarray(probabilities.argmax(axis=1) == labels, np.float64)
+        return np.asarray((probabilities > 0.5) == (labels > 0))
+    return np.asarray(probabilities.argmax(axis=1) == labels)

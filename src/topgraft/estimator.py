@@ -148,11 +148,12 @@ def _once(
     """
     if len(X) != len(y):
         raise DataError(f"expected as many labels as paths, got {len(X)} paths and {len(y)} labels.")
+    # A column of a table (pandas.Series) is indexed by its labels, not by place.
+    labels, ties = np.asarray(y, object), None if groups is None else np.asarray(groups, object)
     first: dict[str, int] = {}
     for i, path in enumerate(map(str, X)):
         j = first.setdefault(path, i)
-        if str(y[i]) != str(y[j]):
-            raise DataError(f"{path}: is listed with two labels, {y[j]!r} and {y[i]!r}. Keep one.")
+        if str(labels[i]) != str(labels[j]):
+            raise DataError(f"{path}: is listed with two labels, {labels[j]!r} and {labels[i]!r}. Keep one.")
     rows = list(first.values())
-    ties = None if groups is None else [str(groups[i]) for i in rows]
-    return list(first), [str(y[i]) for i in rows], ties
+    return list(first), [str(labels[i]) for i in rows], None if ties is None else [str(ties[i]) for i in rows]

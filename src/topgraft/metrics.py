@@ -1,10 +1,10 @@
 """Numbers with the uncertainty they deserve.
 
 Proportions get Wilson's interval (Wilson 1927), which stays honest at the edge: 32 of 32 right is [0.89, 1].
-What is computed from the confusion matrix alone (balanced accuracy, macro F1, MCC) gets an interval from
-draws of that matrix's posterior with one pseudo-photo per class (Goutte & Gaussier 2005 do so for F1),
-because a bootstrap of perfect answers has no spread. What needs the probabilities (log loss, ROC AUC,
-average precision) gets a bootstrap over photos. Photos of one group count as one photo.
+Other scores between 0 and 1 get the same interval, of as many photos as would give a proportion their
+variance: that of balanced accuracy, macro F1 and MCC is worked out from the confusion matrix, that of ROC
+AUC and average precision is bootstrapped over photos. Log loss, which is skewed, gets a bootstrap-t. Photos
+of one group count as one photo.
 """
 
 from __future__ import annotations
@@ -20,6 +20,10 @@ from topgraft.types import Labels, Probabilities
 
 Floats = NDArray[np.float64]
 Z = 1.959963984540054  # the normal quantile of a two-sided 95 %
+DOUBT = Z * Z
+"""Photos of the usual accuracy that a class is lent, to tell how far it scatters (Agresti & Coull 1998)."""
+RANKED = 2.0
+"""A ranking is worth at most so many times its photos: few photos that are ranked well scatter too little."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,24 @@ def wilson(successes: float, n: float) -> Estimate:
     )
 
 
+def as_proportion(value: float, variance: float, at: float, most: float = np.inf) -> Estimate:
+    """Give a score from 0 to 1 the interval of a proportion with the same variance.
+
+    Wilson's interval of the effective number of photos at·(1 - at)/variance: Franco, Little, Louis and Slud
+    2019, "Comparative study of confidence intervals for proportions in complex sample surveys".
+
+    Args:
+        value: the score.
+        variance: of it, above 0 unless `most` is given.
+        at: the score that the variance was worked out at, between 0 and 1 unless `most` is given.
+        most: photos it is worth at most.
+    """
+    each = at * (1 - at)  # the variance that one photo would give
+    photos = min(each / variance, most) if min(each, variance) > 0 else most
+    shared = wilson(min(max(value, 0.0), 1.0) * photos, photos)
+    return Estimate(value, shared.low, shared.high)
+
+
 def effective(groups: Labels | None, n: int) -> float:
     """Give the number of photos that n grouped ones are worth (Kish 1965): n where each stands alone."""
     if groups is None or n == 0:
@@ -65,7 +87,7 @@ def effective(groups: Labels | None, n: int) -> float:
 
 def resample(n: int, groups: Labels | None = None, *, seed: int = 0, draws: int = 1000) -> Floats:
     """Draw groups with replacement: (draws, n), how often each photo was drawn."""
-    index = np.arange(n) if groups is None else np.unique(groups, return_inverse=True)[1]
+    _, index = _numbered(groups, n)
     count = int(index.max(initial=-1)) + 1
     rng = np.random.default_rng([seed, 0xB007])
     picked = rng.multinomial(count, np.full(count, 1 / max(count, 1)), size=draws)
@@ -109,8 +131,7 @@ def mean_of(values: Floats, draws: Floats, groups: Labels | None = None) -> Esti
         draws: (B, N) from `resample`, of the same groups.
         groups: (N,) or None.
     """
-    alone = np.arange(len(values))
-    _, first, index = np.unique(alone if groups is None else groups, return_index=True, return_inverse=True)
+    first, index = _numbered(groups, len(values))
     total, size = np.bincount(index, values), np.bincount(index).astype(np.float64)
 
     def mean_and_error(weights: Floats) -> tuple[Floats, Floats]:
@@ -125,11 +146,12 @@ def mean_of(values: Floats, draws: Floats, groups: Labels | None = None) -> Esti
     if not known.any():
         return Estimate(float(value), float(value), float(value))
     low, high = np.quantile((mean[known] - value) / spread[known], [0.025, 0.975])
-    lowest = float(values.min())
+    # Of a handful of photos some draws have next to no spread: no end lies beyond the photos themselves.
+    least, most = float(values.min()), float(values.max())
     return Estimate(
         float(value),
-        float(min(max(value - high * error, lowest), value)),
-        float(max(value - low * error, value)),
+        float(min(max(value - high * error, least), value)),
+        float(max(min(value - low * error, most), value)),
     )
 
 
@@ -152,6 +174,13 @@ def confusion(labels: Labels, predicted: Labels, classes: int) -> NDArray[np.int
     return table
 
 
+def silent(labels: Labels) -> str:
+    """Say why scores are missing where all labels (N,) are of one class, else give ""."""
+    if labels.ndim == 2 or len(np.unique(labels)) != 1:
+        return ""
+    return "All photos measured are of one class: balanced accuracy, MCC and ROC AUC (–) say nothing of it."
+
+
 def summary(
     labels: Labels,
     probabilities: Probabilities,
@@ -170,7 +199,7 @@ def summary(
         groups: (N,) near-duplicates and other photos that belong together.
 
     Returns:
-        The `scores` of metrics.json: plain data.
+        The `scores` of metrics.json: plain data; None where photos of one class alone say nothing.
     """
     n, C = probabilities.shape
     worth = effective(groups, n) / max(n, 1)
@@ -183,7 +212,7 @@ def summary(
         "n": n,
         "accuracy": wilson(right * worth, n * worth).as_dict(),
         "log_loss": mean_of(loss, draws, groups).as_dict(),
-        **_of_confusion(table, worth, seed),
+        **_of_confusion(table, worth),
         **_of_ranking(labels, probabilities, draws, worth),
         "top_k": {str(k): _top(labels, probabilities, k, worth) for k in (3, 5) if k < C},
         "per_class": {name: _of_class(table, index, worth) for index, name in enumerate(classes)},
@@ -220,7 +249,7 @@ def brief(
         table = confusion(np.tile(labels, R), probabilities.argmax(axis=2).ravel(), C)
     each = losses.mean(axis=0)
     draws = resample(n, groups, seed=seed, draws=_affordable(n))
-    shaped = _of_confusion(table, worth, seed)
+    shaped = _of_confusion(table, worth)
     return {
         "accuracy": wilson(float(np.trace(table)) * worth, float(table.sum()) * worth).as_dict(),
         "balanced_accuracy": shaped["balanced_accuracy"],
@@ -255,6 +284,14 @@ def in_words(accuracy: Estimate | dict[str, float], n: int) -> str:
     return f"{measured} {expect}."
 
 
+def _numbered(groups: Labels | None, n: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Number groups as they appear, whatever they are called: each one's first photo, each photo's group."""
+    if groups is None:
+        return np.arange(n), np.arange(n)
+    _, first, index = np.unique(groups, return_index=True, return_inverse=True)
+    return np.sort(first), np.argsort(np.argsort(first))[index]
+
+
 def _affordable(cells: int) -> int:
     return int(np.clip(2e8 / max(cells, 1), 200, 1000))
 
@@ -279,69 +316,83 @@ def _of_class(table: NDArray[np.int64], index: int, worth: float) -> dict[str, A
     }
 
 
-def _of_confusion(table: NDArray[np.int64], worth: float, seed: int, draws: int = 1000) -> dict[str, Any]:
-    rng = np.random.default_rng([seed, 0xC0F])
-    C = len(table)
-    draws = int(np.clip(1e7 / C**2, 200, draws))
-    drawn = rng.standard_gamma(table * worth + 1 / C, size=(draws, C, C))
-    present = table.sum(axis=1) > 0
-    # Each class keeps the number of photos it had; only where they went is drawn.
-    drawn *= (table.sum(axis=1) / drawn.sum(axis=2))[:, :, None]
-    exact = table[None].astype(np.float64)
-    return {
-        name: percentile(float(fn(exact, present)[0]), fn(drawn, present)).as_dict()
-        for name, fn in (("balanced_accuracy", _balanced), ("macro_f1", _macro_f1), ("mcc", _mcc))
-    }
+def _of_confusion(table: NDArray[np.int64], worth: float) -> dict[str, dict[str, float] | None]:
+    """Give the scores of a confusion matrix; of one class alone balanced accuracy and MCC say nothing.
+
+    Their variance is that of the rows, each a multinomial of the photos its class has, to first order (delta
+    method). A few photos that are all right would have none, so a row is shrunken towards the accuracy of all
+    classes together.
+    """
+    sizes = table.sum(axis=1).astype(np.float64)
+    present = sizes > 0
+    C, table, sizes = len(table), table[present], sizes[present]
+    scores = {"balanced_accuracy": (_balanced, 0.0), "macro_f1": (_macro_f1, 0.0), "mcc": (_mcc, -1.0)}
+    own = np.eye(C)[present]
+    right = ((table * own).sum() * worth + 1) / (sizes.sum() * worth + 2)
+    usual = np.where(own > 0, right, (1 - right) / max(C - 1, 1))
+    rows = (table * worth + DOUBT * usual) / (sizes * worth + DOUBT)[:, None]
+    found: dict[str, dict[str, float] | None] = {}
+    for name, (score, lowest) in scores.items():
+        if C < 2 or len(table) < (1 if name == "macro_f1" else 2):
+            found[name] = None
+            continue
+        value, (at, slope) = score(table.astype(np.float64), own)[0], score(rows * sizes[:, None], own)
+        slope = slope * sizes[:, None]
+        spread = (rows * slope**2).sum(axis=1) - (rows * slope).sum(axis=1) ** 2
+        variance, span = float((spread / (sizes * worth)).sum()), 1 - lowest
+        shared = as_proportion((value - lowest) / span, variance / span**2, (at - lowest) / span)
+        ends = [lowest + span * end for end in (shared.low, shared.high)]
+        found[name] = Estimate(value, *ends).as_dict()
+    return found
 
 
-def _balanced(tables: Floats, present: NDArray[np.bool_]) -> Floats:
-    hits = np.diagonal(tables, axis1=1, axis2=2)[:, present]
-    return np.asarray((hits / tables.sum(axis=2)[:, present]).mean(axis=1))
+def _balanced(table: Floats, own: Floats) -> tuple[float, Floats]:
+    """Give balanced accuracy, and its slope in every cell (P, C) of the P classes that are present."""
+    share = 1 / table.sum(axis=1, keepdims=True) / len(table)
+    return float((table * own * share).sum()), own * share
 
 
-def _macro_f1(tables: Floats, present: NDArray[np.bool_]) -> Floats:
-    hits = np.diagonal(tables, axis1=1, axis2=2)
-    f1 = 2 * hits / np.maximum(tables.sum(axis=1) + tables.sum(axis=2), 1e-12)
-    return np.asarray(f1[:, present].mean(axis=1))
+def _macro_f1(table: Floats, own: Floats) -> tuple[float, Floats]:
+    """Give the mean F1 of the classes that are present, and its slope in every cell."""
+    size, said = table.sum(axis=1), own @ table.sum(axis=0)
+    each = 1 / (size + said)
+    f1 = 2 * (table * own).sum(axis=1) * each
+    return float(f1.mean()), (2 * own * each[:, None] - (f1 * each) @ own) / len(table)
 
 
-def _mcc(tables: Floats, _present: NDArray[np.bool_]) -> Floats:
-    """Matthews' correlation for C classes (Gorodkin 2004); 0 where all answers are one class."""
-    hits, total = np.trace(tables, axis1=1, axis2=2), tables.sum(axis=(1, 2))
-    said, true = tables.sum(axis=1), tables.sum(axis=2)
-    cover = hits * total - (said * true).sum(axis=1)
-    spread = (total**2 - (said**2).sum(axis=1)) * (total**2 - (true**2).sum(axis=1))
-    return np.asarray(np.where(spread > 0, cover / np.sqrt(np.maximum(spread, 1e-12)), 0.0))
+def _mcc(table: Floats, own: Floats) -> tuple[float, Floats]:
+    """Give Matthews' correlation for C classes (Gorodkin 2004) and its slope; 0 where all answers are one."""
+    total, hits = table.sum(), float((table * own).sum())
+    true, said = table.sum(axis=1) @ own, table.sum(axis=0)
+    narrow, wide = total**2 - (said**2).sum(), total**2 - (true**2).sum()
+    if narrow <= 0 or wide <= 0:
+        return 0.0, np.zeros_like(table)
+    value = float((hits * total - said @ true) / np.sqrt(narrow * wide))
+    return value, (total * own - true) / np.sqrt(narrow * wide) + value * said / narrow
 
 
-def _of_ranking(labels: Labels, probabilities: Probabilities, draws: Floats, worth: float) -> dict[str, Any]:
-    """Macro one-vs-rest ROC AUC and average precision over the classes that have both sides."""
-    C = probabilities.shape[1]
+def _of_ranking(
+    labels: Labels, probabilities: Probabilities, draws: Floats, worth: float
+) -> dict[str, dict[str, float] | None]:
+    """Macro one-vs-rest ROC AUC and average precision over the classes that have both sides; None of none."""
+    C, n = probabilities.shape[1], len(labels)
     counts = np.bincount(labels, minlength=C)
-    usable = [c for c in range(C) if 0 < counts[c] < len(labels)]
+    usable = [c for c in range(C) if 0 < counts[c] < n]
     if not usable:
-        return {
-            "roc_auc": Estimate(0.5, 0.0, 1.0).as_dict(),
-            "average_precision": Estimate(0.5, 0.0, 1.0).as_dict(),
-        }
-    weights = np.concatenate([np.ones((1, len(labels))), draws])
+        return {"roc_auc": None, "average_precision": None}
+    weights = np.concatenate([np.ones((1, n)), draws])
     pairs = [ranking(labels == c, probabilities[:, c], weights) for c in usable]
-    smallest = float(min(min(counts[c], len(labels) - counts[c]) for c in usable)) * worth
-    found = {}
+    most = RANKED * worth * min(n, len(usable) ** 2 / float((1 / counts[usable]).sum()))
+    found: dict[str, dict[str, float] | None] = {}
     for name, parts in zip(("roc_auc", "average_precision"), zip(*pairs, strict=True), strict=True):
         known = np.isfinite(parts)  # a draw may hold no photo of a class
         values = np.where(known, parts, 0.0).sum(axis=0) / np.where(
             known.any(axis=0), known.sum(axis=0), np.nan
         )
-        found[name] = at_edge(percentile(float(values[0]), values[1:]), smallest).as_dict()
+        value, drawn = float(values[0]), values[1:][np.isfinite(values[1:])]
+        variance = float(drawn.var()) if len(drawn) > 1 else np.inf
+        found[name] = as_proportion(value, variance, value, most).as_dict()
     return found
-
-
-def at_edge(estimate: Estimate, n: float) -> Estimate:
-    """Give a perfect score the lower end that n of n successes have: a bootstrap of it has no spread."""
-    if estimate.value < 1 - 1e-12:
-        return estimate
-    return Estimate(estimate.value, min(estimate.low, wilson(n, n).low), estimate.high)
 
 
 def ranking(positive: NDArray[np.bool_], scores: Floats, weights: Floats) -> tuple[Floats, Floats]:

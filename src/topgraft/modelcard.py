@@ -63,17 +63,15 @@ def _name(text: str) -> str:
     return "".join(f"\\{letter}" if letter in r"\`*_{}[]<>#|~!&" else letter for letter in plain)
 
 
-def _share(estimate: dict[str, float | None]) -> str:
-    value, low, high = (estimate[part] for part in ("value", "low", "high"))
-    if value is None or low is None or high is None:
+def _share(estimate: dict[str, float] | None) -> str:
+    if estimate is None:
         return "–"
-    return f"{100 * value:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+    value, low, high = (100 * estimate[part] for part in ("value", "low", "high"))
+    return f"{value:.1f} % ({low:.1f} to {high:.1f})"
 
 
-def _fixed(estimate: dict[str, float | None]) -> str:
+def _fixed(estimate: dict[str, float]) -> str:
     value, low, high = (estimate[part] for part in ("value", "low", "high"))
-    if value is None or low is None or high is None:
-        return "–"
     return f"{value:.3f} ({low:.3f} to {high:.3f})"
 
 

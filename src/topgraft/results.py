@@ -87,13 +87,22 @@ class Answers:
     distance: np.ndarray | None = None
 
     def scores(self, classes: Sequence[str], seed: int) -> dict[str, Any]:
-        """Give the `scores` of metrics.json; the headline numbers are over all repeats."""
-        targets, groups = self.side.targets, self.side.groups
-        losses = np.stack([metrics.losses(targets, one) for one in self.probabilities])
-        head = metrics.brief(targets, self.probabilities, losses=losses, groups=groups, seed=seed)
+        """Give the `scores` of metrics.json; the headline numbers are over all repeats.
+
+        Photos come in the order of their content, as in `evaluate`: so both draw the same intervals.
+        """
+        samples = self.side.samples
+        order = sorted(range(len(samples)), key=lambda i: (samples[i].digest, samples[i].id))
+        targets, groups, answers = (
+            self.side.targets[order],
+            self.side.groups[order],
+            self.probabilities[:, order],
+        )
+        losses = np.stack([metrics.losses(targets, one) for one in answers])
+        head = metrics.brief(targets, answers, losses=losses, groups=groups, seed=seed)
         if targets.ndim == 2:
             return {"n": len(targets), **head}
-        return metrics.summary(targets, self.probabilities[0], list(classes), seed=seed, groups=groups) | head
+        return metrics.summary(targets, answers[0], list(classes), seed=seed, groups=groups) | head
 
 
 def same_work(store: FeatureStore, maps: FeatureStore) -> None:

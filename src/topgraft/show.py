@@ -55,7 +55,10 @@ def print_leaderboard(rows: list[dict[str, Any]], seconds: dict[str, float]) -> 
     )
     for row, setting in zip(rows, said, strict=True):
         cells = (
-            f"{row[name]['value']:6.3f} [{row[name]['low']:.2f}, {row[name]['high']:.2f}]" for name in columns
+            f"{row[name]['value']:6.3f} [{row[name]['low']:.2f}, {row[name]['high']:.2f}]"
+            if row[name]
+            else "     –"
+            for name in columns
         )
         print(
             f"{'>' if row['chosen'] else ' '} {row['head']:9} {setting:{wide}}"
@@ -113,6 +116,8 @@ def _estimates(scores: dict[str, Any]) -> str:
     names = {"accuracy": "accuracy", "balanced_accuracy": "balanced", "log_loss": "log loss"}
     return "  ".join(
         f"{short} {scores[name]['value']:.3f} [{scores[name]['low']:.2f}, {scores[name]['high']:.2f}]"
+        if scores[name]
+        else f"{short} –"
         for name, short in names.items()
     )
 

@@ -51,15 +51,13 @@ class Outcome:
     def temperature(self) -> float:
         """What logits are divided by."""
         base = self.base
-        return calibrate(self.logits, base.targets, weight=base.weight, several=base.several)
+        return calibrate(self.logits, base.targets, several=base.several)
 
     @cached_property
     def answers(self) -> Probabilities:
         """(n, C), each fold's temperature from the other folds."""
         base = self.base
-        return cross_calibrate(
-            self.logits, base.targets, base.folds, weight=base.weight, several=base.several
-        )
+        return cross_calibrate(self.logits, base.targets, base.folds, several=base.several)
 
     @cached_property
     def gain(self) -> dict[str, Estimate]:
@@ -113,9 +111,8 @@ class Outcome:
         """Put it in the form of a comparison of heads: itself and the run it began with."""
         base, folds = self.base, [self.base.folds]
         ours, theirs = (metrics.losses(base.targets, one) for one in (self.answers, base.answers))
-        share = np.ones(len(ours)) if base.weight is None else base.weight
         by_fold = {
-            name: np.array([(one * share)[score].mean() for _, score in base.folds])
+            name: np.array([one[score].mean() for _, score in base.folds])
             for name, one in {"ours": ours, "theirs": theirs}.items()
         }
         lead = min(by_fold, key=lambda name: by_fold[name].mean())
@@ -279,7 +276,7 @@ def stranger(method: str, features: Features, labels: Labels, temperature: float
     """Fit the run's distance to features (n, D) of photos."""
     if method == "mahalanobis":
         return mahalanobis(features, labels)
-    return neighbours(features) if method == "neighbours" else Energy(temperature)
+    return neighbours(features, labels) if method == "neighbours" else Energy(temperature)
 
 
 def paired(

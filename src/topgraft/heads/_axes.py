@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from topgraft.errors import DataError
 from topgraft.fingerprint import digest
 from topgraft.heads._parallel import each
+from topgraft.heads._rows import standardise
 from topgraft.splits import holdout
 from topgraft.types import Features, Labels
 
@@ -139,16 +140,20 @@ def prepare(
     count, _, width = features.shape
     block = np.asarray(features[:, rows], np.float32).reshape(count * len(rows), width)
     channels = block.reshape(len(block), -1, positions)
-    centre = channels.mean(axis=(0, 2)).repeat(positions)
-    spread = channels.std(axis=(0, 2)).repeat(positions)
-    scale = np.where(spread > 1e-6, 1 / np.maximum(spread, 1e-6), 0).astype(np.float32)
+    mean, inverse = standardise(
+        channels.sum(axis=(0, 2), dtype=np.float64),
+        np.einsum("rcp,rcp->c", channels, channels, dtype=np.float64),
+        len(channels) * positions,
+    )
+    centre = mean.astype(np.float32).repeat(positions)
+    scale = inverse.astype(np.float32).repeat(positions)
     basis = _principal((block[_thinned(len(block), len(rows))] - centre) * scale, _axes(len(rows)))
     turn = np.ascontiguousarray(scale[:, None] * basis)
     given = Inputs(rows=rows, stop=stop, turn=turn, centre=centre)
     if block.shape[0] * turn.shape[1] > TABLE:
         return given
-    mean, spread = (part.reshape(count, len(rows), -1) for part in given.turned(block))
-    return replace(given, table=(mean, spread))
+    seen, spread = (part.reshape(count, len(rows), -1) for part in given.turned(block))
+    return replace(given, table=(seen, spread))
 
 
 def _axes(photos: int) -> int:

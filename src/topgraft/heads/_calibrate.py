@@ -17,9 +17,7 @@ PRIOR, PRIOR_SPREAD, PRIOR_PHOTOS = (
 )  # the log temperature expected, and how strongly
 
 
-def calibrate(
-    logits: Logits, labels: Labels, *, weight: NDArray[np.float64] | None = None, several: bool = False
-) -> float:
+def calibrate(logits: Logits, labels: Labels, *, several: bool = False) -> float:
     """Find the temperature that makes held-out answers most likely (Guo et al. 2017).
 
     A label counts as certain only as far as n photos allow, (n_c + 1)/(n_c + 2) of class c (Platt 1999):
@@ -30,7 +28,6 @@ def calibrate(
     Args:
         logits: (N, C) of photos the head was not fitted on, or (R, N, C) for R repeats.
         labels: (N,) class indices, or a 0/1 table (N, C).
-        weight: (N,) or None.
         several: True where a photo may carry several labels.
 
     Returns:
@@ -41,9 +38,8 @@ def calibrate(
     stack = logits.reshape(-1, *logits.shape[-2:])
     classes = stack.shape[2]
     target = soften(as_table(labels, classes), several=several)
-    share = np.ones(len(target)) if weight is None else weight
     chosen = np.unique(np.linspace(0, len(target) - 1, min(len(target), MOST)).astype(np.int64))
-    stack, target, share = stack[:, chosen], target[chosen], share[chosen]
+    stack, target = stack[:, chosen], target[chosen]
 
     def loss(log_temperature: float) -> float:
         scaled = stack / (unit * np.exp(log_temperature))
@@ -53,7 +49,7 @@ def calibrate(
             top = scaled.max(axis=2, keepdims=True)
             total = np.log(np.exp(scaled - top).sum(axis=2)) + top[:, :, 0]
             each = total - (target * scaled).sum(axis=2)
-        return float((each * share).mean() + belief * (log_temperature - PRIOR) ** 2)
+        return float(each.mean() + belief * (log_temperature - PRIOR) ** 2)
 
     unit = spread(stack, several=several)
     belief = PRIOR_PHOTOS / (2 * PRIOR_SPREAD**2 * len(labels))
@@ -86,7 +82,6 @@ def cross_calibrate(
     labels: Labels,
     folds: list[Fold],
     *,
-    weight: NDArray[np.float64] | None = None,
     several: bool = False,
 ) -> Probabilities:
     """Turn out-of-fold logits (N, C) into probabilities, each fold's temperature from the other folds."""
@@ -94,8 +89,6 @@ def cross_calibrate(
     for _, score in folds:
         others = np.ones(len(logits), bool)
         others[score] = False
-        temperature = calibrate(
-            logits[others], labels[others], weight=None if weight is None else weight[others], several=several
-        )
+        temperature = calibrate(logits[others], labels[others], several=several)
         found[score] = to_probabilities(logits[score], several=several, temperature=temperature)
     return found

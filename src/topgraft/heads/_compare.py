@@ -30,6 +30,7 @@ from topgraft.types import Features, Labels, Logits, Probabilities, Progress, si
 
 WORSE = 1.2  # times the lowest log loss: what no standard error excuses
 UNEVEN = 1.5  # above this ratio of the largest class to the smallest, classes are weighted
+POWER = 0.5  # of a class's share that its photos' weight is divided by
 
 
 class FeatureSource(Protocol):
@@ -71,7 +72,7 @@ class Comparison:
         logits: (R, N, C) its out-of-fold logits, before any temperature.
         temperature: to divide the refitted head's logits by.
         folds: R lists of (fit, score).
-        sample_weight: (N,) what each photo weighed, None where all weighed the same.
+        sample_weight: (N,) what each photo weighed in fitting, None where all weighed the same.
         notes: plain sentences about what was done and left out.
         seconds: what fitting and scoring one setting on one fold took, by head.
     """
@@ -101,7 +102,12 @@ def stack(source: FeatureSource | Features, photos: Labels | None = None) -> Fea
 
 
 def class_weights(labels: Labels, classes: int, mode: str = "auto") -> tuple[NDArray[np.float64] | None, str]:
-    """Weigh photos so that every class counts the same.
+    """Weigh photos by one over the square root of their class's share, for fitting alone.
+
+    The square root lies half way between all photos counting the same and all classes counting the same
+    (Mahajan and others 2018, "Exploring the limits of weakly supervised pretraining", draw by it), where two
+    photos of one class could outvote eighty of another. Temperatures, scores and the choice are not weighted,
+    so that probabilities fit the shares there really are.
 
     Args:
         labels: (N,) class indices; a table (N, C) of several labels is not weighted.
@@ -121,10 +127,11 @@ def class_weights(labels: Labels, classes: int, mode: str = "auto") -> tuple[NDA
     ratio = float(present.max() / present.min())
     if mode == "auto" and ratio <= UNEVEN:
         return None, ""
-    weight = len(labels) / (len(present) * counts[labels])
-    return weight, (
-        f"The largest class has {ratio:.1f} times the photos of the smallest, so every class weighs the same"
-        " in fitting and in the log loss of the table (class_weight=off turns this off)."
+    weight = counts[labels] ** -POWER
+    return weight / weight.mean(), (
+        f"The largest class has {ratio:.1f} times the photos of the smallest, so in fitting a photo of the"
+        f" smallest weighs {ratio**POWER:.1f} times one of the largest, the square root of that"
+        " (class_weight=off turns this off)."
     )
 
 
@@ -204,7 +211,8 @@ def compare(
         progress: told of every head.
 
     Raises:
-        DataError: for labels that do not belong to the features, or fewer than two groups.
+        DataError: for labels that do not belong to the features, features that are not finite, or fewer than
+            two groups.
         UsageError: for options out of range.
     """
     block = stack(features)
@@ -213,6 +221,12 @@ def compare(
     for one in given.values():
         if len(labels) != one.shape[1]:
             raise DataError(f"labels: expected one for each of {one.shape[1]} photos, got {len(labels)}.")
+        if not all(np.isfinite(view).all() for view in one):
+            bad = np.flatnonzero(~np.isfinite(one.reshape(*one.shape[:2], -1)).all(axis=(0, 2)))
+            raise DataError(
+                f"features: expected finite numbers, got others for {len(bad)} photos (first: photo {bad[0]},"
+                " counted from 0). Embed them again."
+            )
     if repeats < 1:
         raise UsageError(f"repeats must be at least 1, got {repeats}.")
     C = classes or (labels.shape[1] if several else int(labels.max()) + 1)
@@ -252,14 +266,14 @@ def compare(
             logits = np.empty((repeats, len(labels), C))
             for number, (_, score) in enumerate(flat):
                 logits[number // folds, score] = scored[number][index]
-            entries.append(_entry(kind, index, logits, labels, dealt, weight=weight))
+            entries.append(_entry(kind, index, logits, labels, dealt))
     progress("compare heads", len(kinds), len(kinds))
 
     order = sorted(range(len(entries)), key=lambda i: entries[i].loss)
     best = entries[order[0]]
     gaps = {i: difference(entries[i].by_fold, best.by_fold, dealt) for i in order}
     within = [i for i in order if i == order[0] or gaps[i][0].value <= gaps[i][1]]
-    within = _worth_choosing(within, entries, know_nothing(labels, C, weight))
+    within = _worth_choosing(within, entries, know_nothing(labels, C))
     winner = min(within, key=lambda i: (entries[i].kind.simplicity, entries[i].position))
     rows = [
         _row(entries[i], gaps[i][0], labels, groups, chosen=i == winner, seed=seed, several=several)
@@ -271,7 +285,7 @@ def compare(
         chosen=Choice(chosen.kind.name, chosen.setting),
         oof=chosen.probabilities,
         logits=chosen.logits,
-        temperature=calibrate(chosen.logits, labels, weight=weight, several=several),
+        temperature=calibrate(chosen.logits, labels, several=several),
         folds=dealt,
         sample_weight=weight,
         notes=notes,
@@ -317,23 +331,16 @@ class _Entry:
 
 
 def _entry(
-    kind: type[Head],
-    position: int,
-    logits: Logits,
-    labels: Labels,
-    dealt: list[list[Fold]],
-    *,
-    weight: NDArray[np.float64] | None,
+    kind: type[Head], position: int, logits: Logits, labels: Labels, dealt: list[list[Fold]]
 ) -> _Entry:
     several = labels.ndim == 2
     probabilities = np.stack(
         [
-            cross_calibrate(one, labels, folds, weight=weight, several=several)
+            cross_calibrate(one, labels, folds, several=several)
             for one, folds in zip(logits, dealt, strict=True)
         ]
     )
-    share = np.ones(len(labels)) if weight is None else weight
-    losses = np.stack([metrics.losses(labels, one) for one in probabilities]) * share
+    losses = np.stack([metrics.losses(labels, one) for one in probabilities])
     by_fold = [losses[repeat, score].mean() for repeat, folds in enumerate(dealt) for _, score in folds]
     return _Entry(
         kind,
@@ -347,11 +354,11 @@ def _entry(
     )
 
 
-def know_nothing(labels: Labels, classes: int, weight: NDArray[np.float64] | None) -> float:
+def know_nothing(labels: Labels, classes: int) -> float:
     """Give the log loss of always answering the share each class has, which asks for no photo at all."""
     from scipy.special import entr
 
-    shares = np.average(as_table(labels, classes), axis=0, weights=weight)
+    shares = as_table(labels, classes).mean(axis=0)
     if labels.ndim == 2:
         return float((entr(shares) + entr(1 - shares)).mean())
     return float(entr(shares).sum())

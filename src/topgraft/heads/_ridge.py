@@ -50,9 +50,9 @@ class Ridge(Linear):
 
     Args:
         strength: the penalty as a share of the features' total variance, above 0: 0.1 adds a tenth of the
-        sum of
-            all eigenvalues to each of them. `loo` takes the one of `STRENGTHS` with the least squared error
-            on photos left out one at a time.
+            sum of all eigenvalues to each of them. `loo` takes the one of `STRENGTHS` with the least squared
+            error on photos left out one at a time; it knows no groups, so near-duplicates of a photo stay in
+            and speak for a weak penalty.
     """
 
     name: ClassVar[str] = "ridge"

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from topgraft.errors import DataError
 from topgraft.heads._axes import Inputs, prepare_all
 from topgraft.heads._network import Shape
 from topgraft.heads._parallel import each
@@ -58,7 +59,14 @@ def train(
 
     Returns:
         For each job its Dense layers on plain features, first to last.
+
+    Raises:
+        DataError: where all photos of a fold weigh nothing, or the loss is never a finite number.
     """
+    # A batch of photos that weigh nothing has no mean loss; they are not there.
+    folds = [fold[task.weight[fold] > 0] for fold in folds]
+    if not all(map(len, folds)):
+        raise DataError("sample_weight: expected a photo that weighs something in every fold, got none.")
     labels = task.targets.astype(np.int64) if task.several else task.targets.argmax(axis=1)
     keys = [(job.fold, job.seed) for job in jobs]
     ready = prepare_all(features, labels, groups, folds, keys, positions=positions)
@@ -155,6 +163,7 @@ class _Training:
             for kept, new in ((best.values, stack.values), (best.stats, stack.stats)):
                 kept[models[better]] = new[better]
             alive = since < plan.patience
+            _see_that(torch.isfinite(lowest[~alive]))
             if not alive.any():
                 break
             if not alive.all():  # finished models cost as much as others: go on without them
@@ -165,4 +174,13 @@ class _Training:
                 models, lowest, since = models[chosen], lowest[chosen], since[chosen]
                 feed.only(chosen)
                 rows, targets, weight = feed.held()
+        _see_that(torch.isfinite(lowest if self.stops else stack.values))
         return best if self.stops else stack
+
+
+def _see_that(finite: torch.Tensor) -> None:
+    if not finite.all():
+        raise DataError(
+            "network heads: the loss is not a finite number. Look for features or weights that are huge or"
+            " not numbers, or try a lower rate."
+        )

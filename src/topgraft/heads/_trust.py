@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,8 @@ from topgraft.metrics import Estimate, resample
 from topgraft.types import Features, Labels, Probabilities
 
 BINS = 10
+FEW = 5
+"""Photos a class needs for its likelihood to be known: nothing is suggested to be of a smaller one."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,12 @@ def trust(
     names = list(classes) if classes is not None else [str(c) for c in range(oof.shape[1])]
     photos = list(ids) if ids is not None else [str(i) for i in range(len(labels))]
     sure, right = certainty(labels, oof)
-    error = calibration_error(sure, right, _edges(oof), groups=groups, seed=seed)
-    perfect = if_calibrated(sure, _edges(oof), seed=seed)
+    # The surest of C answers is at least 1/C sure, a yes or no one half.
+    edges = np.linspace(0.5 if labels.ndim == 2 else 1 / oof.shape[1], 1, BINS + 1)
+    error = calibration_error(sure, right, edges, groups=groups, photos=len(labels), seed=seed)
+    perfect = if_calibrated(sure, edges, groups=groups, photos=len(labels), seed=seed)
+    if error.value <= perfect.high:  # no error at all would show as much
+        error = replace(error, low=0.0)
     none_of_these, distances = unknown or learn_unknown(
         features,
         labels,
@@ -79,7 +85,7 @@ def trust(
         "temperature": comparison.temperature,
         "ece": error.as_dict(),
         "ece_if_calibrated": perfect.as_dict(),
-        "reliability": reliability(sure, right, _edges(oof)),
+        "reliability": reliability(sure, right, edges),
         "unknown": {
             "method": none_of_these.method,
             "threshold": none_of_these.threshold,
@@ -91,7 +97,10 @@ def trust(
             for i, other, chance in issues
         ],
     }
-    return Trust(numbers, none_of_these, distances, _notes(error, perfect, none_of_these, len(issues)))
+    notes = _notes(error, perfect, none_of_these, len(issues))
+    if labels.ndim == 1:
+        notes += _often_unknown(labels, distances > none_of_these.threshold, names)
+    return Trust(numbers, none_of_these, distances, notes)
 
 
 def certainty(
@@ -102,10 +111,6 @@ def certainty(
         sure = np.maximum(probabilities, 1 - probabilities)
         return sure.ravel(), ((probabilities > 0.5) == (labels > 0)).astype(np.float64).ravel()
     return probabilities.max(axis=1), (probabilities.argmax(axis=1) == labels).astype(np.float64)
-
-
-def _edges(probabilities: Probabilities) -> NDArray[np.float64]:
-    return np.linspace(1 / probabilities.shape[1], 1, BINS + 1)
 
 
 def _bins(sure: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np.intp]:
@@ -129,50 +134,62 @@ def reliability(
     ]
 
 
-def _gap(
-    weights: NDArray[np.float64],
-    sure: NDArray[np.float64],
-    right: NDArray[np.float64],
-    which: NDArray[np.intp],
-) -> NDArray[np.float64]:
-    """Expected calibration error under many weightings (B, N) of the answers; right (N,) or (B, N)."""
-    total = np.zeros(len(weights))
-    for b in range(BINS):
-        here = which == b
-        total += np.abs((weights[:, here] * (sure[here] - right[..., here])).sum(axis=1))
-    return np.asarray(total / weights.sum(axis=1))
-
-
 def calibration_error(
     sure: NDArray[np.float64],
     right: NDArray[np.float64],
     edges: NDArray[np.float64],
     *,
     groups: Labels | None = None,
+    photos: int | None = None,
     seed: int = 0,
 ) -> Estimate:
     """Give the expected calibration error (Naeini et al. 2015) with a basic bootstrap interval.
 
     Drawn photos are noisier than the photos themselves, so drawn errors lie too high; the basic interval
     mirrors them at the value and takes that out (Davison & Hinkley 1997, section 5.2).
+
+    Args:
+        sure: (M,) of all answers; those of one photo side by side.
+        right: (M,) 1 where an answer is, else 0.
+        edges: (BINS + 1,).
+        groups: (N,) photos that are drawn together.
+        photos: N; None is one answer a photo.
+        seed: of the draws.
     """
-    which = _bins(sure, edges)
-    value = float(_gap(np.ones((1, len(sure))), sure, right, which)[0])
-    photos = len(sure) if groups is None else len(groups)
-    draws = np.repeat(resample(photos, groups, seed=seed), len(sure) // photos, axis=1)
-    low, high = np.quantile(2 * value - _gap(draws, sure, right, which), [0.025, 0.975])
+    n = photos or len(sure)
+    answers, which = len(sure) // n, _bins(sure, edges)
+    # What a photo adds to every bin, (N, BINS): all that a draw needs to know of it.
+    adds = np.zeros((n, BINS))
+    np.add.at(adds, (np.repeat(np.arange(n), answers), which), sure - right)
+    draws = resample(n, groups, seed=seed)
+    value = float(np.abs(adds.sum(axis=0)).sum() / len(sure))
+    drawn = np.abs(draws @ adds).sum(axis=1) / (draws.sum(axis=1) * answers)
+    low, high = np.quantile(2 * value - drawn, [0.025, 0.975])
     return Estimate(value, float(np.clip(low, 0, value)), float(max(high, value)))
 
 
 def if_calibrated(
-    sure: NDArray[np.float64], edges: NDArray[np.float64], *, seed: int = 0, draws: int = 1000
+    sure: NDArray[np.float64],
+    edges: NDArray[np.float64],
+    *,
+    groups: Labels | None = None,
+    photos: int | None = None,
+    seed: int = 0,
+    draws: int = 1000,
 ) -> Estimate:
     """Give the error that answers exactly as right as they are sure would show on as many photos.
 
-    It is not 0, because bins of few photos scatter (Bröcker & Smith 2007: consistency resampling).
+    It is not 0, because bins of few photos scatter (Bröcker & Smith 2007: consistency resampling). Photos of
+    a group are right or wrong together. Arguments as for `calibration_error`.
     """
-    drawn = (np.random.default_rng([seed, 0xECE]).random((draws, len(sure))) < sure).astype(np.float64)
-    found = _gap(np.ones((draws, len(sure))), sure, drawn, _bins(sure, edges))
+    n = photos or len(sure)
+    alone = np.arange(n)
+    index = alone if groups is None else np.unique(groups, return_inverse=True)[1]
+    shape, which = (int(index.max()) + 1, len(sure) // n), _bins(sure, edges)
+    rng, found = np.random.default_rng([seed, 0xECE]), np.empty(draws)
+    for number in range(draws):
+        right = rng.random(shape)[index].ravel() < sure
+        found[number] = np.abs(np.bincount(which, sure - right, BINS)).sum() / len(sure)
     low, high = np.quantile(found, [0.025, 0.975])
     return Estimate(float(found.mean()), float(low), float(high))
 
@@ -180,8 +197,9 @@ def if_calibrated(
 def label_issues(labels: Labels, probabilities: Probabilities) -> list[tuple[int, int, float]]:
     """List photos whose label looks wrong, most striking first (confident learning, Northcutt et al. 2021).
 
-    A photo is listed where it is at least as likely to be of another class as photos of that class are on
-    average, and that class is the likeliest of those.
+    A photo is listed where its own class is not the likeliest, and it is at least as likely to be of another
+    class as photos of that class are on average: at least 1/C, and of no class of fewer than 5 photos, whose
+    average says little. Suggested is the likeliest of those.
 
     Args:
         labels: (N,) as given.
@@ -191,13 +209,13 @@ def label_issues(labels: Labels, probabilities: Probabilities) -> list[tuple[int
         (photo, suggested class, its probability).
     """
     C = probabilities.shape[1]
-    usual = np.array(
-        [probabilities[labels == c, c].mean() if (labels == c).any() else np.inf for c in range(C)]
-    )
+    known = np.bincount(labels, minlength=C) >= FEW
+    usual = [max(probabilities[labels == c, c].mean(), 1 / C) if known[c] else np.inf for c in range(C)]
     likely = np.where(probabilities >= usual, probabilities, -1.0)
     suggested = likely.argmax(axis=1)
     own = probabilities[np.arange(len(labels)), labels]
-    listed = np.flatnonzero((likely.max(axis=1) > 0) & (suggested != labels))
+    wrong = (likely.max(axis=1) > 0) & (suggested != labels) & (probabilities.argmax(axis=1) != labels)
+    listed = np.flatnonzero(wrong)
     listed = listed[np.argsort(own[listed], kind="stable")]
     return [(int(i), int(suggested[i]), float(probabilities[i, suggested[i]])) for i in listed]
 
@@ -207,8 +225,8 @@ def _notes(error: Estimate, perfect: Estimate, unknown: Unknown, issues: int) ->
     told = ", ".join(f"{name} {area:.2f}" for name, area in unknown.evidence.items())
     why = f" (area under ROC, class against class: {told})" if told else ""
     calibrated = (
-        f"Said probabilities are off by {error.value:.3f} on average [{error.low:.2f}, {error.high:.2f}],"
-        f" {within} chance gives on so few photos (up to {perfect.high:.2f})."
+        f"Said probabilities are off by {error.value:.3f} on average, {within} chance gives on so few photos"
+        f" (up to {perfect.high:.3f})."
     )
     strange = (
         f"A photo is called unknown by {unknown.method}{why};"
@@ -219,3 +237,15 @@ def _notes(error: Estimate, perfect: Estimate, unknown: Unknown, issues: int) ->
         several = "s" if issues > 1 else ""
         notes.append(f"{issues} photo{several} may carry the wrong label; they are listed under trust.")
     return notes
+
+
+def _often_unknown(labels: Labels, called: NDArray[np.bool_], names: Sequence[str]) -> list[str]:
+    """Name the classes of which half the photos or more are called unknown by what was fitted on others."""
+    often = []
+    for c in np.unique(labels):
+        gone, n = int(called[labels == c].sum()), int((labels == c).sum())
+        if gone >= n / 2:
+            often.append(f"{names[c]} ({gone} of {n})")
+    if not often:
+        return []
+    return [f"Many photos of some classes are called unknown: {', '.join(often)}. Give them more photos."]

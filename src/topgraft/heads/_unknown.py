@@ -70,10 +70,30 @@ class Energy:
 Measure = NearestDistance | WhitenedDistance | Energy
 
 
-def neighbours(x: Features) -> NearestDistance:
-    """Remember the directions of training rows (M, D): all, or REMEMBERED spread evenly over them."""
-    kept = x[np.linspace(0, len(x) - 1, min(REMEMBERED, len(x))).round().astype(np.int64)]
-    return NearestDistance(_unit(kept).astype(np.float32), min(NEAREST, len(kept)))
+def neighbours(x: Features, labels: Labels | None = None) -> NearestDistance:
+    """Remember the directions of training rows (M, D): all, or REMEMBERED of them, small classes whole.
+
+    Counted are no more neighbours than the smallest class has photos: more would lie in other classes, and
+    its own photos would look strange.
+
+    Args:
+        x: (N, D).
+        labels: (N,) class indices; a 0/1 table (N, C), or None, counts as one class.
+    """
+    kinds = np.zeros(len(x), np.int64) if labels is None or labels.ndim == 2 else labels
+    sizes = np.unique(kinds, return_counts=True)[1]
+    kept = x[_remembered(kinds, sizes)]
+    return NearestDistance(_unit(kept).astype(np.float32), int(min(NEAREST, sizes.min())))
+
+
+def _remembered(kinds: Labels, sizes: Labels) -> NDArray[np.intp]:
+    """Choose REMEMBERED rows at most, evenly within a class, and the large classes alike."""
+    if len(kinds) <= REMEMBERED:
+        return np.arange(len(kinds))
+    most = max((q for q in range(1, REMEMBERED + 1) if np.minimum(sizes, q).sum() <= REMEMBERED), default=1)
+    rows = [np.flatnonzero(kinds == c) for c in np.unique(kinds)]
+    chosen = [of[np.linspace(0, len(of) - 1, min(most, len(of))).round().astype(np.int64)] for of in rows]
+    return np.sort(np.concatenate(chosen))
 
 
 def mahalanobis(x: Features, labels: Labels) -> WhitenedDistance:
@@ -195,7 +215,7 @@ def learn_unknown(
 
     def fitted(rows: Labels) -> Measure:
         if method == "neighbours":
-            return neighbours(x[rows])
+            return neighbours(x[rows], labels[rows])
         return mahalanobis(x[rows], labels[rows]) if method == "mahalanobis" else Energy(temperature)
 
     def one(fold: Fold) -> Distances:
@@ -218,7 +238,8 @@ def choose(areas: dict[str, Distances]) -> str:
     best, lead = "neighbours", 0.0
     for name, found in areas.items():
         gap = found - areas["neighbours"]
-        if gap[0] > max(lead, float(gap[1:].std())):
+        # A draw without a photo of a class has no area for it.
+        if gap[0] > max(lead, float(np.nanstd(gap[1:]))):
             best, lead = name, float(gap[0])
     return best
 
@@ -257,7 +278,7 @@ def class_against_class(
     weights = np.vstack([np.ones(len(x)), resample(len(x), groups, seed=seed, draws=DRAWS)])
     for strangers in np.array_split(order, min(ROLES, len(order))):
         strange = np.isin(labels, strangers)
-        count = len(np.unique(labels if groups is None else groups))
+        count = len(labels) if groups is None else len(np.unique(groups))
         dealt = make_folds(labels, groups, min(k, count), seed)
         rounds = [(fit[~strange[fit]], score) for fit, score in dealt]
         if any(not len(fit) for fit, _ in rounds):
@@ -281,7 +302,7 @@ def _play(
         fit, score = fold
         nothing = np.empty((0, 0))
         return {
-            "neighbours": measure(neighbours(x[fit]), x[score], nothing),
+            "neighbours": measure(neighbours(x[fit], labels[fit]), x[score], nothing),
             "mahalanobis": measure(mahalanobis(x[fit], labels[fit]), x[score], nothing),
         }
 
