@@ -504,7 +504,8 @@ def predict(
             elif one.error:
                 print(f"topgraft: {one.error}", file=sys.stderr)
             else:
-                print(f"{one.path}\t{'unknown' if one.unknown else one.label}\t{one.probability:.3f}")
+                answer = f"unknown\tnearest: {one.label}" if one.unknown else one.label
+                print(f"{one.path}\t{answer}\t{one.probability:.3f}")
     if as_json:
         print_json(found)
     if failed:

@@ -193,7 +193,7 @@ def _label_issues(facts: Facts, metrics: Numbers) -> Gallery:
     shots = []
     for i, issue in enumerate(issues[:GALLERY]):
         at = metrics(pointer("trust", "label_issues", i, "probability"), "whole")
-        caption = Markup('labelled <span class="was">{}</span>, looks like {} {}<br>{}').format(
+        caption = Markup('labelled <span class="was">{}</span>, looks like {} {}<br><code>{}</code>').format(
             issue["label"], issue["suggested"], at, PurePosixPath(issue["id"]).name
         )
         shots.append(

@@ -234,8 +234,12 @@ def _notes(error: Estimate, perfect: Estimate, unknown: Unknown, issues: int) ->
     )
     notes = [calibrated, strange]
     if issues:
-        several = "s" if issues > 1 else ""
-        notes.append(f"{issues} photo{several} may carry the wrong label; they are listed under trust.")
+        which = (
+            "1 photo may carry the wrong label: it is"
+            if issues == 1
+            else f"{issues} photos may carry the wrong label: they are"
+        )
+        notes.append(f"{which} in the report, under Likely label errors.")
     return notes
 
 
