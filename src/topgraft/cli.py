@@ -8,7 +8,7 @@ import time
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -22,9 +22,6 @@ from topgraft.show import (
     print_verdict,
     progress,
 )
-
-if TYPE_CHECKING:
-    pass  # brings numpy, which --help can do without
 
 STOPPED = 130
 """The exit code of a command that Ctrl-C ended."""

@@ -57,12 +57,12 @@ def filesystem(url: str) -> tuple[Any, str]:
         system, path = fsspec.core.url_to_fs(url)
     except ImportError as error:
         raise UsageError(
-            f"{url}: {protocol} needs a package that is not installed. {_line(error)}."
+            f"{url}: {protocol} needs a package that is not installed. {said(error)}."
         ) from error
     except ValueError as error:
-        raise UsageError(f"{url}: {_line(error)}. Give a folder, or a URL that fsspec knows.") from error
+        raise UsageError(f"{url}: {said(error)}. Give a folder, or a URL that fsspec knows.") from error
     except Exception as error:  # every protocol has errors of its own
-        raise DataError(f"{url}: cannot be reached ({_line(error)}). Check address and network.") from error
+        raise DataError(f"{url}: cannot be reached ({said(error)}). Check address and network.") from error
     return system, str(path).rstrip("/")
 
 
@@ -98,7 +98,7 @@ def _far(url: str) -> list[str]:
         names = system.find(base) if system.isdir(base) else None
     except Exception as error:  # every protocol has errors of its own
         raise DataError(
-            f"{url}: cannot be listed ({_line(error)}). Check the address and the network."
+            f"{url}: cannot be listed ({said(error)}). Check the address and the network."
         ) from error
     if names is None:
         raise DataError(f"{url}: expected a folder of photos, found none. Check the address.")
@@ -148,7 +148,7 @@ def read(root: str, name: str) -> bytes:
     except OSError:
         raise
     except Exception as error:  # every protocol has errors of its own
-        raise OSError(_line(error)) from error
+        raise OSError(said(error)) from error
 
 
 def read_local(path: Path) -> bytes:
@@ -171,8 +171,9 @@ def parent(place: str) -> tuple[str, str]:
     return str(Path(place).parent), Path(place).name
 
 
-def _line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def said(error: Exception) -> str:
+    """Give what an error says, in one line: the system's own words, else its first line, else its kind."""
+    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
 
 
 def keep_out(folders: str | Iterable[str], *places: str | Path | None) -> None:
@@ -215,14 +216,17 @@ def guarded(place: str | Path, again: str = AGAIN) -> Iterator[None]:
     except TopgraftError:
         raise
     except kinds as error:
-        number, said = getattr(error, "errno", None), getattr(error, "strerror", None)
-        reason = REASONS.get(number or 0, f"{said or _line(error)}. Is the place reachable?")
+        reason = REASONS.get(getattr(error, "errno", None) or 0, f"{said(error)}. Is the place reachable?")
         text = f"{place}: {reason.format(again=again)}"
         raise StoreError(text if text.endswith("?") else f"{text}.") from error
 
 
 def write(path: Path, data: bytes) -> None:
-    """Write a file so that a crash leaves the old one or the new one, never half."""
+    """Write a file so that a crash leaves the old one or the new one, never half.
+
+    Raises:
+        OSError: as the system says it; half a file is gone again.
+    """
     half = path.parent / f".{path.name}.{os.getpid()}"
     try:
         half.write_bytes(data)

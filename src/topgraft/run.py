@@ -140,7 +140,7 @@ class Run:
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, RecursionError) as error:
-            raise DataError(f"{path}: is damaged ({_line(error)}). Train again.") from error
+            raise DataError(f"{path}: is damaged ({files.said(error)}). Train again.") from error
 
     @property
     def photos(self) -> str:
@@ -165,7 +165,7 @@ class Run:
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, RecursionError) as error:
-            raise DataError(f"{self.path / name}: is damaged ({_line(error)}). Train again.") from error
+            raise DataError(f"{self.path / name}: is damaged ({files.said(error)}). Train again.") from error
         if not isinstance(found, dict):
             raise DataError(
                 f"{self.path / name}: expected an object, got {type(found).__name__}. Train again."
@@ -230,10 +230,6 @@ def what_is_there(folder: Path) -> str:
     if is_file(folder / MARK):
         return "one that is not finished. Give --resume to the command that began it."
     return "a folder of something else."
-
-
-def _line(error: Exception) -> str:
-    return (getattr(error, "strerror", None) or str(error)).splitlines()[0]
 
 
 def versions() -> dict[str, str]:

@@ -113,12 +113,11 @@ def print_stop(words: Sequence[str]) -> None:
 
 def _estimates(scores: dict[str, Any]) -> str:
     """Write the headline numbers with their intervals."""
+    from topgraft.metrics import Estimate
+
     names = {"accuracy": "accuracy", "balanced_accuracy": "balanced", "log_loss": "log loss"}
     return "  ".join(
-        f"{short} {scores[name]['value']:.3f} [{scores[name]['low']:.2f}, {scores[name]['high']:.2f}]"
-        if scores[name]
-        else f"{short} –"
-        for name, short in names.items()
+        f"{short} {Estimate(**scores[name]) if scores[name] else '–'}" for name, short in names.items()
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,7 +115,7 @@ class Base:
         place = {one.id: i for i, one in enumerate(photos.data.samples)}
         cv = sorted((row for row in rows if row["split"] == "cv"), key=lambda row: place[row["id"]])
         learn = np.array([place[row["id"]] for row in cv], np.int64)
-        mode = _config(run).get("heads", {}).get("class_weight", "auto")
+        mode = run.config.get("heads", {}).get("class_weight", "auto")
         weight = np.ones(len(place))
         found, _ = class_weights(photos.targets[learn], len(photos.classes), mode)
         weight[learn] = 1 if found is None else found
@@ -184,7 +183,7 @@ class Base:
     @property
     def config(self) -> dict[str, Any]:
         """The run's choices; empty where it was trained without a recipe."""
-        return _config(self.run)
+        return self.run.config
 
     def views(self, count: int) -> tuple[View, ...]:
         """Give the photo as it is and the first of the run's policies.
@@ -200,17 +199,8 @@ class Base:
         return views_of([Policy.parse(one) for one in policies[:count]], self.seed)
 
 
-def _config(run: Run) -> dict[str, Any]:
-    try:
-        return run.config
-    except FileNotFoundError:
-        return {}
-    except tomllib.TOMLDecodeError as error:
-        raise DataError(f"{run.path / 'config.toml'}: is damaged ({error}). Train again.") from error
-
-
 def _photos(run: Run) -> str:
-    found = _config(run).get("data", {}).get("photos", "")
+    found = run.config.get("data", {}).get("photos", "")
     if not found:
         raise UsageError(f"{run.path}: does not say where its photos lie. Give them.")
     return str(found)
@@ -221,7 +211,7 @@ def _find(run: Run, facts: dict[str, Any], settings: Settings, progress: Progres
     for folder in (run.path / "backbone", settings.cache_dir / "backbones" / facts["fingerprint"]):
         if folder.is_dir():
             return Backbone.open(folder)
-    config = _config(run)
+    config = run.config
     asked = config.get("backbone", {})
     return load_backbone(
         asked.get("name", facts["name"]),

@@ -13,6 +13,7 @@ from topgraft import metrics
 from topgraft._finetune.base import PLAIN, Base
 from topgraft._finetune.plan import Line
 from topgraft.card import Card
+from topgraft.errors import counted
 from topgraft.heads import Choice, Comparison, Trust, Unknown, calibrate, setting_text, trust
 from topgraft.heads._calibrate import cross_calibrate
 from topgraft.heads._compare import difference
@@ -79,10 +80,9 @@ class Outcome:
             f"{name.replace('_', ' ')} {one.value:+.3f} [{one.low:+.3f}, {one.high:+.3f}]"
             for name, one in self.gain.items()
         ]
-        blocks = "1 block" if self.blocks == 1 else f"{self.blocks} blocks"
         return (
-            f"Fine-tuning {blocks} makes it {verdict}. Against the frozen backbone, cross-validated on the"
-            f" same photos and folds: {', '.join(parts)} (a lower log loss is better)."
+            f"Fine-tuning {counted(self.blocks, 'block')} makes it {verdict}. Against the frozen backbone,"
+            f" cross-validated on the same photos and folds: {', '.join(parts)} (a lower log loss is better)."
         )
 
     @property
