@@ -182,7 +182,7 @@ def main() -> None:
     options.add_argument("--weights", type=Path, required=True)
     options.add_argument("--keras", default=os.environ.get("TOPGRAFT_BENCH_PYTHON"))
     options.add_argument("--policies", type=int, default=16)
-    options.add_argument("--count", type=int, default=64, help="photos")
+    options.add_argument("--count", type=int, default=160, help="photos")
     options.add_argument("--rounds", type=int, default=5)
     options.add_argument("--only", nargs="*", help="contenders")
     given = options.parse_args()

@@ -39,6 +39,23 @@ def test_flips_are_exact_and_two_cancel(height, width, fill):
     assert np.array_equal(both, np.eye(3))
 
 
+@given(SIDES, SIDES, ANGLES, st.floats(0.2, 30), st.sampled_from(list(geometry.FILLS)))
+def test_a_border_drawn_or_looked_up_is_the_same_to_a_level(height, width, degrees, factor, fill):
+    image = smooth(height, width)
+    parts = geometry.rotation(degrees), geometry.shift(width / 3, -height / 4), geometry.zoom(factor, factor)
+    matrix = geometry.about_centre(geometry.compose(*parts), height, width)
+    straight = cv2.warpAffine(
+        image,
+        matrix[:2],
+        (width, height),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=geometry.FILLS[fill],
+        borderValue=(9, 9, 9),
+    )
+    shown = geometry.warp(image, matrix, fill, 9)
+    assert np.abs(shown.astype(int) - straight).max() <= 1
+
+
 @pytest.mark.parametrize("side", [8, 9])
 def test_quarter_turns_are_exact_and_go_counterclockwise(side):
     image = noise(side, side)

@@ -93,15 +93,17 @@ def _judge(size: tuple[int, int], place: str) -> None:
 
 
 def _pixels(picture: Pillow.Image) -> Image:
-    upright = ImageOps.exif_transpose(picture)
-    if upright.mode in ("I", "F") or upright.mode.startswith("I;"):
-        return _from_deep(upright)
-    if upright.has_transparency_data:
-        rgba = upright.convert("RGBA")
+    ImageOps.exif_transpose(picture, in_place=True)  # in place, and no conversion of RGB: copies take as long
+    if picture.mode in ("I", "F") or picture.mode.startswith("I;"):
+        return _from_deep(picture)
+    if picture.has_transparency_data:
+        rgba = picture.convert("RGBA")
         white = Pillow.new("RGBA", rgba.size, (255, 255, 255, 255))
-        upright = Pillow.alpha_composite(white, rgba)
+        picture = Pillow.alpha_composite(white, rgba)
+    if picture.mode != "RGB":
+        picture = picture.convert("RGB")
     # np.array, not asarray: the result must own its memory and be writable
-    return np.array(upright.convert("RGB"), dtype=np.uint8)
+    return np.array(picture, dtype=np.uint8)
 
 
 def _from_deep(picture: Pillow.Image) -> Image:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,6 +52,10 @@ class SoFar:
         return self.epoch >= plan.epochs or self.epoch - self.at >= plan.patience
 
 
+Keep = Callable[[dict[str, Tensor], torch.optim.Optimizer, SoFar], None]
+"""Keeps an epoch: the weights, which nobody changes any more, the optimiser's state, and how far it is."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """A training's file.
@@ -61,18 +68,36 @@ class Checkpoint:
     path: Path
     what: str
 
-    def save(self, net: nn.Module, optimiser: torch.optim.Optimizer, so_far: SoFar) -> None:
+    def save(self, tensors: dict[str, Tensor], facts: str) -> None:
         """Keep an epoch: the old file or the new one is there, never half of one."""
-        tensors = {f"now.{name}": value for name, value in net.state_dict().items()}
-        tensors |= {f"best.{name}": value for name, value in so_far.best.items()}
-        for number, weight in enumerate(_weights(optimiser)):
-            for name in MOMENTS:
-                tensors[f"{name}.{number}"] = optimiser.state[weight][name]
-        facts = json.dumps({"what": self.what, "lines": so_far.lines, "at": so_far.at})
         self.path.parent.mkdir(parents=True, exist_ok=True)
         half = self.path.with_name(f".{self.path.name}.half")
         save_file({name: value.contiguous() for name, value in tensors.items()}, half, {"so_far": facts})
         half.replace(self.path)  # not synced: a power cut may cost the training, a killed process nothing
+
+    @contextmanager
+    def keeping(self) -> Iterator[Keep]:
+        """Give what keeps an epoch: it is copied at once, and written while the next one is trained.
+
+        Every epoch is written before its successor is, and the last before this ends.
+        """
+        under_way: list[Future[None]] = []
+
+        def keep(weights: dict[str, Tensor], optimiser: torch.optim.Optimizer, so_far: SoFar) -> None:
+            for written in under_way:
+                written.result()
+            tensors = {f"now.{name}": value for name, value in weights.items()}
+            tensors |= {f"best.{name}": value for name, value in so_far.best.items()}
+            for number, weight in enumerate(_weights(optimiser)):
+                for name in MOMENTS:
+                    tensors[f"{name}.{number}"] = optimiser.state[weight][name].clone()
+            facts = json.dumps({"what": self.what, "lines": so_far.lines, "at": so_far.at})
+            under_way[:] = [writer.submit(self.save, tensors, facts)]
+
+        with ThreadPoolExecutor(1, thread_name_prefix="topgraft-checkpoint") as writer:
+            yield keep
+            for written in under_way:
+                written.result()
 
     def load(self, net: nn.Module, optimiser: torch.optim.Optimizer) -> SoFar | None:
         """Put network and optimiser where the file left them; None where there is no file.

@@ -173,45 +173,63 @@ def train(
         the blended weights), seconds.
     """
     optimiser = torch.optim.AdamW(net.groups(plan), lr=plan.rate, weight_decay=plan.weight_decay, fused=True)
-    schedule = Schedule(name="cosine", warmup=plan.warmup)
-    steps = -(-len(fit) // plan.batch)
     start = net.copy()
     so_far = checkpoint.load(net, optimiser) if checkpoint else None
     if so_far is None:
         before = measure(net, feed, labels, held, weight)
         so_far = SoFar([{"epoch": 0, "rate": 0.0, "train_loss": None, **before, "seconds": 0.0}], start)
-    while not so_far.done(plan, until):
-        begun, spent, epoch = time.perf_counter(), 0.0, so_far.epoch
-        net.learn(batch_norm=plan.batch_norm == "train")
-        for step, (photos, views) in enumerate(batches(fit, feed.views, plan, epoch)):
-            share = schedule.factor(epoch * steps + step, plan.epochs * steps)
-            for group in optimiser.param_groups:
-                group["lr"] = group["peak"] * share
-            spent += take_step(net, optimiser, feed.take(photos, views), labels[photos], _of(weight, photos))
-        net.learn(batch_norm=False)
-        line: Line = {"epoch": epoch + 1, "rate": plan.rate * share, "train_loss": spent / len(fit)}
-        trained = net.copy()
-        blended = blend(start, trained, plan.blend)
-        net.load_state_dict(blended)
-        line |= measure(net, feed, labels, held, weight)
-        net.load_state_dict(trained)
-        if not np.isfinite([spent, line["loss"] or 0.0]).all():
-            raise UsageError(
-                f"the training diverged in epoch {epoch + 1}: its loss is no number any more at rate"
-                f" {plan.rate:g}. Give a lower --rate, such as {plan.rate / 10:g}."
-            )
-        so_far.note(line | {"seconds": time.perf_counter() - begun}, blended)
-        if checkpoint:
-            checkpoint.save(net, optimiser, so_far)
-        tell(epoch + 1)
+    with checkpoint.keeping() if checkpoint else nullcontext(_nowhere) as keep:
+        while not so_far.done(plan, until):
+            begun, epoch = time.perf_counter(), so_far.epoch
+            line = _epoch(net, optimiser, feed, labels, plan, fit, epoch, weight)
+            trained = net.copy()
+            blended = blend(start, trained, plan.blend)
+            net.load_state_dict(blended)
+            line |= measure(net, feed, labels, held, weight)
+            net.load_state_dict(trained)
+            if not np.isfinite([line["train_loss"] or 0.0, line["loss"] or 0.0]).all():
+                raise UsageError(
+                    f"the training diverged in epoch {epoch + 1}: its loss is no number any more at rate"
+                    f" {plan.rate:g}. Give a lower --rate, such as {plan.rate / 10:g}."
+                )
+            so_far.note(line | {"seconds": time.perf_counter() - begun}, blended)
+            keep(trained, optimiser, so_far)
+            tell(epoch + 1)
     net.load_state_dict(so_far.best if until is None else blend(start, net.copy(), plan.blend))
     return so_far.lines
+
+
+def _nowhere(*_: object) -> None:
+    """Keep no epoch."""
+
+
+def _epoch(
+    net: Tuned,
+    optimiser: torch.optim.Optimizer,
+    feed: Feed,
+    labels: Labels,
+    plan: Training,
+    fit: Labels,
+    epoch: int,
+    weight: NDArray[np.float64] | None,
+) -> Line:
+    """Show every photo once; gives the line's first half."""
+    schedule = Schedule(name="cosine", warmup=plan.warmup)
+    steps, spent = -(-len(fit) // plan.batch), 0.0
+    net.learn(batch_norm=plan.batch_norm == "train")
+    for step, (photos, views) in enumerate(batches(fit, feed.views, plan, epoch)):
+        share = schedule.factor(epoch * steps + step, plan.epochs * steps)
+        for group in optimiser.param_groups:
+            group["lr"] = group["peak"] * share
+        spent += take_step(net, optimiser, feed.take(photos, views), labels[photos], _of(weight, photos))
+    net.learn(batch_norm=False)
+    return {"epoch": epoch + 1, "rate": plan.rate * share, "train_loss": spent / len(fit)}
 
 
 def blend(start: dict[str, Tensor], trained: dict[str, Tensor], share: float) -> dict[str, Tensor]:
     """Give the weights that lie a share of the way from one set to another; counters are the other's."""
     return {
-        name: start[name].lerp(value, share) if value.is_floating_point() else value
+        name: start[name].lerp(value, share) if value.is_floating_point() else value.clone()
         for name, value in trained.items()
     }
 

@@ -12,7 +12,7 @@ from topgraft.dataset import Dataset, Sample
 from topgraft.fingerprint import fingerprint
 from topgraft.policy import IDENTITY, Policy, View
 
-PIXELS = 1
+PIXELS = 2
 """Counts up when decoding, fit or warp gives other pixels for the same photo, so old rows are not reused."""
 
 
