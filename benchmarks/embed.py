@@ -192,6 +192,7 @@ def main() -> None:
 
 def compare(given: argparse.Namespace, folder: Path) -> dict[str, list[float]]:
     data = subset(given.photos, folder / "photos", given.count)
+    given.count = len(data)  # fewer where a class has not its share
     backbone = load_backbone(f"local-dir:{given.weights}")
     policies = draw(given.policies, seed=0)
     others = {"torch": Other(sys.executable, str(HERE / "embed_torch.py"), str(given.weights))}

@@ -16,7 +16,7 @@ import numpy as np
 
 import topgraft as tg
 from topgraft import metrics
-from topgraft._finetune.result import paired
+from topgraft._finetune.result import gains
 from topgraft.errors import DataError
 from topgraft.run import Run
 from topgraft.splits import folds
@@ -67,7 +67,7 @@ def study(shared: Path, name: str, work: Path, given: argparse.Namespace) -> dic
         loss = metrics.losses(data.labels, p)
         brief = metrics.brief(data.labels, p[None], losses=loss[None], groups=data.groups, seed=given.seed)
         facts[way] = {key: brief[key] for key in ("accuracy", "log_loss")}
-    gain = paired(data.labels, both["fine-tuned"], both["frozen"], groups=data.groups, seed=given.seed)
+    gain = gains(data.labels, both["fine-tuned"], both["frozen"], groups=data.groups, seed=given.seed)
     return facts | {"gain": {key: one.as_dict() for key, one in gain.items()}}
 
 

@@ -1,5 +1,6 @@
 """Fixtures that several test files use."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -25,3 +26,20 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TOPGRAFT_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 96 KB of its own."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=96k", "tmpfs", folder],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if made.returncode:
+        pytest.skip(f"a small disk needs the right to mount one: {made.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", folder], check=True)

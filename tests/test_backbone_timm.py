@@ -167,6 +167,12 @@ def test_a_pth_that_would_run_code_is_refused_and_does_not_run(tmp_path, monkeyp
         load_backbone(SMALL, weights=tmp_path / "gone.pth")
 
 
+def test_a_full_disk_is_one_line_and_leaves_nothing(small_disk):
+    with pytest.raises(BackboneError, match=r"cannot be written \(No space left on device\)\. Make room"):
+        load_backbone(SMALL, weights="random", size=64, settings=Settings(cache_dir=small_disk))
+    assert not [one for one in small_disk.rglob("*") if one.is_file()]
+
+
 @pytest.mark.parametrize("lacking", ["blocks.0.0.conv_dw.weight", "bn1.running_mean"])
 def test_a_file_that_lacks_a_tensor_is_refused_and_nothing_stays_random(small, tmp_path, lacking):
     tensors = {name: value.clone() for name, value in _timm.torch_model(small).state_dict().items()}

@@ -248,23 +248,6 @@ def test_a_folder_of_other_files_and_a_file_in_the_way_are_refused(photos, backb
         embed_here(str(photos), str(tmp_path / "notes" / "a.txt"), backbone)
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 96 KB of its own."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    made = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=96k", "tmpfs", folder],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if made.returncode:
-        pytest.skip(f"a small disk needs the right to mount one: {made.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
-
-
 def test_a_full_disk_is_one_line_and_the_store_stays_usable(photos, backbone, small_disk, tmp_path):
     path = str(small_disk / "s.zarr")
     few = Dataset.from_folder(photos).subset([f"apple/{i:03}.jpg" for i in range(9)])

@@ -10,7 +10,7 @@ import pytest
 
 import topgraft as tg
 from photos import paint_folder
-from topgraft import errors
+from topgraft import errors, show
 
 
 def run(*words, **options):
@@ -130,6 +130,14 @@ def test_ctrl_c_says_how_to_go_on(tmp_path):
     done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 130
     assert done.stderr.splitlines()[-1].endswith("run the same command again with -o and --resume.")
+
+
+def test_a_log_file_hears_now_and_then_how_far_things_are(monkeypatch, capsys):
+    monkeypatch.setattr(show, "EVERY_S", 0.0)
+    with show.progress() as tell:
+        for done in (0, 1000, 4000):
+            tell("embedding", done, 4000)
+    assert capsys.readouterr().err == "embedding: 1,000 of 4,000, about 1 s left\n"
 
 
 PRESS = """

@@ -172,8 +172,10 @@ def test_a_killed_fine_tuning_goes_on_to_the_same_bytes(first, second, data, tmp
     made = tg.finetune(first, data, out=tmp_path / "run", resume=True, settings=SETTINGS, **OPTIONS)
     same(made, second)
     before = (made.path / "metrics.json").stat().st_mtime_ns
+    (made.path / "model" / "README.md").unlink()  # as if killed right after the numbers
     tg.finetune(first, data, out=tmp_path / "run", resume=True, settings=SETTINGS, **OPTIONS)
     assert (made.path / "metrics.json").stat().st_mtime_ns == before  # finished: nothing is done again
+    assert (made.path / "model" / "README.md").exists()
 
 
 @pytest.mark.nightly

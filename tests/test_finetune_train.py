@@ -22,7 +22,7 @@ from topgraft._finetune.fold import Folded  # noqa: E402
 from topgraft._finetune.plan import Training  # noqa: E402
 from topgraft._finetune.train import Feed, Tuned, batches, logits, pack, take_step, train, unpack  # noqa: E402
 from topgraft.backbones._timm import groups  # noqa: E402
-from topgraft.errors import BackboneError, DataError, UsageError  # noqa: E402
+from topgraft.errors import BackboneError, DataError, StoreError, UsageError  # noqa: E402
 from topgraft.heads._base import Affine  # noqa: E402
 
 pytestmark = pytest.mark.timm
@@ -345,6 +345,14 @@ def test_a_stopped_training_goes_on_to_the_same_bits(tmp_path, at):
         assert torch.equal(net.copy()[name], value), name
     with pytest.raises(DataError, match="belongs to a training with other photos or options"):
         train(net, feed, labels, PLAN, fit=FIT, held=HELD, checkpoint=Checkpoint(kept.path, "that"))
+
+
+def test_a_disk_too_full_for_a_checkpoint_is_one_line(small_disk):
+    net, feed, labels = task()
+    kept = Checkpoint(small_disk / "fold.safetensors", "this")
+    with pytest.raises(StoreError, match=r"the disk is full\. Free some space and .*--resume") as caught:
+        train(net, feed, labels, PLAN, fit=FIT, held=HELD, checkpoint=kept)
+    assert "\n" not in str(caught.value)
 
 
 def test_activations_are_found_by_content_and_added_once(tmp_path):

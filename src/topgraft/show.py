@@ -12,11 +12,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from topgraft.duration import duration
 from topgraft.errors import counted
 
 if TYPE_CHECKING:
     from topgraft.run import Run
     from topgraft.types import Progress  # brings numpy, which --help can do without
+
+EVERY_S = 30.0
+"""So often a log file hears how far things are."""
 
 
 def print_store(facts: dict[str, Any]) -> None:
@@ -137,16 +141,18 @@ def listen(verbose: bool) -> None:
 
 @contextmanager
 def progress(patience_s: float = 1.0) -> Iterator[Progress]:
-    """Show a bar with the time left on stderr for whatever is not done after a second."""
+    """Show how far things are, on stderr: a bar after a second; a line now and then where no one watches."""
     from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _lines()
+        return
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    # In a file or a pipe a bar would be an empty line at most, before the one that counts.
-    seen = console.is_terminal
-    with Bars(*columns, console=console, transient=True, refresh_per_second=5, disable=not seen) as bars:
+    with Bars(*columns, console=console, transient=True, refresh_per_second=5) as bars:
         started: dict[str, float] = {}
         shown: dict[str, Any] = {}
 
@@ -163,3 +169,22 @@ def progress(patience_s: float = 1.0) -> Iterator[Progress]:
                 started.pop(what, None)
 
         yield tell
+
+
+def _lines() -> Progress:
+    """Give what writes a plain line every half minute: for a log file, where a bar would be rubbish."""
+    started: dict[str, float] = {}
+    said = time.monotonic()
+
+    def tell(what: str, done: int, total: int) -> None:
+        nonlocal said
+        now = time.monotonic()
+        begun = started.setdefault(what, now)
+        if done >= total:
+            started.pop(what)
+        elif done and now - said >= EVERY_S:
+            left = (now - begun) / done * (total - done)
+            print(f"{what}: {done:,} of {total:,}, about {duration(left)} left", file=sys.stderr, flush=True)
+            said = now
+
+    return tell

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from topgraft.duration import duration
 from topgraft.errors import BackboneError, DataError, UnknownNameError, UsageError, need
 from topgraft.heads import Trust, head_class, to_probabilities
 from topgraft.modelcard import write_model_card
+from topgraft.policy import View
 from topgraft.predictor import Predictor
 from topgraft.results import Answers, rounded
 from topgraft.run import Run
@@ -89,22 +91,41 @@ def finetune(
     asked = {"run": base.run.path.name, "blocks": blocks, "views": views, **plan.facts()}
     text = tomli_w.dumps(base.config | {"finetune": asked})
     made = _folder(base, out, text, overwrite=overwrite, resume=resume)
-    if (made.path / "metrics.json").exists():
-        return made
-    made.write("config.toml", text)
+    with made.locked():
+        if not (made.path / "metrics.json").exists():
+            made.write("config.toml", text)
+            _tune(
+                base, made, counts, shown, plan, choose=blocks == "auto", settings=settings, progress=progress
+            )
+        write_model_card(made)
+        shutil.rmtree(made.path / CHECKPOINTS, ignore_errors=True)
+    return made
 
+
+def _tune(
+    base: Base,
+    made: Run,
+    counts: Sequence[int],
+    shown: Sequence[View],
+    plan: Training,
+    *,
+    choose: bool,
+    settings: Settings,
+    progress: Progress,
+) -> None:
+    """Cross-validate each number of blocks and write the best; where one may choose, perhaps none."""
     from topgraft._finetune.tuner import Tuner, cores
 
+    best: tuple[Tuner, Outcome] | None = None
+    tried = []
     with cores(settings.threads):
-        best: tuple[Tuner, Outcome] | None = None
-        tried = []
         for count in counts:
             try:
                 tuner = Tuner(
                     base, count, shown, plan, made.path / CHECKPOINTS, settings=settings, progress=progress
                 )
             except BackboneError as error:
-                if blocks != "auto":
+                if not choose:
                     raise
                 say(f"{count} blocks cannot be trained: {error}")
                 continue
@@ -113,15 +134,12 @@ def finetune(
                 outcome = tuner.cross_validate()
             say(outcome.said)
             tried.append(outcome)
-            if (blocks != "auto" or outcome.gained) and (best is None or outcome.loss < best[1].loss):
+            if (not choose or outcome.gained) and (best is None or outcome.loss < best[1].loss):
                 best = tuner, outcome
         if best is None:
             _keep(base, made, tried)
         else:
             _finish(made, *best, tried)
-    write_model_card(made)
-    shutil.rmtree(made.path / CHECKPOINTS, ignore_errors=True)
-    return made
 
 
 def _plan(seed: int, options: dict[str, Any]) -> Training:

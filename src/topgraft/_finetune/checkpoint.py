@@ -14,8 +14,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from topgraft import files
 from topgraft._finetune.plan import Line, Training
+from topgraft.backbones._timm import system_errors
 from topgraft.errors import DataError
+from topgraft.run import AGAIN
 
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
@@ -70,10 +73,11 @@ class Checkpoint:
 
     def save(self, tensors: dict[str, Tensor], facts: str) -> None:
         """Keep an epoch: the old file or the new one is there, never half of one."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         half = self.path.with_name(f".{self.path.name}.half")
-        save_file({name: value.contiguous() for name, value in tensors.items()}, half, {"so_far": facts})
-        half.replace(self.path)  # not synced: a power cut may cost the training, a killed process nothing
+        with files.guarded(self.path, AGAIN), system_errors():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            save_file({name: value.contiguous() for name, value in tensors.items()}, half, {"so_far": facts})
+            half.replace(self.path)  # not synced: a power cut may cost the training, a killed process nothing
 
     @contextmanager
     def keeping(self) -> Iterator[Keep]:

@@ -13,6 +13,7 @@ from topgraft import metrics
 from topgraft._finetune.base import PLAIN, Base
 from topgraft._finetune.plan import Line
 from topgraft.card import Card
+from topgraft.ensemble import paired
 from topgraft.errors import counted
 from topgraft.heads import Choice, Comparison, Trust, Unknown, calibrate, setting_text, trust
 from topgraft.heads._calibrate import cross_calibrate
@@ -64,7 +65,7 @@ class Outcome:
     def gain(self) -> dict[str, Estimate]:
         """Its accuracy and log loss minus the run's, photo by photo."""
         base = self.base
-        return paired(base.targets, self.answers, base.answers, groups=base.groups, seed=base.seed)
+        return gains(base.targets, self.answers, base.answers, groups=base.groups, seed=base.seed)
 
     @property
     def said(self) -> str:
@@ -279,7 +280,7 @@ def stranger(method: str, features: Features, labels: Labels, temperature: float
     return neighbours(features, labels) if method == "neighbours" else Energy(temperature)
 
 
-def paired(
+def gains(
     labels: Labels, one: Probabilities, other: Probabilities, *, groups: Labels, seed: int
 ) -> dict[str, Estimate]:
     """Give one classifier's accuracy and log loss minus another's on the same photos.
@@ -288,21 +289,16 @@ def paired(
         labels: (n,) class indices, or a 0/1 table (n, C): then log loss alone.
         one: (n, C) probabilities.
         other: (n, C) what is subtracted.
-        groups: (n,) photos that are drawn together.
+        groups: (n,) photos that count as one.
         seed: of the bootstrap.
 
     Returns:
-        `accuracy` and `log_loss`, each with a paired bootstrap interval.
+        `accuracy` with Newcombe's paired interval, `log_loss` with one by paired bootstrap.
     """
-    gaps = {"log_loss": metrics.losses(labels, one) - metrics.losses(labels, other)}
-    if labels.ndim == 1:
-        right = [(each.argmax(axis=1) == labels).astype(np.float64) for each in (one, other)]
-        gaps["accuracy"] = right[0] - right[1]
+    gap = metrics.losses(labels, one) - metrics.losses(labels, other)
     draws = metrics.resample(len(labels), groups, seed=seed)
-    return {
-        name: metrics.percentile(float(gap.mean()), draws @ gap / draws.sum(axis=1))
-        for name, gap in sorted(gaps.items())
-    }
+    found = {"accuracy": paired(labels, one, other, groups=groups)} if labels.ndim == 1 else {}
+    return found | {"log_loss": metrics.percentile(float(gap.mean()), draws @ gap / draws.sum(axis=1))}
 
 
 def best_epoch(lines: list[Line]) -> int:

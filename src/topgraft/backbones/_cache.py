@@ -6,6 +6,7 @@ for, so that a name finds its folder again without timm and without a network.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -21,6 +22,7 @@ from topgraft.errors import BackboneError
 from topgraft.fingerprint import fingerprint
 
 GRAPH, CARD, SUMS = "model.onnx", "card.json", "SHA256SUMS"
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
@@ -37,6 +39,13 @@ def temporary(beside: Path) -> Iterator[Path]:
     try:
         folder.chmod(0o755)
         yield folder
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise BackboneError(
+            f"{beside.parent}: cannot be written ({error.strerror}). Make room, or choose another folder"
+            " for the cache with TOPGRAFT_CACHE_DIR."
+        ) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

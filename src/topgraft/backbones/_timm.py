@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
+import re
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +31,20 @@ if TYPE_CHECKING:
 
 FOLDER = "timm"
 PICTURES, AGREEMENT = 8, 0.9999
+
+
+@contextmanager
+def system_errors() -> Iterator[None]:
+    """Let what the system said to safetensors be an OSError, as it is for any other file."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as error:
+        code = re.search(r"os error (\d+)", str(error))
+        if code is None:
+            raise
+        raise OSError(int(code[1]), os.strerror(int(code[1]))) from error
 
 
 def torch_model(backbone: Backbone) -> torch.nn.Module:
@@ -136,7 +152,7 @@ def write(
     from timm.models import save_for_hf
 
     model = model.eval()
-    with quiet():
+    with quiet(), system_errors():
         save_for_hf(model, str(folder / FOLDER), safe_serialization=True)
     weights = (folder / FOLDER / "model.safetensors").read_bytes()
     card = _card(model, size, tag, origin=origin, weights_sha256=hashlib.sha256(weights).hexdigest())
