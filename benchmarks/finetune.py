@@ -50,7 +50,7 @@ TASKS = {  # architecture: (photos trained on, kept apart, goal)
     "mobilenetv2_100": (128, 32, 3.0),
     "resnet50": (96, 32, 2.5),
 }
-PLAN = Training(epochs=EPOCHS, patience=EPOCHS, batch=32)
+PLAN = Training(epochs=EPOCHS, patience=EPOCHS, batch=32, blend=1.0)  # the other way blends nothing
 CPU = torch.device("cpu")
 
 

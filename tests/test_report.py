@@ -426,11 +426,12 @@ def test_runs_side_by_side(tmp_path: Path) -> None:
         assert is_rounded(one["text"], exact)
     gap = {one["data-gap"]: one for one in page.all("data") if "data-gap" in one}
     for split, key in (("test", "test"), ("cv", "cross_validation")):
-        value = json.loads(gap[f"{split}/strong/value"]["value"])
-        accuracy = [one[key]["accuracy"]["value"] for one in metrics]
-        assert value == pytest.approx(accuracy[1] - accuracy[0])
-        assert is_rounded(gap[f"{split}/strong/value"]["text"], value)
-    assert any(one["text"] == "better than the first" for one in page.all("td"))
+        for measure, name in (("accuracy", "accuracy"), ("loss", "log_loss")):
+            shown = gap[f"{split}/strong/{measure}/value"]
+            first, second = (one[key][name]["value"] for one in metrics)
+            assert json.loads(shown["value"]) == pytest.approx(second - first)
+            assert is_rounded(shown["text"], json.loads(shown["value"]))
+    assert any(one["text"] == "more accurate and better log loss" for one in page.all("td"))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from topgraft import metrics
 from topgraft._finetune.base import PLAIN, Base
 from topgraft._finetune.plan import Line
 from topgraft.card import Card
-from topgraft.ensemble import paired
+from topgraft.ensemble import paired, paired_loss
 from topgraft.errors import counted
 from topgraft.heads import Choice, Comparison, Trust, Unknown, calibrate, setting_text, trust
 from topgraft.heads._calibrate import cross_calibrate
@@ -295,10 +295,8 @@ def gains(
     Returns:
         `accuracy` with Newcombe's paired interval, `log_loss` with one by paired bootstrap.
     """
-    gap = metrics.losses(labels, one) - metrics.losses(labels, other)
-    draws = metrics.resample(len(labels), groups, seed=seed)
     found = {"accuracy": paired(labels, one, other, groups=groups)} if labels.ndim == 1 else {}
-    return found | {"log_loss": metrics.percentile(float(gap.mean()), draws @ gap / draws.sum(axis=1))}
+    return found | {"log_loss": paired_loss(labels, one, other, groups=groups, seed=seed)}
 
 
 def best_epoch(lines: list[Line]) -> int:

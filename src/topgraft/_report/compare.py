@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from markupsafe import Markup
@@ -13,7 +13,7 @@ from topgraft._report.facts import Facts
 from topgraft._report.mistakes import KEYS
 from topgraft._report.numbers import Numbers, written
 from topgraft._report.svg import whisker
-from topgraft.ensemble import paired
+from topgraft.ensemble import paired, paired_loss
 from topgraft.metrics import Estimate
 
 
@@ -29,32 +29,53 @@ class Column:
 
 @dataclass(frozen=True)
 class Gap:
-    """A run's accuracy minus the first run's, on the photos both answered for."""
+    """How far a run is from the first one, on the photos both answered for.
+
+    Attributes:
+        name: of the run.
+        split: whose photos.
+        photos: how many.
+        accuracy: its accuracy minus the first run's.
+        loss: its log loss minus the first run's.
+        drawn: the interval of the accuracy.
+    """
 
     name: str
     split: str
     photos: int
-    estimate: Estimate
+    accuracy: Estimate
+    loss: Estimate
     drawn: Markup
 
-    def show(self) -> Markup:
-        """Write the difference in points of a hundred with its interval."""
+    def show(self, measure: Literal["accuracy", "loss"]) -> Markup:
+        """Write a difference with its interval: accuracy in points of a hundred."""
+        one: Estimate = getattr(self, measure)
         parts = [
-            Markup('<data value="{}" data-gap="{}/{}/{}">{}</data>').format(
-                json.dumps(value), self.split, self.name, part, written(100 * value, "point")
+            Markup('<data value="{}" data-gap="{}/{}/{}/{}">{}</data>').format(
+                json.dumps(value),
+                self.split,
+                self.name,
+                measure,
+                part,
+                written(100 * value, "point") if measure == "accuracy" else written(value, "signed"),
             )
-            for part, value in self.estimate.as_dict().items()
+            for part, value in one.as_dict().items()
         ]
         return Markup('{} <span class="interval">{} to {}</span>').format(*parts)
 
     @property
     def verdict(self) -> str:
-        """Say in words what the interval allows."""
-        if self.estimate.low > 0:
-            return "better than the first"
-        if self.estimate.high < 0:
-            return "worse than the first"
-        return "cannot be told apart from the first"
+        """Say in words what the intervals allow."""
+        words = [
+            _verdict(self.accuracy.low, self.accuracy.high, "more accurate", "less accurate"),
+            _verdict(-self.loss.high, -self.loss.low, "better log loss", "worse log loss"),
+        ]
+        known = [one for one in words if one]
+        return " and ".join(known) if known else "cannot be told apart from the first"
+
+
+def _verdict(low: float, high: float, better: str, worse: str) -> str:
+    return better if low > 0 else worse if high < 0 else ""
 
 
 def splits_of(every: list[Facts]) -> list[str]:
@@ -84,13 +105,13 @@ def gaps(shown: list[Column], split: str) -> list[Gap]:
             if shared:
                 labels = np.array([ours[one][0] for one in shared], np.int64)
                 one = np.array([theirs[photo][1] for photo in shared])
-                found.append(
-                    (other.name, len(shared), paired(labels, one, np.array([ours[p][1] for p in shared])))
-                )
-    reach = max((max(abs(gap.low), abs(gap.high)) for _, _, gap in found), default=1.0) or 1.0
+                zero = np.array([ours[photo][1] for photo in shared])
+                both = paired(labels, one, zero), paired_loss(labels, one, zero)
+                found.append((other.name, len(shared), *both))
+    reach = max((max(abs(gap.low), abs(gap.high)) for _, _, gap, _ in found), default=1.0) or 1.0
     return [
-        Gap(name, split, photos, gap, whisker(gap.value, gap.low, gap.high, (-reach, reach), zero=True))
-        for name, photos, gap in found
+        Gap(name, split, n, gap, loss, whisker(gap.value, gap.low, gap.high, (-reach, reach), zero=True))
+        for name, n, gap, loss in found
     ]
 
 
