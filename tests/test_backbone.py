@@ -451,6 +451,14 @@ def test_backbones_lists_and_describes():
     assert json.loads(command("backbones", DEFAULT, "--json").stdout)["weights_sha256"] == _builtin.SHA256
 
 
+def test_fetch_to_a_full_disk_is_one_line(small_disk, settings):
+    with pytest.raises(
+        BackboneError, match=r"disk: cannot be written \(No space left on device\)\. Make room"
+    ):
+        fetch(DEFAULT, small_disk / "out", settings=settings)
+    assert list(small_disk.iterdir()) == []
+
+
 def test_fetch_prints_the_folder_it_wrote(tmp_path):
     done = command("fetch", DEFAULT, "--to", str(tmp_path / "out"))
     assert done.stdout == f"{tmp_path / 'out'}\n"

@@ -3,6 +3,7 @@
 import hashlib
 import pickle
 import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -167,7 +168,9 @@ def test_a_pth_that_would_run_code_is_refused_and_does_not_run(tmp_path, monkeyp
         load_backbone(SMALL, weights=tmp_path / "gone.pth")
 
 
-def test_a_full_disk_is_one_line_and_leaves_nothing(small_disk):
+@pytest.mark.parametrize("size", ["96k", "3500k"])  # for the weights; for them and not the graph
+def test_a_full_disk_is_one_line_and_leaves_nothing(small_disk, size):
+    subprocess.run(["mount", "-o", f"remount,size={size}", small_disk], check=True)
     with pytest.raises(BackboneError, match=r"cannot be written \(No space left on device\)\. Make room"):
         load_backbone(SMALL, weights="random", size=64, settings=Settings(cache_dir=small_disk))
     assert not [one for one in small_disk.rglob("*") if one.is_file()]

@@ -133,11 +133,21 @@ def test_ctrl_c_says_how_to_go_on(tmp_path):
 
 
 def test_a_log_file_hears_now_and_then_how_far_things_are(monkeypatch, capsys):
-    monkeypatch.setattr(show, "EVERY_S", 0.0)
+    now = [0.0]
+    monkeypatch.setattr(show.time, "monotonic", lambda: now[0])
     with show.progress() as tell:
-        for done in (0, 1000, 4000):
-            tell("embedding", done, 4000)
-    assert capsys.readouterr().err == "embedding: 1,000 of 4,000, about 1 s left\n"
+        for done in (0, 5, 6, 10):
+            tell("embedding", done, 10)
+            now[0] += 20
+        for done in (7, 8, 9, 10):  # goes on where an earlier run was
+            tell("epochs", done, 10)
+            now[0] += 60
+    assert capsys.readouterr().err.splitlines() == [
+        "embedding: 6 of 10, about 27 s left",
+        "epochs: 7 of 10",
+        "epochs: 8 of 10, about 2 min left",
+        "epochs: 9 of 10, about 60 s left",
+    ]
 
 
 PRESS = """

@@ -11,8 +11,16 @@ import numpy as np
 import pytest
 
 import topgraft as tg
+from topgraft import _finetune
 from topgraft.backbone import Backbone, load_backbone
-from topgraft.errors import BackboneError, DataError, MissingExtraError, UnknownNameError, UsageError
+from topgraft.errors import (
+    BackboneError,
+    DataError,
+    MissingExtraError,
+    StoreError,
+    UnknownNameError,
+    UsageError,
+)
 from topgraft.run import Run
 from topgraft.settings import Settings
 from topgraft.testing.drawing import draw_photos
@@ -183,6 +191,15 @@ def test_killed_at_every_epoch_it_goes_on_to_the_same_bytes(first, second, data,
     for _ in range(3):
         killed(first, data, tmp_path / "run", after=2)
     same(tg.finetune(first, data, out=tmp_path / "run", resume=True, settings=SETTINGS, **OPTIONS), second)
+
+
+def test_two_do_not_write_one_run(first, data, tmp_path, monkeypatch):
+    def meanwhile(_run):
+        with pytest.raises(StoreError, match="another process is writing"):
+            tg.finetune(first, data, blocks=0, out=tmp_path / "run", resume=True, settings=SETTINGS)
+
+    monkeypatch.setattr(_finetune, "write_model_card", meanwhile)
+    tg.finetune(first, data, blocks=0, out=tmp_path / "run", settings=SETTINGS)
 
 
 def test_no_blocks_is_the_run_itself(first, data, tmp_path):

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +15,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs the timm extra")
 timm = pytest.importorskip("timm", reason="needs the timm extra")
+
+from safetensors.torch import load_file  # noqa: E402
 
 from topgraft._finetune.cache import Activations  # noqa: E402
 from topgraft._finetune.checkpoint import Checkpoint  # noqa: E402
@@ -345,6 +348,33 @@ def test_a_stopped_training_goes_on_to_the_same_bits(tmp_path, at):
         assert torch.equal(net.copy()[name], value), name
     with pytest.raises(DataError, match="belongs to a training with other photos or options"):
         train(net, feed, labels, PLAN, fit=FIT, held=HELD, checkpoint=Checkpoint(kept.path, "that"))
+
+
+def test_a_slow_disk_keeps_the_epoch_it_was_given(tmp_path, monkeypatch):
+    """What is written while the next epoch is trained is the epoch before, and none is left out."""
+    saved, save = [], Checkpoint.save
+
+    def slowly(self, tensors, facts):
+        time.sleep(0.3)
+        saved.append({name: value.clone() for name, value in tensors.items()})
+        save(self, tensors, facts)
+
+    kept = Checkpoint(tmp_path / "fold.safetensors", "this")
+    for until in (1, 2, 3):
+        net, feed, labels = task()
+        train(
+            net, feed, labels, PLAN, fit=FIT, held=HELD, until=until, checkpoint=kept
+        )  # goes on from before
+        saved.append(load_file(kept.path))
+    whole, saved = saved, []
+    kept.path.unlink()
+    monkeypatch.setattr(Checkpoint, "save", slowly)
+    net, feed, labels = task()
+    train(net, feed, labels, PLAN, fit=FIT, held=HELD, until=3, checkpoint=kept)
+    assert len(saved) == 3
+    for slow, at_once in zip(saved, whole, strict=True):
+        assert slow.keys() == at_once.keys()
+        assert all(torch.equal(value, at_once[name]) for name, value in slow.items())
 
 
 def test_a_disk_too_full_for_a_checkpoint_is_one_line(small_disk):

@@ -431,7 +431,7 @@ def test_runs_side_by_side(tmp_path: Path) -> None:
             first, second = (one[key][name]["value"] for one in metrics)
             assert json.loads(shown["value"]) == pytest.approx(second - first)
             assert is_rounded(shown["text"], json.loads(shown["value"]))
-    assert any(one["text"] == "more accurate and better log loss" for one in page.all("td"))
+    assert any(one["text"] == "more accurate, lower log loss" for one in page.all("td"))
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pydantic
 
+from topgraft import files
 from topgraft.backbones import _builtin
 from topgraft.backbones._cache import (
     CARD,
@@ -171,7 +171,7 @@ def fetch(
         raise UsageError(f"{to}: is not empty. Give a folder that does not exist yet.")
     backbone = load_backbone(name, settings=settings, progress=progress, **options)
     with temporary(to) as folder:
-        shutil.copytree(backbone.graph.parent, folder, dirs_exist_ok=True)
+        files.copy(backbone.graph.parent, folder)
         (folder / "LICENCE").write_text(_licence(backbone.card), encoding="utf-8")
         (folder / SUMS).write_text(sums(folder), encoding="utf-8")
         settle(folder, to)
@@ -224,7 +224,7 @@ def _from_folder(folder: Path, settings: Settings) -> Backbone:
     place = settings.cache_dir / "backbones" / card.fingerprint()
 
     def write(copy: Path) -> Card:
-        shutil.copytree(folder, copy, dirs_exist_ok=True)
+        files.copy(folder, copy)
         return card
 
     return Backbone.open(place if complete(place) else keep(settings.cache_dir, write))

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topgraft.errors import UsageError
-from topgraft.metrics import Estimate, effective, losses, percentile, resample, wilson
+from topgraft.metrics import Estimate, affordable, effective, losses, percentile, resample, wilson
 from topgraft.types import Labels, Probabilities
 
 Weights = NDArray[np.float64]
@@ -92,9 +92,6 @@ def paired_loss(
 ) -> Estimate:
     """Give one classifier's log loss minus another's on the same photos, with a paired bootstrap interval.
 
-    Its ends are percentiles: for differences, whose tails are long on both sides, they cover more often than
-    bootstrap-t's, which is what single losses have.
-
     Args:
         labels: (N,) true class indices, or a 0/1 table (N, C).
         one: (N, C) probabilities.
@@ -103,7 +100,7 @@ def paired_loss(
         seed: of the bootstrap.
     """
     gap = losses(labels, one) - losses(labels, other)
-    draws = resample(len(gap), groups, seed=seed)
+    draws = resample(len(gap), groups, seed=seed, draws=affordable(len(gap)))
     return percentile(float(gap.mean()), draws @ gap / draws.sum(axis=1))
 
 

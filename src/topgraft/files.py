@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -234,6 +235,21 @@ def write(path: Path, data: bytes) -> None:
     except OSError:
         half.unlink(missing_ok=True)
         raise
+
+
+def copy(folder: Path, to: Path) -> None:
+    """Copy what a folder holds into another.
+
+    Raises:
+        OSError: as the system says it, with its number; `shutil.copytree`'s has none.
+    """
+    to.mkdir(parents=True, exist_ok=True)
+    for one in sorted(folder.rglob("*")):
+        place = to / one.relative_to(folder)
+        if one.is_dir():
+            place.mkdir(exist_ok=True)
+        else:
+            shutil.copy2(one, place)
 
 
 @contextmanager

@@ -35,8 +35,8 @@ FILLS: dict[Fill, int] = {
     "wrap": cv2.BORDER_WRAP,
 }
 
-MOST_SIDES = 4
-"""A border wider than so many sides of the picture is looked up, not drawn: memory stays small."""
+MOST_AREA = 9
+"""A picture whose border would make it larger than so many of itself has its border looked up, not drawn."""
 
 # Pictures are warped many at a time, one a thread; OpenCV's own threads would only get in each other's way.
 cv2.setNumThreads(1)
@@ -95,10 +95,10 @@ def warp(image: Image, matrix: Matrix, fill: Fill = "reflect", cval: int = 0) ->
     """
     height, width = image.shape[:2]
     left, right, top, bottom = _beyond(matrix, height, width)
-    # Four channels and nothing beyond the border are what OpenCV is quick at: less than half the time.
+    # Four channels and nothing beyond the border are what OpenCV is quick at: about half the time.
     colours = cv2.cvtColor(image, cv2.COLOR_RGB2RGBA)
     level = (cval, cval, cval, cval)
-    if max(left, right, top, bottom) <= MOST_SIDES * max(height, width):
+    if (left + width + right) * (top + height + bottom) <= MOST_AREA * height * width:
         colours = cv2.copyMakeBorder(colours, top, bottom, left, right, FILLS[fill], value=level)
         matrix = shift(left, top) @ matrix
     warped = cv2.warpAffine(

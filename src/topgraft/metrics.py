@@ -205,7 +205,7 @@ def summary(
     worth = effective(groups, n) / max(n, 1)
     predicted = probabilities.argmax(axis=1)
     table = confusion(labels, predicted, C)
-    draws = resample(n, groups, seed=seed, draws=_affordable(n * C))
+    draws = resample(n, groups, seed=seed, draws=affordable(n * C))
     loss = losses(labels, probabilities)
     right = int(np.trace(table))
     scores: dict[str, Any] = {
@@ -248,7 +248,7 @@ def brief(
     else:
         table = confusion(np.tile(labels, R), probabilities.argmax(axis=2).ravel(), C)
     each = losses.mean(axis=0)
-    draws = resample(n, groups, seed=seed, draws=_affordable(n))
+    draws = resample(n, groups, seed=seed, draws=affordable(n))
     shaped = _of_confusion(table, worth)
     return {
         "accuracy": wilson(float(np.trace(table)) * worth, float(table.sum()) * worth).as_dict(),
@@ -292,7 +292,8 @@ def _numbered(groups: Labels | None, n: int) -> tuple[NDArray[np.intp], NDArray[
     return np.sort(first), np.argsort(np.argsort(first))[index]
 
 
-def _affordable(cells: int) -> int:
+def affordable(cells: int) -> int:
+    """Say how many draws of so many cells fit in memory: 200 to 1,000."""
     return int(np.clip(2e8 / max(cells, 1), 200, 1000))
 
 

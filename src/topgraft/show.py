@@ -173,18 +173,21 @@ def progress(patience_s: float = 1.0) -> Iterator[Progress]:
 
 def _lines() -> Progress:
     """Give what writes a plain line every half minute: for a log file, where a bar would be rubbish."""
-    started: dict[str, float] = {}
+    started: dict[str, tuple[float, int]] = {}
     said = time.monotonic()
 
     def tell(what: str, done: int, total: int) -> None:
         nonlocal said
         now = time.monotonic()
-        begun = started.setdefault(what, now)
+        begun, before = started.setdefault(
+            what, (now, done)
+        )  # what goes on from an earlier run begins above 0
         if done >= total:
             started.pop(what)
-        elif done and now - said >= EVERY_S:
-            left = (now - begun) / done * (total - done)
-            print(f"{what}: {done:,} of {total:,}, about {duration(left)} left", file=sys.stderr, flush=True)
+        elif now - said >= EVERY_S:
+            left = (now - begun) / (done - before) * (total - done) if done > before else None
+            about = f", about {duration(left)} left" if left is not None else ""
+            print(f"{what}: {done:,} of {total:,}{about}", file=sys.stderr, flush=True)
             said = now
 
     return tell

@@ -25,7 +25,7 @@ from topgraft.modelcard import write_model_card
 from topgraft.policy import View
 from topgraft.predictor import Predictor
 from topgraft.results import Answers, rounded
-from topgraft.run import Run
+from topgraft.run import AGAIN, Run
 from topgraft.settings import Settings
 from topgraft.types import Progress, silent
 
@@ -184,12 +184,13 @@ def _keep(base: Base, made: Run, tried: list[Outcome]) -> None:
         else "No block was to be fine-tuned, so this run is the one it began with."
     )
     say(why)
-    for name in ("predictions.csv", "health.json", "versions.json", "curves.json"):
-        if (base.run.path / name).is_file():
-            shutil.copyfile(base.run.path / name, made.path / name)
-    for name in ("model", "backbone"):  # a run that was fine-tuned has its backbone beside it
-        if (base.run.path / name).is_dir():
-            shutil.copytree(base.run.path / name, made.path / name, dirs_exist_ok=True)
+    with files.guarded(made.path, AGAIN):
+        for name in ("predictions.csv", "health.json", "versions.json", "curves.json"):
+            if (base.run.path / name).is_file():
+                shutil.copyfile(base.run.path / name, made.path / name)
+        for name in ("model", "backbone"):  # a run that was fine-tuned has its backbone beside it
+            if (base.run.path / name).is_dir():
+                files.copy(base.run.path / name, made.path / name)
     facts = base.metrics
     facts["finetune"] = {"blocks": 0, "tried": [one.facts() for one in tried]}
     facts["notes"] = [why, *(one.said for one in tried), *facts["notes"]]
@@ -210,7 +211,7 @@ def _finish(made: Run, tuner: Tuner, outcome: Outcome, tried: list[Outcome]) -> 
         answers = to_probabilities(logits, several=base.several, temperature=outcome.temperature)
         nowhere = np.full(len(base.test), -1, np.int64)
         tested = Answers(base.photos.side(base.test), answers[None], nowhere, distances)
-    with made.timed("predictor"):
+    with made.timed("predictor"), files.guarded(made.path, AGAIN):
         backbone = _export(made, tuner)
         _predictor(tuner, backbone, outcome.temperature, judged).save(made.model)
     found = Finished(

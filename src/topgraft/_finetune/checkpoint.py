@@ -56,7 +56,7 @@ class SoFar:
 
 
 Keep = Callable[[dict[str, Tensor], torch.optim.Optimizer, SoFar], None]
-"""Keeps an epoch: the weights, which nobody changes any more, the optimiser's state, and how far it is."""
+"""Keeps an epoch: weights that nobody changes any more, the optimiser's state (copied), and how far it is."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Checkpoint:
 
     @contextmanager
     def keeping(self) -> Iterator[Keep]:
-        """Give what keeps an epoch: it is copied at once, and written while the next one is trained.
+        """Give what keeps an epoch: it is written while the next one is trained.
 
         Every epoch is written before its successor is, and the last before this ends.
         """

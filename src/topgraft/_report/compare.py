@@ -68,10 +68,10 @@ class Gap:
         """Say in words what the intervals allow."""
         words = [
             _verdict(self.accuracy.low, self.accuracy.high, "more accurate", "less accurate"),
-            _verdict(-self.loss.high, -self.loss.low, "better log loss", "worse log loss"),
+            _verdict(-self.loss.high, -self.loss.low, "lower log loss", "higher log loss"),
         ]
         known = [one for one in words if one]
-        return " and ".join(known) if known else "cannot be told apart from the first"
+        return ", ".join(known) if known else "cannot be told apart from the first"
 
 
 def _verdict(low: float, high: float, better: str, worse: str) -> str:
@@ -104,8 +104,11 @@ def gaps(shown: list[Column], split: str) -> list[Gap]:
             shared = sorted(ours.keys() & theirs.keys())
             if shared:
                 labels = np.array([ours[one][0] for one in shared], np.int64)
-                one = np.array([theirs[photo][1] for photo in shared])
-                zero = np.array([ours[photo][1] for photo in shared])
+                one, zero = (
+                    # The table has six digits: what it says is 0 is at most half of the last.
+                    np.clip([rows[photo][1] for photo in shared], 5e-7, 1.0)
+                    for rows in (theirs, ours)
+                )
                 both = paired(labels, one, zero), paired_loss(labels, one, zero)
                 found.append((other.name, len(shared), *both))
     reach = max((max(abs(gap.low), abs(gap.high)) for _, _, gap, _ in found), default=1.0) or 1.0

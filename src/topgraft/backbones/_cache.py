@@ -43,7 +43,7 @@ def temporary(beside: Path) -> Iterator[Path]:
         if error.errno not in FULL:
             raise
         raise BackboneError(
-            f"{beside.parent}: cannot be written ({error.strerror}). Make room, or choose another folder"
+            f"{beside.parent}: cannot be written ({error.strerror}). Make room, or choose another folder,"
             " for the cache with TOPGRAFT_CACHE_DIR."
         ) from error
     finally:

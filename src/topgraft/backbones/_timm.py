@@ -226,6 +226,8 @@ def _export(path: Path, network: FromPixels, card: Card) -> None:
                 verbose=False,
             )
         program.save(path, external_data=False)
+    except OSError:
+        raise  # a full disk is nothing another backbone would help against
     except Exception as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise BackboneError(
