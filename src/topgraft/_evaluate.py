@@ -16,7 +16,7 @@ from topgraft.dataset import Dataset, Refused
 from topgraft.ensemble import ensemble, paired, weights_of
 from topgraft.errors import DataError, DecodeError, UsageError
 from topgraft.metrics import Estimate
-from topgraft.policy import Policy, render
+from topgraft.policy import Policy, render_all
 from topgraft.predictor import PredictorCard, load
 from topgraft.run import Run
 from topgraft.store.table import views_of
@@ -261,7 +261,7 @@ def _ask(
             except DecodeError:
                 continue
             # Views are made of the photo itself: the predictor fits each to its backbone, as any photo.
-            seen += [render(image, view, data.samples[i].digest) for view in views]
+            seen += render_all(image, views, data.samples[i].digest)
             places.append(place)
         said = predictor.predict(seen)
         table = [[one.probabilities[name] for name in classes] for one in said]

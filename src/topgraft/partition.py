@@ -28,7 +28,7 @@ from topgraft.engines import open_engine
 from topgraft.errors import DataError
 from topgraft.fingerprint import digest
 from topgraft.fit import fit
-from topgraft.policy import render
+from topgraft.policy import render_all
 from topgraft.settings import Settings
 from topgraft.store import Work
 from topgraft.store.place import Place
@@ -95,7 +95,7 @@ class _Feed:
         if digest(raw) != photo:
             raise DataError(f"{data.samples[i].id}: the file changed after it was checked. Run again.")
         picture = fit(decode(raw, data.samples[i].id), self.card)
-        return [render(picture, self.partition.table.views[view], photo) for view in views]
+        return render_all(picture, [self.partition.table.views[view] for view in views], photo)
 
     def pictures(self) -> Iterator[list[Image]]:
         """Give photo after photo, a bounded number of photos ahead; stop at the first bad one."""
@@ -117,12 +117,13 @@ class _Feed:
                     future.cancel()
 
     def batches(self) -> Iterator[tuple[None, Images]]:
-        """Cut the stream of pictures into batches of one size; the last may be smaller."""
-        batch = np.empty((0,), np.uint8)
+        """Cut the stream of pictures into batches of one size in the same memory; the last may be smaller.
+
+        New memory for every batch would cost more than the copying: the system clears each of its pages.
+        """
         size, count = self.partition.batch, 0
+        batch = np.empty((size, *self.card.input_size, 3), np.uint8)
         for image in chain.from_iterable(self.pictures()):
-            if not count:
-                batch = np.empty((size, *image.shape), np.uint8)  # a new one: the engine keeps the last
             batch[count] = image
             count += 1
             if count == size:

@@ -29,7 +29,7 @@ from topgraft.engines import open_engine
 from topgraft.errors import DataError
 from topgraft.fingerprint import digest, fingerprint
 from topgraft.fit import fit
-from topgraft.policy import View, render
+from topgraft.policy import View, render_all
 from topgraft.settings import Settings
 from topgraft.store.table import PIXELS
 from topgraft.types import Images, Progress, silent
@@ -157,7 +157,7 @@ def _pictures(
         if digest(raw) != photo:
             raise DataError(f"{data.samples[i].id}: the file changed after it was checked. Run again.")
         picture = fit(decode(raw, data.samples[i].id), card)
-        return photo, np.stack([render(picture, view, photo) for view in photos[photo]])
+        return photo, np.stack(render_all(picture, photos[photo], photo))
 
     names = iter(photos)
     with ThreadPoolExecutor(threads, thread_name_prefix="topgraft-reader") as pool:

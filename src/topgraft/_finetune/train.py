@@ -2,8 +2,8 @@
 
 AdamW with one rate a block (each block that lies deeper learns slower), cosine with warm-up, early stopping
 on photos kept apart, the best weights kept. Every epoch has a checkpoint, written while the next one is
-trained; a training that was killed goes on from it and ends with the same bits, because nothing is drawn from a
-state: the order of an epoch is a function of seed and epoch.
+trained; a training that was killed goes on from it and ends with the same bits, because nothing is drawn from
+a state: the order of an epoch is a function of seed and epoch.
 
 The result lies a quarter of the way from the weights it began with to the trained ones: on few photos a
 training soon knows its photos by heart, and the way there is better than its end.

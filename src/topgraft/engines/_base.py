@@ -50,7 +50,8 @@ class Engine(ABC):
 
         Args:
             batches: pairs of a tag, handed back as it is, and pictures as for `embed`. Read ahead of
-                what is given back by a bounded number of batches.
+                what is given back by a bounded number of batches. Once the next is asked for, the memory of
+                the last may hold other pictures.
 
         Yields:
             (tag, features (N, D) float32) for each batch, none dropped.

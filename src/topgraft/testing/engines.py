@@ -98,6 +98,18 @@ class EngineSuite(ABC):
         assert [len(rows) for rows in features] == [1, 0, 8, 4]
         np.testing.assert_array_equal(np.concatenate(features), engine.embed(pictures))
 
+    def test_a_batch_may_lie_where_the_one_before_lay(self, engine: Engine) -> None:
+        pictures = self.pictures(engine, 12)
+        place = np.empty_like(pictures[:4])
+
+        def batches() -> Iterator[tuple[int, Images]]:
+            for start in range(0, 12, 4):
+                place[:] = pictures[start : start + 4]
+                yield start, place
+
+        features = [rows for _, rows in engine.stream(batches())]
+        np.testing.assert_array_equal(np.concatenate(features), engine.embed(pictures))
+
     def test_a_stream_reads_ahead_by_a_bounded_number_of_batches(self, engine: Engine) -> None:
         picture = self.pictures(engine, 1)
         read = 0
