@@ -179,9 +179,8 @@ def _lines() -> Progress:
     def tell(what: str, done: int, total: int) -> None:
         nonlocal said
         now = time.monotonic()
-        begun, before = started.setdefault(
-            what, (now, done)
-        )  # what goes on from an earlier run begins above 0
+        # What goes on from an earlier run begins above 0.
+        begun, before = started.setdefault(what, (now, done))
         if done >= total:
             started.pop(what)
         elif now - said >= EVERY_S:
