@@ -39,7 +39,7 @@ lint: .venv-dev/installed
 	$(DEV)/ruff format --check .
 	$(DEV)/ruff check .
 	$(DEV)/mypy
-	$(DEV)/lint-imports
+	PYTHONPATH=src $(DEV)/lint-imports
 
 # As many processes as cores; a file's tests stay together, since they share what is expensive to make.
 unit: wheel

@@ -37,13 +37,14 @@ from typing import Any
 import numpy as np
 
 from topgraft import embed
-from topgraft.backbone import Backbone, load_backbone
-from topgraft.dataset import Dataset
+from topgraft.backbones.backbone import Backbone
+from topgraft.backbones.fit import fit
 from topgraft.engines import open_engine
-from topgraft.fit import fit
-from topgraft.grid import draw
-from topgraft.policy import Policy, render
-from topgraft.quantize import quantize
+from topgraft.importers.load import load_backbone
+from topgraft.importers.quantize import quantize
+from topgraft.photos.dataset import Dataset
+from topgraft.policies.grid import draw
+from topgraft.policies.policy import Policy, render
 from topgraft.settings import Settings, usable_cores
 from topgraft.store.table import views_of
 

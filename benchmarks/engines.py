@@ -26,11 +26,12 @@ import numpy as np
 import onnx
 import torch
 
-from topgraft.backbone import Backbone, load_backbone
 from topgraft.backbones._pictures import pictures
-from topgraft.backbones._timm import FromPixels, torch_model
+from topgraft.backbones._torch import FromPixels, torch_model
+from topgraft.backbones.backbone import Backbone
 from topgraft.engines import open_engine
-from topgraft.quantize import quantize
+from topgraft.importers.load import load_backbone
+from topgraft.importers.quantize import quantize
 from topgraft.settings import Settings
 
 MODELS = ("mobilenetv1_100", "resnet50", "inception_v3")

@@ -35,11 +35,11 @@ from topgraft._finetune.photos import activations
 from topgraft._finetune.pixels import normalised
 from topgraft._finetune.plan import Training
 from topgraft._finetune.train import Tuned, batches, take_step, train
-from topgraft.backbone import load_backbone
-from topgraft.backbones._timm import groups, torch_model
-from topgraft.fit import fit
+from topgraft.backbones._torch import groups, torch_model
+from topgraft.backbones.fit import fit
 from topgraft.heads._base import Affine
-from topgraft.policy import IDENTITY, View
+from topgraft.importers.load import load_backbone
+from topgraft.policies.policy import IDENTITY, View
 from topgraft.schedules import Schedule
 from topgraft.settings import Settings, usable_cores
 from topgraft.testing.drawing import draw_photos

@@ -57,7 +57,7 @@ def main() -> None:
     options.add_argument("--problems", nargs="*", choices=PROBLEMS, default=list(PROBLEMS))
     options.add_argument("--variants", nargs="*", choices=VARIANTS, default=list(VARIANTS))
     given = options.parse_args()
-    backbone = tg.Backbone.load(f"local-dir:{given.shared / 'weights' / 'mobilenetv2_100.tflite_in1k'}")
+    backbone = tg.load_backbone(f"local-dir:{given.shared / 'weights' / 'mobilenetv2_100.tflite_in1k'}")
     found: dict[str, list[float]] = {name: [] for name in given.variants}
     for problem in given.problems:
         folder = given.work / problem

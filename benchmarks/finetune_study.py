@@ -40,7 +40,7 @@ def answers(run: Run, place: dict[str, int], classes: tuple[str, ...], into: np.
 
 def study(shared: Path, name: str, work: Path, given: argparse.Namespace) -> dict[str, object]:
     data = tg.Dataset.from_folder(shared / "data" / "sushi_sandwich")
-    backbone = tg.Backbone.load(f"local-dir:{shared / 'weights' / name}")
+    backbone = tg.load_backbone(f"local-dir:{shared / 'weights' / name}")
     store = tg.embed(data, work / "features.zarr", backbone=backbone, policies=tg.draw(given.views))
     place = {one.id: i for i, one in enumerate(data.samples)}
     both = {way: np.full((len(data), len(data.classes)), np.nan) for way in ("frozen", "fine-tuned")}

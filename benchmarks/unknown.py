@@ -17,9 +17,10 @@ import numpy as np
 from PIL import Image
 
 import topgraft as tg
-from topgraft.heads import calibrate, compare, fit_chosen
 from topgraft.heads._base import head_class
-from topgraft.heads._unknown import (
+from topgraft.selection.calibrate import calibrate
+from topgraft.selection.compare import compare, fit_chosen
+from topgraft.trust.unknown import (
     Energy,
     choose,
     class_against_class,

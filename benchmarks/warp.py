@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import affine_transform
 
-from topgraft import geometry
-from topgraft.grid import GRIDS
-from topgraft.policy import View, matrix, parameters, render
+from topgraft.policies import geometry
+from topgraft.policies.grid import GRIDS
+from topgraft.policies.policy import View, matrix, parameters, render
 
 SIDE_PX = 224
 PAIRS = 40

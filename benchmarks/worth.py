@@ -14,10 +14,11 @@ import time
 import numpy as np
 
 import topgraft as tg
-from topgraft.heads import stack, worth
-from topgraft.heads._calibrate import cross_calibrate
 from topgraft.heads._ridge import Ridge
 from topgraft.metrics import Estimate, losses
+from topgraft.selection.calibrate import cross_calibrate
+from topgraft.selection.compare import stack
+from topgraft.selection.worth import worth
 from topgraft.splits import folds as make_folds
 
 

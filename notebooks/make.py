@@ -23,7 +23,7 @@ PRETRAINED = (
 RANDOM = (
     "**These weights are random.** Pretrained ones come from a hub, and this notebook runs where none can be"
     " reached; so what follows shows the way, not how good $title is. Random features tell colours and"
-    ' textures apart, no more. With a network, `tg.Backbone.load("$pretrained")` is all that changes.'
+    ' textures apart, no more. With a network, `tg.load_backbone("$pretrained")` is all that changes.'
 )
 LOAD = """\
 import timm
@@ -40,7 +40,7 @@ with torch.no_grad():
     model.train()(torch.randn(8, *model.default_cfg["input_size"]))
 save_file(model.state_dict(), work / "random.safetensors")
 
-backbone = tg.Backbone.load("$architecture", weights=work / "random.safetensors")"""
+backbone = tg.load_backbone("$architecture", weights=work / "random.safetensors")"""
 # notebook: (title, architecture, pretrained name, what is said of the weights, photos of each class)
 NAMES = {
     "mobilenet": ("MobileNet", "", "", PRETRAINED, 20),

@@ -20,7 +20,7 @@ from IPython.display import Image, Markdown, display
 from PIL import Image as Pillow
 
 import topgraft as tg
-from topgraft.saliency import activation_map
+from topgraft.predictor.saliency import activation_map
 from topgraft.testing.drawing import draw_photo, draw_photos
 
 EACH = 20
@@ -62,9 +62,9 @@ show(tg.preview(data, policies=policies, ids=split.train, side_px=120), 720)
 # %% load
 beside = Path("../../shared/weights/mobilenetv1_100.tflite_in1k")
 if beside.is_dir():
-    backbone = tg.Backbone.load(f"local-dir:{beside}")
+    backbone = tg.load_backbone(f"local-dir:{beside}")
 else:
-    backbone = tg.Backbone.load("mobilenetv1_100", weights="random")
+    backbone = tg.load_backbone("mobilenetv1_100", weights="random")
 
 # %%
 card = backbone.card

@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 from topgraft import embed
-from topgraft.backbone import Backbone
-from topgraft.card import Card
-from topgraft.dataset import Dataset
-from topgraft.policy import Policy
+from topgraft.backbones.backbone import Backbone
+from topgraft.backbones.card import Card
+from topgraft.photos.dataset import Dataset
+from topgraft.policies.policy import Policy
 from topgraft.settings import Settings
 from topgraft.store import FeatureStore
 

@@ -13,13 +13,14 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from topgraft.backbone import DEFAULT, Backbone, catalogue, fetch, find_backbone, load_backbone
 from topgraft.backbones import _builtin, _pth
-from topgraft.backbones._catalogue import note_pace
 from topgraft.backbones._pictures import pictures
-from topgraft.card import Card
+from topgraft.backbones.backbone import Backbone
+from topgraft.backbones.card import Card
 from topgraft.engines import open_engine
 from topgraft.errors import BackboneError, MissingExtraError, UsageError
+from topgraft.importers._catalogue import catalogue, note_pace
+from topgraft.importers.load import DEFAULT, fetch, find_backbone, load_backbone
 from topgraft.settings import Settings
 from topgraft.testing.engines import EngineSuite
 

@@ -18,13 +18,14 @@ from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from topgraft.backbone import Backbone, find_backbone, load_backbone
-from topgraft.backbones import _timm, _timm_create
 from topgraft.backbones._pictures import pictures
-from topgraft.dataset import Dataset
+from topgraft.backbones.backbone import Backbone
+from topgraft.backbones.fit import fit
 from topgraft.engines import open_engine
 from topgraft.errors import BackboneError, OfflineError, UnknownNameError
-from topgraft.fit import fit
+from topgraft.importers import _timm, _timm_create
+from topgraft.importers.load import find_backbone, load_backbone
+from topgraft.photos.dataset import Dataset
 from topgraft.settings import Settings
 from topgraft.testing.engines import EngineSuite
 

@@ -6,8 +6,8 @@ import pytest
 
 from photos import paint, paint_folder
 from topgraft._check import check
-from topgraft.dataset import Dataset
 from topgraft.errors import DataError
+from topgraft.photos.dataset import Dataset
 
 
 def test_a_sound_folder_has_no_warnings(tmp_path):

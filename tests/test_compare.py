@@ -9,11 +9,19 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from topgraft.errors import DataError, MissingExtraError, UnknownNameError, UsageError
-from topgraft.heads import HEADS, Choice, calibrate, compare, fit_chosen, stack, to_probabilities
+from topgraft.heads import HEADS, to_probabilities
 from topgraft.heads._base import Entry
-from topgraft.heads._calibrate import cross_calibrate
-from topgraft.heads._compare import class_weights, difference, know_nothing
 from topgraft.metrics import losses
+from topgraft.selection.calibrate import calibrate, cross_calibrate
+from topgraft.selection.compare import (
+    Choice,
+    class_weights,
+    compare,
+    difference,
+    fit_chosen,
+    know_nothing,
+    stack,
+)
 from topgraft.splits import folds
 from topgraft.testing.heads import clouds, several_labels
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as reference
 
-from topgraft import curves
+from topgraft._report import curves
 from topgraft.metrics import summary
 
 

@@ -10,10 +10,10 @@ from PIL import Image as Pillow
 
 from photos import paint
 from topgraft import files
-from topgraft.dataset import Dataset, _natural
 from topgraft.errors import DataError, DecodeError, StoreError, TopgraftError
 from topgraft.fingerprint import digest
-from topgraft.looks import look
+from topgraft.photos.dataset import Dataset, _natural
+from topgraft.photos.looks import look
 from topgraft.settings import Settings
 from topgraft.store import FeatureStore
 
@@ -84,7 +84,7 @@ def test_unchanged_photos_are_not_decoded_again(photos, monkeypatch):
     def never(*_):
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr("topgraft.dataset.decode", never)
+    monkeypatch.setattr("topgraft.photos.dataset.decode", never)
     assert Dataset.from_folder(photos).samples == first.samples
 
 
@@ -341,6 +341,6 @@ def test_a_photo_that_did_not_fit_into_memory_is_tried_again(photos, monkeypatch
         raise MemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr("topgraft.decode._pixels", full)
+        patch.setattr("topgraft.photos.decode._pixels", full)
         assert "memory" in Dataset.from_folder(photos).refused[0].reason
     assert not Dataset.from_folder(photos).refused

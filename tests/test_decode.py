@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from topgraft import decode as decoding
-from topgraft.decode import decode
 from topgraft.errors import DataError, DecodeError
+from topgraft.photos import decode as decoding
+from topgraft.photos.decode import decode
 
 
 def encode(picture: Pillow.Image, form: str = "PNG", **options) -> bytes:

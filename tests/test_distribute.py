@@ -8,10 +8,10 @@ import pytest
 
 from embedding import POLICIES, a_backbone, embed_here
 from photos import paint_folder
-from topgraft._distribute import cut
-from topgraft.dataset import Dataset
+from topgraft._embed.distribute import cut
+from topgraft._embed.partition import Partition
 from topgraft.errors import DataError, UsageError
-from topgraft.partition import Partition
+from topgraft.photos.dataset import Dataset
 from topgraft.settings import Settings
 from topgraft.store import FeatureStore
 from topgraft.store.rows import BLOCK

@@ -54,9 +54,9 @@ def test_the_default_backbone_tells_most_of_them_apart() -> None:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    from topgraft.backbone import load_backbone
+    from topgraft.backbones.fit import fit
     from topgraft.engines import open_engine
-    from topgraft.fit import fit
+    from topgraft.importers.load import load_backbone
 
     backbone = load_backbone()
     images = [draw_photo(name, index) for name in CLASSES for index in range(60)]

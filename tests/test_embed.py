@@ -14,12 +14,12 @@ import pytest
 from embedding import CARD, POLICIES, a_backbone, embed_here
 from photos import paint, paint_folder
 from topgraft import embed
-from topgraft.backbone import load_backbone
-from topgraft.dataset import Dataset
+from topgraft.backbones.fit import fit
 from topgraft.engines import open_engine
 from topgraft.errors import DataError, StoreError, UsageError
-from topgraft.fit import fit
-from topgraft.policy import render
+from topgraft.importers.load import load_backbone
+from topgraft.photos.dataset import Dataset
+from topgraft.policies.policy import render
 from topgraft.store import FeatureStore
 from topgraft.store.rows import BLOCK
 from topgraft.testing.stores import change_schema, contents

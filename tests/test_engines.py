@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
-from topgraft.backbone import Backbone, load_backbone
-from topgraft.card import Card
+from topgraft.backbones.backbone import Backbone
+from topgraft.backbones.card import Card
 from topgraft.engines import open_engine
 from topgraft.engines._open import settle
 from topgraft.errors import MissingExtraError, UnknownNameError, UsageError
+from topgraft.importers.load import load_backbone
 from topgraft.settings import Settings
 from topgraft.testing.engines import EngineSuite
 

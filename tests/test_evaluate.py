@@ -15,9 +15,9 @@ import pytest
 
 import topgraft as tg
 from topgraft._evaluate import evaluate
-from topgraft.ensemble import ensemble, paired, weights_of
 from topgraft.errors import DataError, UsageError
 from topgraft.run import Run
+from topgraft.selection.ensemble import ensemble, paired, weights_of
 from topgraft.testing.drawing import draw_photos
 
 

@@ -12,7 +12,7 @@ import pytest
 
 import topgraft as tg
 from topgraft import _finetune
-from topgraft.backbone import Backbone, load_backbone
+from topgraft.backbones.backbone import Backbone
 from topgraft.errors import (
     BackboneError,
     DataError,
@@ -21,6 +21,7 @@ from topgraft.errors import (
     UnknownNameError,
     UsageError,
 )
+from topgraft.importers.load import load_backbone
 from topgraft.run import Run
 from topgraft.settings import Settings
 from topgraft.testing.drawing import draw_photos

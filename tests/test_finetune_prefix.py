@@ -13,11 +13,12 @@ from topgraft._finetune.photos import activations  # noqa: E402
 from topgraft._finetune.pixels import normalised  # noqa: E402
 from topgraft._finetune.prefix import in_graph  # noqa: E402
 from topgraft._finetune.train import pack  # noqa: E402
-from topgraft.backbone import Backbone, load_backbone  # noqa: E402
 from topgraft.backbones._pictures import pictures  # noqa: E402
-from topgraft.backbones._timm import groups, torch_model  # noqa: E402
+from topgraft.backbones._torch import groups, torch_model  # noqa: E402
+from topgraft.backbones.backbone import Backbone  # noqa: E402
 from topgraft.engines import open_engine  # noqa: E402
-from topgraft.policy import IDENTITY, Policy, View  # noqa: E402
+from topgraft.importers.load import load_backbone  # noqa: E402
+from topgraft.policies.policy import IDENTITY, Policy, View  # noqa: E402
 from topgraft.settings import Settings  # noqa: E402
 from topgraft.testing.drawing import draw_photos  # noqa: E402
 

@@ -24,7 +24,7 @@ from topgraft._finetune.cut import cut  # noqa: E402
 from topgraft._finetune.fold import Folded  # noqa: E402
 from topgraft._finetune.plan import Training  # noqa: E402
 from topgraft._finetune.train import Feed, Tuned, batches, logits, pack, take_step, train, unpack  # noqa: E402
-from topgraft.backbones._timm import groups  # noqa: E402
+from topgraft.backbones._torch import groups  # noqa: E402
 from topgraft.errors import BackboneError, DataError, StoreError, UsageError  # noqa: E402
 from topgraft.heads._base import Affine  # noqa: E402
 

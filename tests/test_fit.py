@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from topgraft.card import Card
-from topgraft.fit import axes, border_colour, fit
+from topgraft.backbones.card import Card
+from topgraft.backbones.fit import axes, border_colour, fit
 
 SIZES = [(480, 640), (640, 480), (512, 341), (224, 224), (256, 256), (100, 90), (8, 8), (3, 700), (333, 1001)]
 INPUTS = [((224, 224), 0.875), ((224, 224), 1.0), ((192, 256), 0.9), ((299, 299), 0.875)]

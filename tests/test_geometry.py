@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from topgraft import geometry
+from topgraft.policies import geometry
 
 SIDES = st.integers(2, 90)
 ANGLES = st.floats(-180, 180)

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from topgraft.errors import UnknownNameError, UsageError
-from topgraft.grid import GRIDS, Grid, draw, grid
-from topgraft.policy import IDENTITY, Policy
+from topgraft.policies.grid import GRIDS, Grid, draw, grid
+from topgraft.policies.policy import IDENTITY, Policy
 
 GRID = GRIDS["grid288"]
 

@@ -5,11 +5,12 @@ import pytest
 
 pytest.importorskip("nncf")
 
-from topgraft.backbone import find_backbone, load_backbone
 from topgraft.backbones._pictures import pictures
 from topgraft.engines import open_engine
 from topgraft.errors import UsageError
-from topgraft.quantize import quantize, worth_keeping
+from topgraft.importers.load import find_backbone, load_backbone
+from topgraft.importers.quantize import quantize
+from topgraft.selection.precision import worth_keeping
 from topgraft.settings import Settings
 from topgraft.testing.engines import EngineSuite
 

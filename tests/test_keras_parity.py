@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from topgraft import geometry, photometry
-from topgraft.policy import Drawn, Policy, matrix
+from topgraft.policies import geometry, photometry
+from topgraft.policies.policy import Drawn, Policy, matrix
 
 pytestmark = pytest.mark.shared
 

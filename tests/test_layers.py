@@ -3,17 +3,26 @@
 import ast
 from pathlib import Path
 
+import grimp
+import networkx
 import pytest
 
 import topgraft
 
 PACKAGE = Path(topgraft.__file__).parent
 HOMES = {
-    "torch": ("engines/_torch.py", "backbones/_timm", "heads/_torch", "heads/_network.py", "_finetune"),
-    "timm": ("engines/_torch.py", "backbone.py", "backbones/", "_finetune"),
+    "torch": (
+        "engines/_torch.py",
+        "backbones/_torch.py",
+        "importers/_timm",
+        "heads/_torch",
+        "heads/_network.py",
+        "_finetune",
+    ),
+    "timm": ("engines/_torch.py", "backbones/_torch.py", "importers/", "_finetune"),
     "openvino": ("engines/_openvino.py",),
-    "nncf": ("quantize.py",),
-    "ray": ("_distribute.py",),
+    "nncf": ("importers/quantize.py",),
+    "ray": ("_embed/distribute.py",),
     "typer": ("cli.py",),
     "zarr": ("store/", "testing/stores.py"),
     "mlflow": ("_track.py",),
@@ -45,3 +54,17 @@ def test_imported_at_home_only(library):
         path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py") if library in imported(path)
     }
     assert {name for name in users if not name.startswith(HOMES[library] or "-")} == set()
+
+
+@pytest.mark.parametrize("for_types_too", [False, True])
+def test_no_import_circle(for_types_too):
+    graph = grimp.build_graph("topgraft", exclude_type_checking_imports=not for_types_too, cache_dir=None)
+    arrows = networkx.DiGraph(
+        (module, imported)
+        for module in graph.modules
+        for imported in graph.find_modules_directly_imported_by(module)
+        if module != "topgraft"  # the package's own names are imported when they are first used
+    )
+    assert [
+        sorted(circle) for circle in networkx.strongly_connected_components(arrows) if len(circle) > 1
+    ] == []

@@ -11,8 +11,8 @@ from PIL import ImageDraw, ImageEnhance
 from sklearn.datasets import load_digits
 
 from photos import paint
-from topgraft import looks
-from topgraft.looks import Look, Looks, look, twins
+from topgraft.photos import looks
+from topgraft.photos.looks import Look, Looks, look, twins
 
 
 def groups(pictures):

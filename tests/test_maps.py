@@ -6,13 +6,13 @@ import pytest
 import topgraft as tg
 from embedding import CARD, a_backbone, embed_here
 from photos import paint_folder
-from topgraft.backbone import load_backbone
 from topgraft.cli import app
 from topgraft.config import Config
 from topgraft.engines import open_engine
 from topgraft.errors import BackboneError, DataError, UnknownNameError
-from topgraft.heads import compare
+from topgraft.importers.load import load_backbone
 from topgraft.recipe import follow
+from topgraft.selection.compare import compare
 from topgraft.store import FeatureStore
 from topgraft.testing.drawing import draw_photos
 

@@ -12,7 +12,7 @@ import pytest
 from run_folder import load, write_run
 from topgraft.errors import DataError
 from topgraft.metrics import summary
-from topgraft.modelcard import write_model_card
+from topgraft.predictor.modelcard import write_model_card
 
 
 def _card(folder: Path, **facts: object) -> str:

@@ -305,7 +305,7 @@ def test_without_torch_the_comparison_goes_on_and_says_so():
     program = (
         "import sys; sys.modules['torch'] = None\n"
         "from topgraft.errors import MissingExtraError\n"
-        "from topgraft.heads._compare import pick\n"
+        "from topgraft.selection.compare import pick\n"
         "found, notes = pick('all', several=False, maps=False)\n"
         "print([head.name for head in found], notes)\n"
         "try: pick(['ridge', 't1'], several=False, maps=False)\n"
@@ -319,7 +319,7 @@ def test_without_torch_the_comparison_goes_on_and_says_so():
 
 
 def test_networks_take_part_in_the_comparison():
-    from topgraft.heads._compare import compare, fit_chosen
+    from topgraft.selection.compare import compare, fit_chosen
 
     features, labels = photos(count=60, classes=2, strength=0.6)
     groups = np.arange(60) // 2

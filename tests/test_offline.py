@@ -91,9 +91,9 @@ def test_openvinos_and_nncfs_telemetry_stays_silent(recorder, tmp_path):
     pytest.importorskip("nncf")
     script = """
     import numpy as np
-    from topgraft.backbone import load_backbone
+    from topgraft.importers.load import load_backbone
     from topgraft.engines import open_engine
-    from topgraft.quantize import quantize
+    from topgraft.importers.quantize import quantize
     backbone = load_backbone()
     shown = np.random.default_rng(0).integers(0, 256, (4, 224, 224, 3), dtype=np.uint8)
     with open_engine(backbone) as engine:
@@ -110,7 +110,7 @@ def test_openvinos_and_nncfs_telemetry_stays_silent(recorder, tmp_path):
 def test_with_every_socket_closed_the_default_works(tmp_path):
     script = CLOSED + textwrap.dedent("""
     import numpy as np
-    from topgraft.backbone import load_backbone
+    from topgraft.importers.load import load_backbone
     from topgraft.engines import open_engine
     with open_engine(load_backbone()) as engine:
         print(engine.embed(np.zeros((2, 224, 224, 3), np.uint8)).shape, opened)
@@ -123,7 +123,7 @@ def test_with_every_socket_closed_the_default_works(tmp_path):
 def test_offline_opens_no_socket_even_for_a_name_of_the_hub(tmp_path):
     pytest.importorskip("timm")
     script = CLOSED + textwrap.dedent("""
-    from topgraft.backbone import load_backbone
+    from topgraft.importers.load import load_backbone
     from topgraft.errors import OfflineError
     for name in ("resnet50.a1_in1k", "hf-hub:timm/resnet50.a1_in1k", "vgg16.tv_in1k"):
         try:
@@ -224,7 +224,7 @@ def test_fetch_from_a_hub_and_go_on_without_it(hub, tmp_path):
 
     elsewhere = CLOSED + textwrap.dedent(f"""
     import numpy as np
-    from topgraft.backbone import load_backbone
+    from topgraft.importers.load import load_backbone
     from topgraft.engines import open_engine
     sys.modules["timm"] = sys.modules["torch"] = None
     with open_engine(load_backbone({str(folder)!r})) as engine:
@@ -238,7 +238,7 @@ def test_fetch_from_a_hub_and_go_on_without_it(hub, tmp_path):
 def test_a_hub_that_does_not_answer_or_know_the_name_is_one_line(hub, tmp_path):
     script = """
     import sys
-    from topgraft.backbone import load_backbone
+    from topgraft.importers.load import load_backbone
     from topgraft.errors import TopgraftError
     for name in ["hf-hub:me/tiny", "hf-hub:me/nothing"]:
         try:

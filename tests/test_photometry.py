@@ -3,7 +3,7 @@ import pytest
 from PIL import Image as Pillow
 from PIL import ImageEnhance
 
-from topgraft import photometry
+from topgraft.policies import photometry
 
 
 @pytest.fixture

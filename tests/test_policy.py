@@ -8,9 +8,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from topgraft import geometry
 from topgraft.errors import UnknownNameError, UsageError
-from topgraft.policy import IDENTITY, LIMITS, Policy, View, matrix, parameters, render, uniforms
+from topgraft.policies import geometry
+from topgraft.policies.policy import IDENTITY, LIMITS, Policy, View, matrix, parameters, render, uniforms
 
 DIGEST = "5f" * 16
 
@@ -360,7 +360,7 @@ def test_another_process_draws_and_warps_the_same():
     text = "rotate(60) | shift(0.3) | zoom(0.5,1.5) | hflip | saturation(0.5,1.5)"
     code = (
         "import hashlib, numpy as np\n"
-        "from topgraft.policy import Policy, View, render\n"
+        "from topgraft.policies.policy import Policy, View, render\n"
         "image = np.random.default_rng(0).integers(0, 256, (24, 31, 3), dtype=np.uint8)\n"
         f"view = View(Policy.parse({text!r}), 2, 5)\n"
         f"print(hashlib.sha256(render(image, view, {DIGEST!r}).tobytes()).hexdigest())\n"

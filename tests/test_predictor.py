@@ -14,18 +14,18 @@ import pytest
 from onnx import TensorProto, helper
 
 from test_fit import card_of, photo
-from topgraft.backbone import load_backbone
-from topgraft.decode import decode
+from topgraft.backbones.fit import fit
 from topgraft.engines._openvino import compile_model
 from topgraft.errors import BackboneError, DataError, StoreError, UnknownNameError, UsageError
-from topgraft.fit import fit
-from topgraft.heads import Energy, Unknown, head_class, to_probabilities
-from topgraft.heads._unknown import mahalanobis, measure, neighbours
+from topgraft.heads import head_class, to_probabilities
+from topgraft.importers.load import load_backbone
+from topgraft.photos.decode import decode
 from topgraft.predictor import Predictor, build, load
 from topgraft.predictor._fit import add_fit
 from topgraft.predictor._nodes import Nodes
 from topgraft.settings import Settings
 from topgraft.testing.drawing import CLASSES, draw_jpeg, draw_photo
+from topgraft.trust.unknown import Energy, Unknown, mahalanobis, measure, neighbours
 
 ENGINES = ("openvino", "onnxruntime")
 TEMPERATURE = 1.7

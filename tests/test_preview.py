@@ -5,13 +5,14 @@ import pytest
 from PIL import Image as Pillow
 
 from photos import paint, paint_folder
-from topgraft import _preview, contact
+from topgraft import _preview
+from topgraft._preview import contact
+from topgraft.backbones.fit import fit
 from topgraft.cli import app
-from topgraft.dataset import Dataset
 from topgraft.errors import DataError, DecodeError, UsageError
-from topgraft.fit import fit
-from topgraft.grid import draw
-from topgraft.policy import Policy, View, render
+from topgraft.photos.dataset import Dataset
+from topgraft.policies.grid import draw
+from topgraft.policies.policy import Policy, View, render
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from topgraft import report
 from topgraft._report.looked import dimmed, kept
 from topgraft._report.numbers import pointer, resolve, written
 from topgraft._report.svg import Plot, thin, ticks
-from topgraft.card import Card
+from topgraft.backbones.card import Card
 from topgraft.errors import DataError
 from topgraft.run import Run
 

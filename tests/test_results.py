@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from topgraft.dataset import Sample
 from topgraft.errors import UsageError
-from topgraft.results import Side, counts, keep_apart
+from topgraft.photos.dataset import Sample
+from topgraft.run.results import Side, counts, keep_apart
 
 
 def side(*rows: tuple[int, str, int, str]) -> Side:

@@ -8,12 +8,12 @@ import pytest
 from PIL import Image as Pillow
 from PIL import ImageDraw
 
-from topgraft.backbone import load_backbone
+from topgraft.backbones.fit import fit
 from topgraft.errors import UnknownNameError
-from topgraft.fit import fit
 from topgraft.heads import head_class
+from topgraft.importers.load import load_backbone
 from topgraft.predictor import Predictor
-from topgraft.saliency import _leave_out, _occlude, activation_map
+from topgraft.predictor.saliency import _leave_out, _occlude, activation_map
 
 NAMES = ("bare", "fruit")
 

@@ -6,8 +6,8 @@ import pytest
 
 from photos import paint_folder
 from topgraft._split import split
-from topgraft.dataset import Dataset
 from topgraft.errors import DataError, UsageError
+from topgraft.photos.dataset import Dataset
 
 
 def test_shares_classes_and_seed(tmp_path):

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from topgraft.heads import compare, fit_chosen, trust
 from topgraft.heads._linear import NearestMean
-from topgraft.heads._trust import calibration_error, if_calibrated, label_issues, reliability
-from topgraft.heads._unknown import (
+from topgraft.selection.compare import compare, fit_chosen
+from topgraft.testing.heads import clouds, several_labels
+from topgraft.trust.trust import calibration_error, if_calibrated, label_issues, reliability, trust
+from topgraft.trust.unknown import (
     Energy,
     NearestDistance,
     Unknown,
@@ -24,7 +25,6 @@ from topgraft.heads._unknown import (
     neighbours,
     threshold,
 )
-from topgraft.testing.heads import clouds, several_labels
 
 EDGES = np.linspace(0.5, 1, 11)
 
@@ -200,7 +200,7 @@ def test_photos_of_no_group_are_each_alone():
 def test_the_whitened_distance_is_mahalanobis():
     from scipy.spatial.distance import mahalanobis as reference
 
-    from topgraft.heads._unknown import SHRINKAGE, mahalanobis
+    from topgraft.trust.unknown import SHRINKAGE, mahalanobis
 
     features, labels = clouds(width=8)
     x = features[0][:, 2:].astype(np.float64)
@@ -230,7 +230,7 @@ def test_a_small_class_is_judged_by_its_own_photos():
 
 
 def test_small_classes_are_remembered_whole():
-    from topgraft.heads._unknown import REMEMBERED
+    from topgraft.trust.unknown import REMEMBERED
 
     labels = np.repeat([0, 1, 2], [3 * REMEMBERED, REMEMBERED, 7])
     rows = np.zeros((len(labels), 3), np.float32)

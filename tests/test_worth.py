@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 
 from topgraft.errors import UsageError
-from topgraft.heads import worth
-from topgraft.heads._calibrate import cross_calibrate
 from topgraft.heads._ridge import Ridge
-from topgraft.heads._worth import STRENGTHS, levels_of
 from topgraft.metrics import losses
+from topgraft.selection.calibrate import cross_calibrate
+from topgraft.selection.worth import STRENGTHS, levels_of, worth
 
 
 class Source:

@@ -26,12 +26,13 @@ if TYPE_CHECKING:
     from topgraft._report import report
     from topgraft._split import split
     from topgraft._train import train
-    from topgraft.backbone import Backbone
-    from topgraft.card import Card
-    from topgraft.dataset import Dataset, Sample
+    from topgraft.backbones.backbone import Backbone
+    from topgraft.backbones.card import Card
     from topgraft.estimator import TopgraftClassifier
-    from topgraft.grid import Grid, draw
-    from topgraft.policy import Policy, View
+    from topgraft.importers.load import load_backbone
+    from topgraft.photos.dataset import Dataset, Sample
+    from topgraft.policies.grid import Grid, draw
+    from topgraft.policies.policy import Policy, View
     from topgraft.predictor import Prediction, Predictor, load
     from topgraft.run import Run
     from topgraft.settings import Settings
@@ -60,6 +61,7 @@ __all__ = [
     "evaluate",
     "finetune",
     "load",
+    "load_backbone",
     "preview",
     "report",
     "split",
@@ -69,27 +71,28 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Backbone": "backbone",
-    "Card": "card",
-    "Dataset": "dataset",
+    "Backbone": "backbones.backbone",
+    "Card": "backbones.card",
+    "Dataset": "photos.dataset",
     "FeatureStore": "store",
-    "Grid": "grid",
+    "Grid": "policies.grid",
     "Health": "_check",
-    "Policy": "policy",
+    "Policy": "policies.policy",
     "Prediction": "predictor",
     "Predictor": "predictor",
     "Run": "run",
-    "Sample": "dataset",
+    "Sample": "photos.dataset",
     "Settings": "settings",
     "Split": "splits",
     "TopgraftClassifier": "estimator",
-    "View": "policy",
+    "View": "policies.policy",
     "check": "_check",
-    "draw": "grid",
+    "draw": "policies.grid",
     "embed": "_embed",
     "evaluate": "_evaluate",
     "finetune": "_finetune",
     "load": "predictor",
+    "load_backbone": "importers.load",
     "preview": "_preview",
     "report": "_report",
     "split": "_split",

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 from unicodedata import normalize
 
-from topgraft.dataset import Dataset
-from topgraft.entries import SPLITS
 from topgraft.errors import DataError, counted
+from topgraft.photos.dataset import Dataset
+from topgraft.photos.entries import SPLITS
 
 TINY = 5
 """A class with fewer photos is named in a warning."""

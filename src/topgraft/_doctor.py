@@ -11,10 +11,10 @@ from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 
-from topgraft.backbone import load_backbone
-from topgraft.backbones._catalogue import kept, note_pace
 from topgraft.engines import open_engine
 from topgraft.errors import TopgraftError
+from topgraft.importers._catalogue import kept, note_pace
+from topgraft.importers.load import load_backbone
 from topgraft.settings import Settings, usable_cores
 
 CORE = ("topgraft", "numpy", "openvino", "onnx", "opencv-python-headless", "zarr", "scikit-learn")

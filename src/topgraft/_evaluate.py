@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topgraft import metrics
-from topgraft.dataset import Dataset, Refused
-from topgraft.ensemble import ensemble, paired, weights_of
 from topgraft.errors import DataError, DecodeError, UsageError
 from topgraft.metrics import Estimate
-from topgraft.policy import Policy, render_all
+from topgraft.photos.dataset import Dataset, Refused
+from topgraft.policies.policy import Policy, render_all
 from topgraft.predictor import PredictorCard, load
 from topgraft.run import Run
+from topgraft.selection.ensemble import ensemble, paired, weights_of
 from topgraft.store.table import views_of
 from topgraft.types import Labels, Probabilities, Progress, silent
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from topgraft.dataset import Dataset
 from topgraft.errors import DataError, UsageError
-from topgraft.results import table
+from topgraft.photos.dataset import Dataset
+from topgraft.run.results import table
 from topgraft.splits import Split, holdout
 from topgraft.types import Labels
 

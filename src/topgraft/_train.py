@@ -10,22 +10,12 @@ from typing import Any
 import numpy as np
 
 from topgraft import metrics
-from topgraft.backbone import Backbone, find_backbone
-from topgraft.heads import (
-    Comparison,
-    Head,
-    Trust,
-    Worth,
-    compare,
-    fit_chosen,
-    setting_text,
-    stack,
-    to_probabilities,
-    trust,
-)
-from topgraft.heads import worth as measure_worth
+from topgraft.backbones.backbone import Backbone
+from topgraft.heads import Head, setting_text, to_probabilities
+from topgraft.importers.load import find_backbone
 from topgraft.predictor import Predictor
-from topgraft.results import (
+from topgraft.run import Run, versions
+from topgraft.run.results import (
     SCHEMA,
     Answers,
     Side,
@@ -36,10 +26,13 @@ from topgraft.results import (
     same_work,
     write_predictions,
 )
-from topgraft.run import Run, versions
+from topgraft.selection.compare import Comparison, compare, fit_chosen, stack
+from topgraft.selection.worth import Worth
+from topgraft.selection.worth import worth as measure_worth
 from topgraft.settings import Settings
 from topgraft.splits import Split
 from topgraft.store import FeatureStore
+from topgraft.trust.trust import Trust, trust
 from topgraft.types import Labels, Progress, silent
 
 say = logging.getLogger(__name__).info

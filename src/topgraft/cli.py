@@ -99,7 +99,7 @@ def check(photos: Photos, as_json: AsJson = False) -> None:
     than 20 % unreadable files: `train` would refuse them too. Whatever else is found is said, and no failure.
     """
     from topgraft._check import check as look
-    from topgraft.dataset import Dataset
+    from topgraft.photos.dataset import Dataset
 
     with progress() as bar:
         data = Dataset.from_folder(photos, progress=bar)
@@ -135,8 +135,8 @@ def preview(
     """
     from topgraft import _preview
     from topgraft._split import split
-    from topgraft.dataset import Dataset
-    from topgraft.decode import SUFFIXES
+    from topgraft.photos.dataset import Dataset
+    from topgraft.photos.decode import SUFFIXES
 
     if Path(photos).suffix.lower() in SUFFIXES:
         _preview.preview([photos], n=policies, grid=grid, seed=seed, out=out, save_to=save_to)
@@ -179,9 +179,9 @@ def embed(
     """
     from topgraft import files
     from topgraft._embed import embed as into_store
-    from topgraft.backbone import load_backbone
-    from topgraft.dataset import Dataset
-    from topgraft.grid import draw
+    from topgraft.importers.load import load_backbone
+    from topgraft.photos.dataset import Dataset
+    from topgraft.policies.grid import draw
     from topgraft.settings import Settings
 
     files.keep_out(photos, out)
@@ -333,8 +333,8 @@ def heads(
     as_json: AsJson = False,
 ) -> None:
     """Compare heads on stored features; no model is kept."""
-    from topgraft.heads import compare
-    from topgraft.results import Side, same_work
+    from topgraft.run.results import Side, same_work
+    from topgraft.selection.compare import compare
     from topgraft.store import FeatureStore
 
     features = FeatureStore.open(store)
@@ -379,8 +379,8 @@ def worth(
     as_json: AsJson = False,
 ) -> None:
     """Say what each augmentation policy is worth, from a store."""
-    from topgraft.heads import worth as measure
-    from topgraft.results import Side
+    from topgraft.run.results import Side
+    from topgraft.selection.worth import worth as measure
     from topgraft.store import FeatureStore
 
     features = FeatureStore.open(store)
@@ -442,8 +442,8 @@ def finetune(
     """
     from topgraft._finetune import finetune as tune
     from topgraft._report import report
-    from topgraft.backbone import load_backbone
-    from topgraft.dataset import Dataset
+    from topgraft.importers.load import load_backbone
+    from topgraft.photos.dataset import Dataset
     from topgraft.settings import Settings
 
     given: dict[str, Any] = {
@@ -529,7 +529,7 @@ def evaluate(
 ) -> None:
     """Measure runs on labelled photos, alone and together."""
     from topgraft._evaluate import evaluate as measure
-    from topgraft.dataset import Dataset
+    from topgraft.photos.dataset import Dataset
     from topgraft.run import Run
 
     *runs, last = places
@@ -605,7 +605,8 @@ def backbones(
     as_json: AsJson = False,
 ) -> None:
     """List backbones, or describe one."""
-    from topgraft.backbone import catalogue, load_backbone
+    from topgraft.importers._catalogue import catalogue
+    from topgraft.importers.load import load_backbone
     from topgraft.settings import Settings
 
     settings = Settings.load(offline=offline)
@@ -649,7 +650,7 @@ def fetch(
 
     There, give it as --backbone FOLDER.
     """
-    from topgraft.backbone import fetch as write
+    from topgraft.importers.load import fetch as write
     from topgraft.settings import Settings
 
     with progress() as bar:

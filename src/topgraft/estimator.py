@@ -15,10 +15,10 @@ from sklearn.utils.validation import check_is_fitted
 from topgraft._check import check
 from topgraft._embed import embed
 from topgraft._train import train
-from topgraft.backbone import DEFAULT, load_backbone
-from topgraft.dataset import Dataset
 from topgraft.errors import DataError, UsageError
-from topgraft.grid import draw
+from topgraft.importers.load import DEFAULT, load_backbone
+from topgraft.photos.dataset import Dataset
+from topgraft.policies.grid import draw
 from topgraft.predictor import Predictor
 from topgraft.splits import Split
 

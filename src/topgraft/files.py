@@ -34,6 +34,14 @@ REASONS = {
 AGAIN = "run the same command again, `train` with --resume: what is done is kept"
 
 
+def is_file(path: Path) -> bool:
+    """Tell whether a file is there; a name that no system takes is none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 def is_url(place: str) -> bool:
     """Tell a URL from a local path."""
     return "://" in place

@@ -20,19 +20,22 @@ from topgraft._embed import embed
 from topgraft._report import report
 from topgraft._split import split
 from topgraft._train import train
-from topgraft.backbone import Backbone, load_backbone
-from topgraft.backbones._catalogue import note_pace
+from topgraft.backbones.backbone import Backbone
+from topgraft.backbones.fit import fit
 from topgraft.config import Config
-from topgraft.dataset import Dataset
 from topgraft.duration import duration
 from topgraft.engines import open_engine
 from topgraft.errors import UnknownNameError, UsageError
-from topgraft.fit import fit
-from topgraft.grid import draw
+from topgraft.files import is_file
 from topgraft.heads import HEADS, Head, head_class
-from topgraft.modelcard import write_model_card
-from topgraft.quantize import quantize, worth_keeping
-from topgraft.run import Run, is_file
+from topgraft.importers._catalogue import note_pace
+from topgraft.importers.load import load_backbone
+from topgraft.importers.quantize import quantize
+from topgraft.photos.dataset import Dataset
+from topgraft.policies.grid import draw
+from topgraft.predictor.modelcard import write_model_card
+from topgraft.run import Run
+from topgraft.selection.precision import worth_keeping
 from topgraft.settings import Settings
 from topgraft.splits import Split
 from topgraft.store import FeatureStore

@@ -16,17 +16,18 @@ from topgraft import files
 from topgraft._finetune.base import Base
 from topgraft._finetune.plan import Blocks, Training, choices
 from topgraft._finetune.result import Finished, Outcome
-from topgraft.backbone import Backbone
-from topgraft.dataset import Dataset
+from topgraft.backbones.backbone import Backbone
 from topgraft.duration import duration
 from topgraft.errors import BackboneError, DataError, UnknownNameError, UsageError, need
-from topgraft.heads import Trust, head_class, to_probabilities
-from topgraft.modelcard import write_model_card
-from topgraft.policy import View
+from topgraft.heads import head_class, to_probabilities
+from topgraft.photos.dataset import Dataset
+from topgraft.policies.policy import View
 from topgraft.predictor import Predictor
-from topgraft.results import Answers, rounded
+from topgraft.predictor.modelcard import write_model_card
 from topgraft.run import AGAIN, Run
+from topgraft.run.results import Answers, rounded
 from topgraft.settings import Settings
+from topgraft.trust.trust import Trust
 from topgraft.types import Progress, silent
 
 if TYPE_CHECKING:
@@ -229,7 +230,7 @@ def _finish(made: Run, tuner: Tuner, outcome: Outcome, tried: list[Outcome]) -> 
 
 def _export(made: Run, tuner: Tuner) -> Backbone:
     """Write the fine-tuned backbone beside the run, its graph checked against PyTorch."""
-    from topgraft.backbones._timm import write
+    from topgraft.importers._timm import write
 
     folder = made.path / "backbone"
     shutil.rmtree(folder, ignore_errors=True)

@@ -10,17 +10,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from topgraft.backbone import Backbone, load_backbone
-from topgraft.dataset import Dataset
+from topgraft.backbones.backbone import Backbone
 from topgraft.errors import BackboneError, DataError, UsageError
-from topgraft.heads import Choice, head_class
+from topgraft.heads import head_class
 from topgraft.heads._base import Fold
-from topgraft.heads._compare import class_weights
 from topgraft.heads._linear import Linear
-from topgraft.policy import Policy, View
+from topgraft.importers.load import load_backbone
+from topgraft.photos.dataset import Dataset
+from topgraft.policies.policy import Policy, View
 from topgraft.predictor import PredictorCard
-from topgraft.results import Side, table
 from topgraft.run import Run
+from topgraft.run.results import Side, table
+from topgraft.selection.compare import Choice, class_weights
 from topgraft.settings import Settings
 from topgraft.store.table import views_of
 from topgraft.types import Labels, Probabilities, Progress, silent

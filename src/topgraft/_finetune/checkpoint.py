@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from topgraft import files
 from topgraft._finetune.plan import Line, Training
-from topgraft.backbones._timm import system_errors
+from topgraft.backbones._torch import system_errors
 from topgraft.errors import DataError
 from topgraft.run import AGAIN
 

@@ -20,16 +20,16 @@ from topgraft._finetune.cut import Cut
 from topgraft._finetune.pixels import normalised
 from topgraft._finetune.prefix import in_graph
 from topgraft._finetune.train import Feed, pack
-from topgraft.backbone import Backbone
-from topgraft.card import Card
-from topgraft.dataset import Dataset
-from topgraft.decode import decode
+from topgraft.backbones.backbone import Backbone
+from topgraft.backbones.card import Card
+from topgraft.backbones.fit import fit
 from topgraft.duration import duration
 from topgraft.engines import open_engine
 from topgraft.errors import DataError
 from topgraft.fingerprint import digest, fingerprint
-from topgraft.fit import fit
-from topgraft.policy import View, render_all
+from topgraft.photos.dataset import Dataset
+from topgraft.photos.decode import decode
+from topgraft.policies.policy import View, render_all
 from topgraft.settings import Settings
 from topgraft.store.table import PIXELS
 from topgraft.types import Images, Progress, silent

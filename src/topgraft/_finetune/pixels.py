@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from topgraft.card import Card
+from topgraft.backbones.card import Card
 from topgraft.types import Images
 
 

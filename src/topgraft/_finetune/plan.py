@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from math import inf
 from typing import Any, Literal
 
-from topgraft.card import Card
+from topgraft.backbones.card import Card
 from topgraft.errors import BackboneError, UsageError
 
 Blocks = int | Literal["auto"]

@@ -15,8 +15,8 @@ import torch
 
 from topgraft._finetune.cut import Cut
 from topgraft._finetune.pixels import normalised
-from topgraft.backbone import Backbone
 from topgraft.backbones._pictures import pictures
+from topgraft.backbones.backbone import Backbone
 from topgraft.engines._openvino import compile_model
 
 if TYPE_CHECKING:

@@ -12,16 +12,17 @@ from numpy.typing import NDArray
 from topgraft import metrics
 from topgraft._finetune.base import PLAIN, Base
 from topgraft._finetune.plan import Line
-from topgraft.card import Card
-from topgraft.ensemble import paired, paired_loss
+from topgraft.backbones.card import Card
 from topgraft.errors import counted
-from topgraft.heads import Choice, Comparison, Trust, Unknown, calibrate, setting_text, trust
-from topgraft.heads._calibrate import cross_calibrate
-from topgraft.heads._compare import difference
-from topgraft.heads._unknown import Energy, Measure, mahalanobis, measure, neighbours, threshold
+from topgraft.heads import setting_text
 from topgraft.metrics import Estimate
-from topgraft.results import Answers, backbone_facts, rounded, write_predictions
 from topgraft.run import Run, versions
+from topgraft.run.results import Answers, backbone_facts, rounded, write_predictions
+from topgraft.selection.calibrate import calibrate, cross_calibrate
+from topgraft.selection.compare import Choice, Comparison, difference
+from topgraft.selection.ensemble import paired, paired_loss
+from topgraft.trust.trust import Trust, trust
+from topgraft.trust.unknown import Energy, Measure, Unknown, mahalanobis, measure, neighbours, threshold
 from topgraft.types import Features, Labels, Logits, Probabilities
 
 

@@ -20,16 +20,16 @@ from topgraft._finetune.photos import activations
 from topgraft._finetune.pixels import normalised
 from topgraft._finetune.plan import Line, Training
 from topgraft._finetune.result import Outcome, best_epoch, stranger
-from topgraft.backbones._timm import groups, torch_model
+from topgraft.backbones._torch import groups, torch_model
+from topgraft.backbones.fit import fit
 from topgraft.engines._torch import device
 from topgraft.errors import DataError
 from topgraft.fingerprint import fingerprint
-from topgraft.fit import fit
 from topgraft.heads._base import Affine
-from topgraft.heads._unknown import measure
-from topgraft.policy import View
+from topgraft.policies.policy import View
 from topgraft.settings import Settings
 from topgraft.splits import holdout
+from topgraft.trust.unknown import measure
 from topgraft.types import Features, Image, Labels, Logits, Progress, silent
 
 

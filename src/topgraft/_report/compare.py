@@ -13,8 +13,8 @@ from topgraft._report.facts import Facts
 from topgraft._report.mistakes import KEYS
 from topgraft._report.numbers import Numbers, written
 from topgraft._report.svg import whisker
-from topgraft.ensemble import paired, paired_loss
 from topgraft.metrics import Estimate
+from topgraft.selection.ensemble import paired, paired_loss
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from topgraft import files
 from topgraft._report.facts import Facts, Row
 from topgraft._report.mistakes import Shot, shot
 from topgraft._report.photos import LARGE_PX, Book, spread
-from topgraft.card import Card
-from topgraft.decode import decode
+from topgraft.backbones.card import Card
+from topgraft.backbones.fit import axes
 from topgraft.errors import DecodeError
-from topgraft.fit import axes
+from topgraft.photos.decode import decode
 from topgraft.settings import usable_cores
 from topgraft.types import Image
 
@@ -32,7 +32,7 @@ def looked(facts: Facts, book: Book) -> list[Shot]:
     if not facts.photo_root or not (facts.run.model / "model.onnx").is_file():
         return []
     from topgraft.predictor import load
-    from topgraft.saliency import activation_map
+    from topgraft.predictor.saliency import activation_map
 
     predictor = load(facts.run.path)
 

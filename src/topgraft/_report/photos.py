@@ -13,8 +13,8 @@ from markupsafe import Markup
 from PIL import Image as Pillow
 
 from topgraft import files
-from topgraft.decode import decode
 from topgraft.errors import TopgraftError
+from topgraft.photos.decode import decode
 from topgraft.settings import usable_cores
 from topgraft.types import Image
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from topgraft import curves
+from topgraft._report import curves
 from topgraft._report.facts import Facts
 from topgraft._report.numbers import Numbers
 from topgraft._report.svg import SERIES, Plot, legend, percent

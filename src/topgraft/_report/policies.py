@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from topgraft import files
 from topgraft._report.facts import Facts
 from topgraft._report.photos import Book, spread
-from topgraft.card import Card
-from topgraft.decode import decode
+from topgraft.backbones.card import Card
+from topgraft.backbones.fit import fit
 from topgraft.errors import TopgraftError
 from topgraft.fingerprint import digest
-from topgraft.fit import fit
-from topgraft.policy import IDENTITY, Policy, render
+from topgraft.photos.decode import decode
+from topgraft.policies.policy import IDENTITY, Policy, render
 from topgraft.store.table import views_of
 from topgraft.types import Image
 

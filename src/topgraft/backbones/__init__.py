@@ -1,1 +1,1 @@
-"""Where graphs come from: the built-in weights, timm, a hub, a folder, any ONNX file."""
+"""Backbones as values: a card, a graph, the fit of a photo to it, and the default weights."""

@@ -20,7 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from topgraft.backbones._cache import CARD, GRAPH
 from topgraft.backbones._pth import read_pth
-from topgraft.card import Block, Card
+from topgraft.backbones.card import Block, Card
 from topgraft.errors import BackboneError
 
 if TYPE_CHECKING:

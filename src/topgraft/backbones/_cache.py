@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from topgraft.card import Card
+from topgraft.backbones.card import Card
 from topgraft.errors import BackboneError
 from topgraft.fingerprint import fingerprint
 

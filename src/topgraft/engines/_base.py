@@ -12,7 +12,7 @@ from topgraft.errors import UsageError
 from topgraft.types import Features, Images
 
 if TYPE_CHECKING:
-    from topgraft.card import Card
+    from topgraft.backbones.card import Card
 
 
 class Engine(ABC):

@@ -12,7 +12,7 @@ from topgraft.errors import UsageError
 from topgraft.types import Features, Images
 
 if TYPE_CHECKING:
-    from topgraft.backbone import Backbone
+    from topgraft.backbones.backbone import Backbone
 
 GRID = 8  # the picture is averaged over this many cells each way
 

@@ -9,7 +9,7 @@ from topgraft.errors import UnknownNameError, UsageError
 from topgraft.settings import Settings
 
 if TYPE_CHECKING:
-    from topgraft.backbone import Backbone
+    from topgraft.backbones.backbone import Backbone
 
 ENGINES = ("openvino", "torch", "fake")
 PRECISIONS = ("f32", "f16", "int8")

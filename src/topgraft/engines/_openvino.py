@@ -18,7 +18,7 @@ from topgraft.types import Features, Images
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from topgraft.backbone import Backbone
+    from topgraft.backbones.backbone import Backbone
 
 BATCH = 2  # pictures per call, everywhere the same: kernels are chosen by shape, and so are the last bits
 

@@ -16,7 +16,7 @@ from topgraft.types import Features, Images
 if TYPE_CHECKING:
     import torch
 
-    from topgraft.backbone import Backbone
+    from topgraft.backbones.backbone import Backbone
 
 CPU_BATCH, CUDA_BATCH = 4, 64  # of one fixed size each: kernels are chosen by shape, and so are the last bits
 
@@ -47,7 +47,7 @@ class TorchEngine(Engine):
 
     def __init__(self, backbone: Backbone, *, settings: Settings | None = None) -> None:
         need("timm", "timm", "the torch engine")
-        from topgraft.backbones._timm import FromPixels, torch_model
+        from topgraft.backbones._torch import FromPixels, torch_model
 
         self.device = device(settings or Settings.load())
         self.card = backbone.card

@@ -7,7 +7,7 @@ score, save and load without PyTorch.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
 from typing import Any, ClassVar, Self, final
 
@@ -16,24 +16,8 @@ from numpy.typing import NDArray
 
 from topgraft.errors import DataError, UnknownNameError, UsageError, need
 from topgraft.heads._base import Affine, Array, Flatten, Fold, Head, Layer, Relu, Setting, as_table, as_views
+from topgraft.heads._shape import Shape
 from topgraft.types import Features, Labels, Logits
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What two networks must share to train together.
-
-    Attributes:
-        widths: units of the hidden layers, first to last; empty is a linear head.
-        norm: BatchNorm after every hidden layer.
-        drop_input: Dropout on the features.
-        drop_hidden: Dropout after every hidden layer.
-    """
-
-    widths: tuple[int, ...] = ()
-    norm: bool = False
-    drop_input: bool = False
-    drop_hidden: bool = False
 
 
 def _every(**choices: tuple[float | str, ...]) -> tuple[Setting, ...]:

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from topgraft.errors import DataError
 from topgraft.heads._axes import Inputs, prepare_all
-from topgraft.heads._network import Shape
 from topgraft.heads._parallel import each
+from topgraft.heads._shape import Shape
 from topgraft.heads._torch_feed import START, Feed, Job, Task, draw
 from topgraft.heads._torch_stack import Optimizer, Stack, losses
 from topgraft.types import Features, Labels

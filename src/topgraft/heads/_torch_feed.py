@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from topgraft.heads._axes import Inputs
-from topgraft.heads._network import Shape
+from topgraft.heads._shape import Shape
 from topgraft.heads._torch_stack import Batch
 from topgraft.schedules import Schedule
 from topgraft.settings import Settings

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from topgraft.heads._network import Shape
+from topgraft.heads._shape import Shape
 
 EPSILON = 1e-5
 """BatchNorm's, as torch's."""

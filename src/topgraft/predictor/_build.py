@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
     import onnx
 
-    from topgraft.backbone import Backbone
-    from topgraft.heads import Head, Unknown
+    from topgraft.backbones.backbone import Backbone
+    from topgraft.heads import Head
+    from topgraft.trust.unknown import Unknown
 
 OLDEST = 13
 """The first opset whose operators `Nodes` writes."""

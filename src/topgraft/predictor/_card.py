@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
-from topgraft.card import Card
+from topgraft.backbones.card import Card
 from topgraft.errors import BackboneError
 
 Setting = dict[str, float | int | str]

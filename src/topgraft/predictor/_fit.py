@@ -1,4 +1,4 @@
-"""The fit as ONNX: the arithmetic of `topgraft.fit` on a picture of any size.
+"""The fit as ONNX: the arithmetic of `topgraft.backbones.fit` on a picture of any size.
 
 ONNX's own Resize is no way: OpenVINO ignores its `antialias`. Here every output row is a weighted sum of
 picture rows, and every column of columns: two matrix products, whose weights are made from the picture's size
@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from topgraft.fit import border_colour
+from topgraft.backbones.fit import border_colour
 
 if TYPE_CHECKING:
-    from topgraft.card import Card
+    from topgraft.backbones.card import Card
     from topgraft.predictor._nodes import Nodes
 
 UNIT = float(1 << 22)
@@ -32,7 +32,7 @@ INT64, FLOAT, UINT8 = 7, 1, 2
 
 @dataclass(frozen=True)
 class _Side:
-    """The values of `topgraft.fit.Axis` in the graph; whole numbers but for `kept`."""
+    """The values of `topgraft.backbones.fit.Axis` in the graph; whole numbers but for `kept`."""
 
     source: str
     resized: str
@@ -69,7 +69,7 @@ def add_fit(g: Nodes, card: Card, image: str, out: str) -> None:
 
 
 def _sides(g: Nodes, card: Card, image: str) -> tuple[_Side, _Side]:
-    """Repeat `topgraft.fit.axes`."""
+    """Repeat `topgraft.backbones.fit.axes`."""
     shape = g("Shape", image)
     height, width = g("Gather", shape, 0), g("Gather", shape, 1)
     kept_h, kept_w = card.input_size

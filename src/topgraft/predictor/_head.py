@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, assert_never
 import numpy as np
 
 from topgraft.heads._base import Affine, ChannelAffine, Flatten, MeanPool, Neighbours, Relu
-from topgraft.heads._unknown import Energy, NearestDistance, WhitenedDistance
+from topgraft.trust.unknown import Energy, NearestDistance, WhitenedDistance
 
 if TYPE_CHECKING:
     from topgraft.heads import Head
     from topgraft.heads._base import Layer
-    from topgraft.heads._unknown import Measure
     from topgraft.predictor._nodes import Nodes
+    from topgraft.trust.unknown import Measure
 
 
 def add_head(g: Nodes, head: Head, features: str, maps: str) -> str:

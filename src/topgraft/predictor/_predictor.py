@@ -13,18 +13,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from topgraft import files
-from topgraft.decode import decode
 from topgraft.errors import BackboneError, DataError, TopgraftError, UsageError
+from topgraft.files import is_file
 from topgraft.fingerprint import digest
+from topgraft.photos.decode import decode
 from topgraft.predictor._card import PredictorCard, UnknownCard
 from topgraft.predictor._runtime import Outputs, Runtime, open_runtime
-from topgraft.run import is_file, what_is_there
+from topgraft.run import what_is_there
 from topgraft.settings import Settings
 from topgraft.types import Features, Image, Logits
 
 if TYPE_CHECKING:
-    from topgraft.backbone import Backbone
-    from topgraft.heads import Head, Unknown
+    from topgraft.backbones.backbone import Backbone
+    from topgraft.heads import Head
+    from topgraft.trust.unknown import Unknown
 
 GRAPH, CARD = "model.onnx", "card.json"
 

@@ -24,11 +24,11 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from topgraft.card import Card
-from topgraft.dataset import Sample
+from topgraft.backbones.card import Card
 from topgraft.errors import StoreError, UsageError
 from topgraft.fingerprint import digest, fingerprint
-from topgraft.policy import View
+from topgraft.photos.dataset import Sample
+from topgraft.policies.policy import View
 from topgraft.settings import Settings
 from topgraft.store.gram import Gram, accumulate
 from topgraft.store.place import Place

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
 
-from topgraft.card import Card
-from topgraft.dataset import Dataset, Sample
+from topgraft.backbones.card import Card
 from topgraft.fingerprint import fingerprint
-from topgraft.policy import IDENTITY, Policy, View
+from topgraft.photos.dataset import Dataset, Sample
+from topgraft.policies.policy import IDENTITY, Policy, View
 
 PIXELS = 2
 """Counts up when decoding, fit or warp gives other pixels for the same photo, so old rows are not reused."""

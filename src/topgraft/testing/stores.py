@@ -18,12 +18,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from topgraft.card import Card
-from topgraft.dataset import Sample
+from topgraft.backbones.card import Card
 from topgraft.errors import StoreError
 from topgraft.files import filesystem
 from topgraft.fingerprint import digest
-from topgraft.policy import Policy
+from topgraft.photos.dataset import Sample
+from topgraft.policies.policy import Policy
 from topgraft.store import FeatureStore
 from topgraft.store.place import Place
 from topgraft.store.rows import BLOCK

@@ -14,8 +14,8 @@ from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 from topgraft import files
-from topgraft.decode import SUFFIXES
 from topgraft.errors import DataError
+from topgraft.photos.decode import SUFFIXES
 
 SPLITS = {
     "train": "train",

@@ -18,8 +18,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from topgraft.backbones.fit import Axis, axes
 from topgraft.errors import UnknownNameError
-from topgraft.fit import Axis, axes
 
 if TYPE_CHECKING:
     from topgraft.predictor import Predictor

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from topgraft.heads._compare import Comparison
-from topgraft.heads._unknown import Unknown, learn_unknown
 from topgraft.metrics import Estimate, resample
+from topgraft.selection.compare import Comparison
+from topgraft.trust.unknown import Unknown, learn_unknown
 from topgraft.types import Features, Labels, Probabilities
 
 BINS = 10

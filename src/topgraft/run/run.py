@@ -19,6 +19,7 @@ from typing import Any
 
 from topgraft import files
 from topgraft.errors import DataError, UsageError
+from topgraft.files import is_file
 
 LIBRARIES = (
     "topgraft",
@@ -215,23 +216,6 @@ class Run:
         return list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")))) if path.is_file() else []
 
 
-def is_file(path: Path) -> bool:
-    """Tell whether a file is there; a name that no system takes is none."""
-    try:
-        return path.is_file()
-    except OSError:
-        return False
-
-
-def what_is_there(folder: Path) -> str:
-    """Say what is in place of a finished run, and what to do about it; with a full stop."""
-    if not os.path.isdir(folder):  # noqa: PTH112  Path.is_dir raises for a name that is too long
-        return "a file." if os.path.lexists(folder) else "no such folder."
-    if is_file(folder / MARK):
-        return "one that is not finished. Give --resume to the command that began it."
-    return "a folder of something else."
-
-
 def versions() -> dict[str, str]:
     """Say what made the numbers: Python, the machine, and the libraries that touch them."""
     found = {"python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}"}
@@ -258,3 +242,12 @@ def _next_free(folder: Path) -> Path:
     while (folder / f"{number:03d}").exists():
         number += 1
     return folder / f"{number:03d}"
+
+
+def what_is_there(folder: Path) -> str:
+    """Say what is in place of a finished run, and what to do about it; with a full stop."""
+    if not os.path.isdir(folder):  # noqa: PTH112  Path.is_dir raises for a name that is too long
+        return "a file." if os.path.lexists(folder) else "no such folder."
+    if is_file(folder / MARK):
+        return "one that is not finished. Give --resume to the command that began it."
+    return "a folder of something else."

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from topgraft.backbone import DEFAULT, Backbone, load_backbone
-from topgraft.dataset import Dataset
+from topgraft._embed.partition import BATCH, Partition, compute
+from topgraft.backbones.backbone import Backbone
 from topgraft.engines import settle
 from topgraft.errors import DataError, UsageError
-from topgraft.partition import BATCH, Partition, compute
-from topgraft.policy import Policy
+from topgraft.importers.load import DEFAULT, load_backbone
+from topgraft.photos.dataset import Dataset
+from topgraft.policies.policy import Policy
 from topgraft.settings import Settings
 from topgraft.store import FeatureStore
 from topgraft.store.place import Place
@@ -109,7 +110,7 @@ def _readers(workers: int | str | None, settings: Settings) -> int | str:
 def _run(whole: Partition, readers: int | str, progress: Progress) -> None:
     progress("embedding", 0, whole.rows)
     if isinstance(readers, str):
-        from topgraft._distribute import distribute
+        from topgraft._embed.distribute import distribute
 
         distribute(whole, readers.partition(":")[2], progress)
     else:

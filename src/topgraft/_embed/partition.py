@@ -20,15 +20,15 @@ from typing import Self, TypeVar
 import cv2
 import numpy as np
 
-from topgraft.backbone import Backbone
-from topgraft.card import Card
-from topgraft.dataset import Dataset
-from topgraft.decode import decode
+from topgraft.backbones.backbone import Backbone
+from topgraft.backbones.card import Card
+from topgraft.backbones.fit import fit
 from topgraft.engines import open_engine
 from topgraft.errors import DataError
 from topgraft.fingerprint import digest
-from topgraft.fit import fit
-from topgraft.policy import render_all
+from topgraft.photos.dataset import Dataset
+from topgraft.photos.decode import decode
+from topgraft.policies.policy import render_all
 from topgraft.settings import Settings
 from topgraft.store import Work
 from topgraft.store.place import Place

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from topgraft.backbones import _builtin
 from topgraft.backbones._cache import CARD, complete, temporary
-from topgraft.card import Card
+from topgraft.backbones.card import Card
+from topgraft.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -77,3 +79,21 @@ def pace(cache: Path, card: Card) -> float | None:
     except FileNotFoundError:
         return None
     return float(json.loads(text)["images_s"])
+
+
+def catalogue(settings: Settings | None = None) -> list[Entry]:
+    """List the recommended backbones and those that are kept on this machine besides."""
+    settings = settings or Settings.load()
+    cards = {card.name: card for card in kept(settings.cache_dir) if card.precision == "f32"}
+    cards.setdefault(_builtin.NAME, _builtin.card())
+    known = {entry.name: entry for entry in RECOMMENDED}
+    for name, card in cards.items():
+        entry = known.get(name) or Entry(
+            name,
+            sum(block.parameters for block in card.blocks),
+            card.features,
+            card.input_size[0],
+            card.licence,
+        )
+        known[name] = replace(entry, here=True, pace=pace(settings.cache_dir, card))
+    return list(known.values())

@@ -13,7 +13,7 @@ import pydantic
 from onnx import TensorProto, compose, helper, numpy_helper
 
 from topgraft.backbones._cache import CARD, GRAPH
-from topgraft.card import Card
+from topgraft.backbones.card import Card
 from topgraft.errors import BackboneError, UsageError
 
 FACTS = ("input_size", "interpolation", "mean", "std")

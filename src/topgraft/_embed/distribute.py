@@ -18,9 +18,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from topgraft._embed.partition import Partition, Tell, compute
 from topgraft.errors import StoreError, UsageError, need
 from topgraft.files import is_url
-from topgraft.partition import Partition, Tell, compute
 from topgraft.settings import Settings
 from topgraft.store.place import Place
 from topgraft.store.rows import Rows

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from topgraft import geometry, photometry, terms
 from topgraft.errors import UsageError
 from topgraft.fingerprint import fingerprint
-from topgraft.geometry import Fill, Matrix
-from topgraft.imagedatagenerator import policy_fields
+from topgraft.policies import geometry, photometry, terms
+from topgraft.policies.geometry import Fill, Matrix
+from topgraft.policies.imagedatagenerator import policy_fields
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

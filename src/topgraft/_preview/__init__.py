@@ -11,16 +11,16 @@ from pathlib import Path
 
 from PIL import Image as Pillow
 
-from topgraft.card import Card
-from topgraft.contact import Section, Tile, columns_for, lay_out
-from topgraft.dataset import Dataset
-from topgraft.decode import decode
+from topgraft._preview.contact import Section, Tile, columns_for, lay_out
+from topgraft.backbones.card import Card
+from topgraft.backbones.fit import fit
 from topgraft.errors import DataError, DecodeError, UsageError
 from topgraft.files import is_url
 from topgraft.fingerprint import digest
-from topgraft.fit import fit
-from topgraft.grid import Grid, draw
-from topgraft.policy import Policy, View, render
+from topgraft.photos.dataset import Dataset
+from topgraft.photos.decode import decode
+from topgraft.policies.grid import Grid, draw
+from topgraft.policies.policy import Policy, View, render
 from topgraft.store.table import views_of
 from topgraft.types import Image
 

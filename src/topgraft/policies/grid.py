@@ -18,7 +18,7 @@ from typing import overload
 import numpy as np
 
 from topgraft.errors import UnknownNameError, UsageError
-from topgraft.policy import Policy, uniforms
+from topgraft.policies.policy import Policy, uniforms
 
 
 @dataclass(frozen=True)

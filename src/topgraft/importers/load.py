@@ -1,101 +1,28 @@
-"""A backbone: a card and the ONNX graph it describes."""
+"""Loading a backbone by name: the built-in one, a folder, an ONNX file, or a timm model."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import pydantic
+from typing import Any
 
 from topgraft import files
 from topgraft.backbones import _builtin
-from topgraft.backbones._cache import (
-    CARD,
-    GRAPH,
-    SUMS,
-    complete,
-    find,
-    keep,
-    remember,
-    settle,
-    sums,
-    temporary,
-    verify,
-)
-from topgraft.backbones._catalogue import RECOMMENDED, Entry, kept, pace
-from topgraft.card import Card
+from topgraft.backbones._cache import SUMS, complete, find, keep, remember, settle, sums, temporary, verify
+from topgraft.backbones.backbone import Backbone
+from topgraft.backbones.card import Card
 from topgraft.errors import BackboneError, UsageError, need
 from topgraft.fingerprint import digest
 from topgraft.settings import Settings
 from topgraft.types import Progress, silent
 
-if TYPE_CHECKING:
-    from typing import Self
-
 DEFAULT = _builtin.NAME
+
+
 ALIASES = (DEFAULT, DEFAULT.partition(".")[0])
+
+
 WEIGHTS = (".safetensors", ".pth", ".bin", ".pt")
-
-
-@dataclass(frozen=True)
-class Backbone:
-    """A pretrained network up to its features.
-
-    Attributes:
-        card: its facts.
-        graph: an ONNX file. Input `images` (N, H, W, 3) uint8 RGB, N free, normalisation inside; outputs
-            `features` (N, D) float32 and, where the card has a `map_size`, `map` (N, C, h, w) float32.
-    """
-
-    card: Card
-    graph: Path
-
-    @classmethod
-    def load(cls, name: str = DEFAULT, **options: Any) -> Backbone:
-        """Find or make a backbone: see `load_backbone`."""
-        return load_backbone(name, **options)
-
-    @classmethod
-    def open(cls, folder: Path | str) -> Self:
-        """Open a backbone's folder, as `fetch` writes it.
-
-        Raises:
-            BackboneError: where a file is missing or damaged, or the card is not one.
-        """
-        folder = Path(folder)
-        if not complete(folder):
-            timm = (folder / "config.json").is_file()
-            hint = (
-                f"Did you mean local-dir:{folder}?" if timm else "Write such a folder with `topgraft fetch`."
-            )
-            raise BackboneError(f"{folder}: expected {GRAPH} and {CARD}. {hint}")
-        try:
-            card = Card.model_validate_json((folder / CARD).read_bytes())
-        except pydantic.ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(str(part) for part in first["loc"])
-            raise BackboneError(f"{folder / CARD}: {place}: {first['msg']}.") from error
-        return cls(card, folder / GRAPH)
-
-    def maps(self) -> Backbone:
-        """Give the same backbone with its map before pooling, flattened, in place of its features.
-
-        Raises:
-            BackboneError: where it has no map.
-        """
-        size = self.card.map_size
-        if size is None:
-            raise BackboneError(f"{self.card.name}: it has no map before pooling. Embed its features.")
-        return replace(
-            self, card=self.card.model_copy(update={"output": "map", "features": size[0] * size[1] * size[2]})
-        )
-
-    @property
-    def blocks(self) -> tuple[str, ...]:
-        """The names of the blocks that fine-tuning can unfreeze, first to last."""
-        return tuple(block.name for block in self.card.blocks)
 
 
 def load_backbone(
@@ -178,24 +105,6 @@ def fetch(
     return to
 
 
-def catalogue(settings: Settings | None = None) -> list[Entry]:
-    """List the recommended backbones and those that are kept on this machine besides."""
-    settings = settings or Settings.load()
-    cards = {card.name: card for card in kept(settings.cache_dir) if card.precision == "f32"}
-    cards.setdefault(DEFAULT, _builtin.card())
-    known = {entry.name: entry for entry in RECOMMENDED}
-    for name, card in cards.items():
-        entry = known.get(name) or Entry(
-            name,
-            sum(block.parameters for block in card.blocks),
-            card.features,
-            card.input_size[0],
-            card.licence,
-        )
-        known[name] = replace(entry, here=True, pace=pace(settings.cache_dir, card))
-    return list(known.values())
-
-
 def find_backbone(card: Card, *, settings: Settings | None = None, progress: Progress = silent) -> Backbone:
     """Find the very backbone that a card describes: what made a store's features, or a run's.
 
@@ -241,7 +150,7 @@ def _builtin_backbone(settings: Settings, progress: Progress) -> Backbone:
 
 
 def _from_file(graph: Path, card: Path | None, settings: Settings) -> Backbone:
-    from topgraft.backbones import _onnx
+    from topgraft.importers import _onnx
 
     if not graph.is_file():
         raise BackboneError(f"{graph}: there is no such file.")
@@ -257,7 +166,7 @@ def _from_timm(
 
     def write(folder: Path) -> Card:
         need("timm", "timm", f"backbone {name}")
-        from topgraft.backbones import _timm, _timm_create
+        from topgraft.importers import _timm, _timm_create
 
         model = _timm_create.create(
             name,

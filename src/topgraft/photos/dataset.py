@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topgraft import files
-from topgraft.decode import decode
-from topgraft.entries import Entry, class_name, in_folder, in_table, shown, unique, unnameable
 from topgraft.errors import DataError, DecodeError
 from topgraft.fingerprint import digest
-from topgraft.looks import Look, Looks, look, twins
+from topgraft.photos.decode import decode
+from topgraft.photos.entries import Entry, class_name, in_folder, in_table, shown, unique, unnameable
+from topgraft.photos.looks import Look, Looks, look, twins
 from topgraft.settings import Settings
 from topgraft.types import Image, Labels, Progress, silent
 

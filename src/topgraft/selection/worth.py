@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from topgraft import metrics
 from topgraft.errors import DataError, UsageError
 from topgraft.heads._base import Fold, Setting
-from topgraft.heads._calibrate import cross_calibrate
-from topgraft.heads._compare import FeatureSource, difference
 from topgraft.heads._parallel import each
 from topgraft.heads._ridge import Ridge
+from topgraft.selection.calibrate import cross_calibrate
+from topgraft.selection.compare import FeatureSource, difference
 from topgraft.splits import folds as make_folds
 from topgraft.store.gram import Gram, accumulate
 from topgraft.types import Features, Labels, Logits, Probabilities, Progress, silent

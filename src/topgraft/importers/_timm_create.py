@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from topgraft.backbones._catalogue import RECOMMENDED
-from topgraft.backbones._timm import quiet
 from topgraft.errors import BackboneError, OfflineError, UnknownNameError
+from topgraft.importers._catalogue import RECOMMENDED
+from topgraft.importers._timm import quiet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

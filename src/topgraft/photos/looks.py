@@ -22,7 +22,7 @@ import PIL
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
-from topgraft.decode import MAX_PIXELS
+from topgraft.photos.decode import MAX_PIXELS
 from topgraft.types import Image
 
 MIN_COARSE, MIN_DETAIL = 0.97, 0.975

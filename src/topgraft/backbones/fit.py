@@ -35,7 +35,7 @@ import numpy as np
 from PIL import Image as Pillow
 
 if TYPE_CHECKING:
-    from topgraft.card import Card
+    from topgraft.backbones.card import Card
     from topgraft.types import Image
 
 FILTERS: Final = {

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from topgraft import metrics
 from topgraft.errors import DataError, MissingExtraError, UsageError
 from topgraft.heads._base import HEADS, Fold, Head, Setting, as_table, head_class, setting_text
-from topgraft.heads._calibrate import calibrate, cross_calibrate
 from topgraft.heads._parallel import one_core
 from topgraft.metrics import Estimate
+from topgraft.selection.calibrate import calibrate, cross_calibrate
 from topgraft.splits import folds as make_folds
 from topgraft.types import Features, Labels, Logits, Probabilities, Progress, silent
 

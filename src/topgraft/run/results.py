@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from topgraft import metrics
-from topgraft.card import Card
-from topgraft.dataset import Sample
+from topgraft.backbones.card import Card
 from topgraft.errors import DataError, UsageError
-from topgraft.run import Run
+from topgraft.photos.dataset import Sample
+from topgraft.run.run import Run
 from topgraft.store import FeatureStore
 from topgraft.types import Labels, Probabilities
 

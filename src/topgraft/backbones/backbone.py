@@ -1,0 +1,70 @@
+"""A backbone: a card and the ONNX graph it describes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pydantic
+
+from topgraft.backbones._cache import CARD, GRAPH, complete
+from topgraft.backbones.card import Card
+from topgraft.errors import BackboneError
+
+if TYPE_CHECKING:
+    from typing import Self
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A pretrained network up to its features.
+
+    Attributes:
+        card: its facts.
+        graph: an ONNX file. Input `images` (N, H, W, 3) uint8 RGB, N free, normalisation inside; outputs
+            `features` (N, D) float32 and, where the card has a `map_size`, `map` (N, C, h, w) float32.
+    """
+
+    card: Card
+    graph: Path
+
+    @classmethod
+    def open(cls, folder: Path | str) -> Self:
+        """Open a backbone's folder, as `fetch` writes it.
+
+        Raises:
+            BackboneError: where a file is missing or damaged, or the card is not one.
+        """
+        folder = Path(folder)
+        if not complete(folder):
+            timm = (folder / "config.json").is_file()
+            hint = (
+                f"Did you mean local-dir:{folder}?" if timm else "Write such a folder with `topgraft fetch`."
+            )
+            raise BackboneError(f"{folder}: expected {GRAPH} and {CARD}. {hint}")
+        try:
+            card = Card.model_validate_json((folder / CARD).read_bytes())
+        except pydantic.ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"])
+            raise BackboneError(f"{folder / CARD}: {place}: {first['msg']}.") from error
+        return cls(card, folder / GRAPH)
+
+    def maps(self) -> Backbone:
+        """Give the same backbone with its map before pooling, flattened, in place of its features.
+
+        Raises:
+            BackboneError: where it has no map.
+        """
+        size = self.card.map_size
+        if size is None:
+            raise BackboneError(f"{self.card.name}: it has no map before pooling. Embed its features.")
+        return replace(
+            self, card=self.card.model_copy(update={"output": "map", "features": size[0] * size[1] * size[2]})
+        )
+
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        """The names of the blocks that fine-tuning can unfreeze, first to last."""
+        return tuple(block.name for block in self.card.blocks)

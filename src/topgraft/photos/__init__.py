@@ -1,0 +1,1 @@
+"""Photos: which there are, what is in them, and which look alike."""

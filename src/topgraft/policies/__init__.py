@@ -1,0 +1,1 @@
+"""Policies: recipes of augmentation, how they are written, drawn and applied."""

@@ -1,0 +1,1 @@
+"""Selection: which head answers best, by how much, and what each policy is worth."""

@@ -1,0 +1,1 @@
+"""Trust: calibration, the unknown answer, and labels that look wrong."""
