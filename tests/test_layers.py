@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 
 import grimp
-import networkx
+import networkx as nx
 import pytest
 
 import topgraft
@@ -59,7 +59,7 @@ def test_imported_at_home_only(library):
 @pytest.mark.parametrize("for_types_too", [False, True])
 def test_no_import_circle(for_types_too):
     graph = grimp.build_graph("topgraft", exclude_type_checking_imports=not for_types_too, cache_dir=None)
-    arrows = networkx.DiGraph(
+    arrows = nx.DiGraph(
         (module, imported)
         for module in graph.modules
         for imported in graph.find_modules_directly_imported_by(module)
