@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from topgraft.backbones.depths import Depth, Depths
 from topgraft.fingerprint import fingerprint
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
@@ -39,6 +40,7 @@ class Card(BaseModel):
         map_size: (channels, height, width) of the map before pooling, None where there is none.
         output: what a row is: `features`, or `map`, the flattened map before pooling.
         blocks: what fine-tuning can unfreeze, first to last.
+        depths: the blocks whose statistics the graph gives beside the features, first to last.
         licence, origin: under which terms, and where the weights came from.
         weights_sha256: hash of the weights file (or of the random seed's weights).
         source: who made the graph.
@@ -57,6 +59,7 @@ class Card(BaseModel):
     map_size: tuple[int, int, int] | None = None
     output: Literal["features", "map"] = "features"
     blocks: tuple[Block, ...] = ()
+    depths: tuple[Depth, ...] = ()
     licence: str = "unknown"
     origin: str = ""
     weights_sha256: str = ""
@@ -68,6 +71,11 @@ class Card(BaseModel):
         """The shape of what comes of one picture: (D,), or (C, h, w) of a map."""
         return self.map_size if self.output == "map" and self.map_size else (self.features,)
 
+    @property
+    def columns(self) -> Depths:
+        """Which columns of a row of every depth are which."""
+        return Depths(self.features, self.depths)
+
     def preprocessing(self) -> str:
         """Name the fit and normalisation in one canonical line; it is part of every feature's address."""
         height, width = self.input_size
@@ -75,6 +83,6 @@ class Card(BaseModel):
         return f"{self.crop_mode} {self.crop_fraction:.6g} {self.interpolation} {height}x{width} [{numbers}]"
 
     def fingerprint(self) -> str:
-        """Hash what decides the features: name, weights, preprocessing and width (not licence or blocks)."""
+        """Hash what decides the features: name, weights, preprocessing and width (not licence, blocks or depths)."""
         facts = [self.name, self.weights_sha256, self.preprocessing(), self.features, self.source]
         return fingerprint([*facts, self.output] if self.output == "map" else facts)
