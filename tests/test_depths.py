@@ -12,19 +12,19 @@ blocks = st.lists(st.tuples(st.integers(1, 9), st.booleans()), max_size=6).map(
 )
 
 
+def cover(slices):
+    return [column for columns in slices for column in range(columns.start, columns.stop)]
+
+
 @given(st.integers(1, 20), blocks)
 def test_groups_and_blocks_cover_a_row_once_and_in_order(last, blocks):
     depths = Depths(last, blocks)
-    columns = list(range(depths.width))
-    assert sum((columns[one] for one in depths.groups().values()), []) == columns
-    each = [depths.columns(one.name, "means") for one in blocks]
-    each += [depths.columns(one.name, "spreads") for one in blocks]
-    assert columns[:last] + sum((columns[one] for one in each), []) == columns
-    assert len(columns) == last + depths.extra
+    groups = depths.groups()
+    assert cover(groups.values()) == list(range(depths.width))
+    assert depths.width == last + depths.extra
     for statistic in ("means", "spreads") if blocks else ():
-        assert columns[depths.groups()[statistic]] == sum(
-            (columns[depths.columns(one.name, statistic)] for one in blocks), []
-        )
+        each = [depths.columns(block.name, statistic) for block in blocks]
+        assert cover(each) == cover([groups[statistic]])
 
 
 def test_a_class_token_lies_behind_its_blocks_means():
@@ -37,7 +37,7 @@ def test_a_class_token_lies_behind_its_blocks_means():
 
 def test_without_blocks_there_is_the_last_layer_alone():
     assert Depths(5).groups() == {"last": slice(0, 5)}
-    with pytest.raises(KeyError, match="blocks.0"):
+    with pytest.raises(KeyError, match=r"blocks\.0"):
         Depths(5).columns("blocks.0", "means")
 
 

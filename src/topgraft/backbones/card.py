@@ -83,6 +83,6 @@ class Card(BaseModel):
         return f"{self.crop_mode} {self.crop_fraction:.6g} {self.interpolation} {height}x{width} [{numbers}]"
 
     def fingerprint(self) -> str:
-        """Hash what decides the features: name, weights, preprocessing and width (not licence, blocks or depths)."""
+        """Hash what decides the features: name, weights, preprocessing and width (not licence or blocks)."""
         facts = [self.name, self.weights_sha256, self.preprocessing(), self.features, self.source]
         return fingerprint([*facts, self.output] if self.output == "map" else facts)
