@@ -33,7 +33,7 @@ def finished(path: Path) -> Run | None:
 
 
 def answers(run: Run, place: dict[str, int], classes: tuple[str, ...], into: np.ndarray) -> None:
-    for row in run.table("predictions.csv"):
+    for row in run.read_table("predictions.csv"):
         if row["split"] == "test":
             into[place[row["id"]]] = [max(float(row[f"p_{name}"]), 5e-7) for name in classes]
 

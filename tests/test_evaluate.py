@@ -145,7 +145,7 @@ def test_the_test_split_is_taken_and_its_numbers_are_the_runs_own(runs: list[Run
             for end in ("value", "low", "high"):
                 expected = pytest.approx(own[score][end], abs=2e-3)
                 assert member.scores[score][end] == expected, (score, end)
-    trained = sum(row["split"] == "cv" for row in runs[0].table("predictions.csv"))
+    trained = sum(row["split"] == "cv" for row in runs[0].read_table("predictions.csv"))
     assert both.notes[0].endswith(f"{trained} more were used for training and are left out.")
 
 

@@ -54,7 +54,7 @@ def second(first, data, tmp_path_factory):
 
 
 def columns(run, *names):
-    return [tuple(row[name] for name in names) for row in run.table("predictions.csv")]
+    return [tuple(row[name] for name in names) for row in run.read_table("predictions.csv")]
 
 
 def test_the_result_is_a_run_like_any_other(first, second):
@@ -70,7 +70,7 @@ def test_the_result_is_a_run_like_any_other(first, second):
     assert metrics["finetune"]["names"] == ["blocks.6.0"]
     assert [row["chosen"] for row in metrics["leaderboard"]].count(True) == 1
     right = np.mean(
-        [row["label"] == row["predicted"] for row in second.table("predictions.csv") if row["fold"]]
+        [row["label"] == row["predicted"] for row in second.read_table("predictions.csv") if row["fold"]]
     )
     assert metrics["cross_validation"]["accuracy"]["value"] == pytest.approx(right)
     text = json.dumps(metrics)
@@ -91,7 +91,7 @@ def test_the_gain_is_that_of_the_same_photos(first, second):
 
 
 def test_the_predictor_says_what_the_table_says(first, second, data):
-    rows = [row for row in second.table("predictions.csv") if row["split"] == "test"]
+    rows = [row for row in second.read_table("predictions.csv") if row["split"] == "test"]
     places = {one.id: i for i, one in enumerate(data.samples)}
     said = tg.load(second.path).predict([data.image(places[row["id"]]) for row in rows])
     for one, row in zip(said, rows, strict=True):

@@ -82,10 +82,10 @@ def test_where_the_graph_has_none_pytorch_computes_them(tmp_path, monkeypatch):
     parting, found = cut_of(backbone), []
     for place in ("with", "without"):
         settings = Settings.load(cache_dir=tmp_path / place)
-        feed = activations(data, views, parting, backbone, settings=settings)
-        assert feed.places.shape == (2, 10)
-        found.append(np.asarray(feed.rows[feed.places], np.float32))
+        inputs = activations(data, views, parting, backbone, settings=settings)
+        assert inputs.places.shape == (2, 10)
+        found.append(np.asarray(inputs.rows[inputs.places], np.float32))
         again = activations(data, views, parting, backbone, settings=settings)
-        assert np.array_equal(again.rows[again.places], feed.rows[feed.places])
+        assert np.array_equal(again.rows[again.places], inputs.rows[inputs.places])
         monkeypatch.setattr(photos, "in_graph", lambda *_: None)
     np.testing.assert_allclose(found[0], found[1], atol=2e-3 * np.abs(found[1]).max())

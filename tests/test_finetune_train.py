@@ -23,7 +23,7 @@ from topgraft._finetune.checkpoint import Checkpoint  # noqa: E402
 from topgraft._finetune.cut import cut  # noqa: E402
 from topgraft._finetune.fold import Folded  # noqa: E402
 from topgraft._finetune.plan import Training  # noqa: E402
-from topgraft._finetune.train import Feed, Tuned, batches, logits, pack, take_step, train, unpack  # noqa: E402
+from topgraft._finetune.train import TailInputs, Tuned, batches, logits, pack, take_step, train, unpack  # noqa: E402
 from topgraft.backbones._torch import groups  # noqa: E402
 from topgraft.errors import BackboneError, DataError, StoreError, UsageError  # noqa: E402
 from topgraft.heads._base import Affine  # noqa: E402
@@ -83,10 +83,10 @@ def head_of(model, classes=2, seed=1):
     return Affine(drawn.astype(np.float32), np.zeros(classes, np.float32))
 
 
-def feed_of(parting, images):
+def inputs_of(parting, images):
     with torch.no_grad():
         rows = pack(parting.prefix(images)).numpy()
-    return Feed(rows, np.arange(len(rows))[None], parting.shapes)
+    return TailInputs(rows, np.arange(len(rows))[None], parting.shapes)
 
 
 @pytest.mark.parametrize("k", [1, 3])
@@ -142,8 +142,8 @@ def test_twenty_steps_from_cached_activations_are_twenty_steps_of_the_whole(name
     cached = network(name, **more)
     parting, blocks = parts(cached, 3, side)
     start = copy.deepcopy(cached.state_dict())
-    net, feed = Tuned(parting.tail, blocks, head_of(cached)), feed_of(parting, images)
-    assert feed.rows.dtype == np.float32
+    net, inputs = Tuned(parting.tail, blocks, head_of(cached)), inputs_of(parting, images)
+    assert inputs.rows.dtype == np.float32
 
     named = dict(whole.model.named_parameters())
     trained = [name for names in blocks for name in names]
@@ -154,7 +154,7 @@ def test_twenty_steps_from_cached_activations_are_twenty_steps_of_the_whole(name
     theirs = torch.optim.SGD([*(named[name_] for name_ in trained), *whole.head.parameters()], lr=0.01)
     for step in range(20):
         photos, views = next(batches(np.arange(16), 1, plan, step))
-        one = take_step(net, ours, feed.take(photos, views), labels[photos])
+        one = take_step(net, ours, inputs.take(photos, views), labels[photos])
         other = take_step(whole, theirs, (images[photos],), labels[photos])
         assert one == pytest.approx(other, rel=1e-4)
     moved = 0
@@ -248,14 +248,14 @@ def test_every_photo_is_dealt_once_an_epoch_in_an_order_of_its_own():
 
 
 def task(k=2, n=24):
-    """A network, its feed and labels that its features nearly tell apart."""
+    """A network, its inputs and labels that its features nearly tell apart."""
     model = network()
     parting, blocks = parts(model, k)
-    feed = feed_of(parting, pictures(n))
-    features = logits(parting.tail, feed, np.arange(n))
+    inputs = inputs_of(parting, pictures(n))
+    features = logits(parting.tail, inputs, np.arange(n))
     score = features @ np.random.default_rng(3).normal(size=features.shape[1])
     labels = (score > np.median(score)).astype(np.int64)
-    return Tuned(parting.tail, blocks, head_of(model)), feed, labels
+    return Tuned(parting.tail, blocks, head_of(model)), inputs, labels
 
 
 PLAN = Training(epochs=6, batch=5, rate=3e-3, head_rate=3e-3, patience=6)
@@ -263,48 +263,48 @@ FIT, HELD = np.arange(16), np.arange(16, 24)
 
 
 def test_training_lowers_the_loss_and_keeps_the_best_weights():
-    net, feed, labels = task()
+    net, inputs, labels = task()
     before = net.copy()
-    lines = train(net, feed, labels, PLAN, fit=FIT, held=HELD)
+    lines = train(net, inputs, labels, PLAN, fit=FIT, held=HELD)
     assert [one["epoch"] for one in lines] == list(range(len(lines)))
     assert lines[-1]["train_loss"] < lines[1]["train_loss"]
     assert any(not torch.equal(before[name], value) for name, value in net.copy().items())
     best = min(lines, key=lambda one: one["loss"])
     from topgraft._finetune.train import measure
 
-    assert measure(net, feed, labels, HELD)["loss"] == pytest.approx(best["loss"], rel=1e-6)
+    assert measure(net, inputs, labels, HELD)["loss"] == pytest.approx(best["loss"], rel=1e-6)
 
 
 def test_training_stops_when_nothing_gets_better():
-    net, feed, labels = task()
+    net, inputs, labels = task()
     plan = Training(epochs=9, batch=5, rate=10.0, head_rate=10.0, patience=2)
     before = net.copy()
-    lines = train(net, feed, labels, fit=FIT, held=HELD, plan=plan)
+    lines = train(net, inputs, labels, fit=FIT, held=HELD, plan=plan)
     assert len(lines) == 3
     assert all(torch.equal(before[name], value) for name, value in net.copy().items())
 
 
 def test_deeper_blocks_learn_slower_and_the_schedule_warms_up():
-    net, feed, labels = task(k=3)
+    net, inputs, labels = task(k=3)
     peaks = [group["peak"] for group in net.groups(Training(rate=1.0, depth=0.5, head_rate=7.0))]
     assert peaks == [1.0, 0.5, 0.25, 7.0]
     plan = Training(epochs=8, batch=16, rate=1e-5, warmup=0.25, patience=8)
-    lines = train(net, feed, labels, plan, fit=FIT, held=HELD)
+    lines = train(net, inputs, labels, plan, fit=FIT, held=HELD)
     rates = [one["rate"] for one in lines[1:]]
     assert rates[0] < max(rates)
     assert rates[-1] < 0.1 * max(rates)
 
 
 def test_batch_norm_stands_still_unless_asked():
-    net, feed, labels = task()
+    net, inputs, labels = task()
     names = [name for name, _ in net.named_buffers() if name.endswith("running_mean")]
     assert names
     before = net.copy()
-    train(net, feed, labels, fit=FIT, held=FIT, plan=Training(epochs=1, batch=5))
+    train(net, inputs, labels, fit=FIT, held=FIT, plan=Training(epochs=1, batch=5))
     assert all(torch.equal(before[name], net.copy()[name]) for name in names)
     train(
         net,
-        feed,
+        inputs,
         labels,
         fit=FIT,
         held=HELD,
@@ -312,15 +312,15 @@ def test_batch_norm_stands_still_unless_asked():
     )
     optimiser = torch.optim.SGD(net.parameters(), lr=0.1)
     net.learn(batch_norm=True)
-    take_step(net, optimiser, feed.take(FIT, 0), labels[FIT])
+    take_step(net, optimiser, inputs.take(FIT, 0), labels[FIT])
     net.learn(batch_norm=False)
     assert not any(torch.equal(before[name], net.copy()[name]) for name in names)
 
 
 def test_several_labels_train_with_a_sigmoid_each():
-    net, feed, labels = task()
+    net, inputs, labels = task()
     both = np.stack([labels, 1 - labels], axis=1)
-    lines = train(net, feed, both, fit=FIT, held=HELD, plan=PLAN)
+    lines = train(net, inputs, both, fit=FIT, held=HELD, plan=PLAN)
     assert lines[-1]["train_loss"] < lines[1]["train_loss"]
 
 
@@ -330,24 +330,24 @@ class StoppedError(Exception):
 
 @pytest.mark.parametrize("at", [1, 4])
 def test_a_stopped_training_goes_on_to_the_same_bits(tmp_path, at):
-    whole, feed, labels = task()
-    lines = train(whole, feed, labels, PLAN, fit=FIT, held=HELD)
+    whole, inputs, labels = task()
+    lines = train(whole, inputs, labels, PLAN, fit=FIT, held=HELD)
 
     def stop(epoch):
         if epoch == at:
             raise StoppedError
 
-    net, feed, labels = task()
+    net, inputs, labels = task()
     kept = Checkpoint(tmp_path / "kept" / "fold.safetensors", "this")
     with pytest.raises(StoppedError):
-        train(net, feed, labels, PLAN, fit=FIT, held=HELD, checkpoint=kept, tell=stop)
-    net, feed, labels = task()
-    resumed = train(net, feed, labels, PLAN, fit=FIT, held=HELD, checkpoint=kept)
+        train(net, inputs, labels, PLAN, fit=FIT, held=HELD, checkpoint=kept, tell=stop)
+    net, inputs, labels = task()
+    resumed = train(net, inputs, labels, PLAN, fit=FIT, held=HELD, checkpoint=kept)
     assert [{**one, "seconds": 0} for one in resumed] == [{**one, "seconds": 0} for one in lines]
     for name, value in whole.copy().items():
         assert torch.equal(net.copy()[name], value), name
     with pytest.raises(DataError, match="belongs to a training with other photos or options"):
-        train(net, feed, labels, PLAN, fit=FIT, held=HELD, checkpoint=Checkpoint(kept.path, "that"))
+        train(net, inputs, labels, PLAN, fit=FIT, held=HELD, checkpoint=Checkpoint(kept.path, "that"))
 
 
 def test_a_slow_disk_keeps_the_epoch_it_was_given(tmp_path, monkeypatch):
@@ -361,16 +361,16 @@ def test_a_slow_disk_keeps_the_epoch_it_was_given(tmp_path, monkeypatch):
 
     kept = Checkpoint(tmp_path / "fold.safetensors", "this")
     for until in (1, 2, 3):
-        net, feed, labels = task()
+        net, inputs, labels = task()
         train(
-            net, feed, labels, PLAN, fit=FIT, held=HELD, until=until, checkpoint=kept
+            net, inputs, labels, PLAN, fit=FIT, held=HELD, until=until, checkpoint=kept
         )  # goes on from before
         saved.append(load_file(kept.path))
     whole, saved = saved, []
     kept.path.unlink()
     monkeypatch.setattr(Checkpoint, "save", slowly)
-    net, feed, labels = task()
-    train(net, feed, labels, PLAN, fit=FIT, held=HELD, until=3, checkpoint=kept)
+    net, inputs, labels = task()
+    train(net, inputs, labels, PLAN, fit=FIT, held=HELD, until=3, checkpoint=kept)
     assert len(saved) == 3
     for slow, at_once in zip(saved, whole, strict=True):
         assert slow.keys() == at_once.keys()
@@ -378,10 +378,10 @@ def test_a_slow_disk_keeps_the_epoch_it_was_given(tmp_path, monkeypatch):
 
 
 def test_a_disk_too_full_for_a_checkpoint_is_one_line(small_disk):
-    net, feed, labels = task()
+    net, inputs, labels = task()
     kept = Checkpoint(small_disk / "fold.safetensors", "this")
     with pytest.raises(StoreError, match=r"the disk is full\. Free some space and .*--resume") as caught:
-        train(net, feed, labels, PLAN, fit=FIT, held=HELD, checkpoint=kept)
+        train(net, inputs, labels, PLAN, fit=FIT, held=HELD, checkpoint=kept)
     assert "\n" not in str(caught.value)
 
 
@@ -465,12 +465,12 @@ def test_a_line_that_is_not_whole_does_not_count(tmp_path):
 
 
 def test_the_result_lies_on_the_way_to_the_trained_weights():
-    whole, feed, labels = task()
+    whole, inputs, labels = task()
     start = whole.copy()
     plan = replace(PLAN, blend=1.0)
-    train(whole, feed, labels, plan, fit=FIT, held=FIT[:0], until=3)
-    part, feed, labels = task()
-    lines = train(part, feed, labels, replace(plan, blend=0.25), fit=FIT, held=FIT[:0], until=3)
+    train(whole, inputs, labels, plan, fit=FIT, held=FIT[:0], until=3)
+    part, inputs, labels = task()
+    lines = train(part, inputs, labels, replace(plan, blend=0.25), fit=FIT, held=FIT[:0], until=3)
     assert len(lines) == 4
     for name, value in part.copy().items():
         if value.is_floating_point():

@@ -65,6 +65,4 @@ def test_no_import_circle(for_types_too):
         for imported in graph.find_modules_directly_imported_by(module)
         if module != "topgraft"  # the package's own names are imported when they are first used
     )
-    assert [
-        sorted(circle) for circle in networkx.strongly_connected_components(arrows) if len(circle) > 1
-    ] == []
+    assert [sorted(circle) for circle in nx.strongly_connected_components(arrows) if len(circle) > 1] == []

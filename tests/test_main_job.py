@@ -72,7 +72,7 @@ def test_numbers_are_neither_chance_nor_perfect_without_doubt(run):
 
 
 def test_predictions_add_up_to_the_metrics(run):
-    rows = run.table("predictions.csv")
+    rows = run.read_table("predictions.csv")
     for split, key in (("cv", "cross_validation"), ("test", "test")):
         mine = [row for row in rows if row["split"] == split]
         right = np.mean([row["label"] == row["predicted"] for row in mine])
@@ -219,7 +219,7 @@ def test_predict_says_the_same_from_anywhere_without_torch(run, photos, tmp_path
         "assert not {'torch', 'timm', 'sklearn', 'zarr'} & set(sys.modules); print(p.label, p.probability)"
     )
     words = [sys.executable, "-c", code, tmp_path / "elsewhere"]
-    test = next(row for row in run.table("predictions.csv") if row["split"] == "test")
+    test = next(row for row in run.read_table("predictions.csv") if row["split"] == "test")
     label, probability = subprocess.run(
         [*map(str, words), str(photos / test["id"])], check=True, capture_output=True, text=True
     ).stdout.split()

@@ -92,7 +92,7 @@ def page(run: Path) -> Page:
 def check_numbers(run: Path, page: Page) -> None:
     """Hold every number on a page to the file it names, and what is shown to its exact value."""
     metrics, health, timings = (load(run / name) for name in ("metrics.json", "health.json", "timings.json"))
-    table = Run.open(run).table("predictions.csv")
+    table = Run.open(run).read_table("predictions.csv")
     sources = {"data-metric": metrics, "data-health": health, "data-timing": timings}
     numbers, checked = page.all("data"), 0
     assert len(numbers) > 150
@@ -249,7 +249,7 @@ def test_sections_headings_and_names(page: Page) -> None:
 
 
 def test_a_cell_opens_all_its_photos(run: Path, page: Page) -> None:
-    rows = Run.open(run).table("predictions.csv")
+    rows = Run.open(run).read_table("predictions.csv")
     text = (run / "report.html").read_text(encoding="utf-8")
     classes = ["sandwich", "sushi"]
     wrong = [row for row in rows if row["label"] != row["predicted"]]

@@ -7,7 +7,7 @@ import pytest
 
 from topgraft.errors import UsageError
 from topgraft.photos.dataset import Sample
-from topgraft.run.results import Side, counts, keep_apart
+from topgraft.run.results import Side, check_disjoint, counts
 
 
 def side(*rows: tuple[int, str, int, str]) -> Side:
@@ -31,17 +31,17 @@ class Stored:
 
 def test_a_photo_on_both_sides_is_refused() -> None:
     with pytest.raises(UsageError, match="b is on the test side and is on the training side, 1 photos"):
-        keep_apart(side((0, "a", 0, "a"), (1, "b", 1, "b")), side((1, "b", 1, "b")))
+        check_disjoint(side((0, "a", 0, "a"), (1, "b", 1, "b")), side((1, "b", 1, "b")))
 
 
 def test_a_group_on_both_sides_is_refused() -> None:
     with pytest.raises(UsageError, match="c is on the test side and belongs together with b"):
-        keep_apart(side((0, "a", 0, "a"), (1, "b", 1, "b")), side((2, "c", 1, "c"), (3, "d", 3, "d")))
+        check_disjoint(side((0, "a", 0, "a"), (1, "b", 1, "b")), side((2, "c", 1, "c"), (3, "d", 3, "d")))
 
 
 def test_sides_apart_are_no_mistake() -> None:
-    keep_apart(side((0, "a", 0, "a")), side((1, "b", 1, "b")))
-    keep_apart(side((0, "a", 0, "a")), side())
+    check_disjoint(side((0, "a", 0, "a")), side((1, "b", 1, "b")))
+    check_disjoint(side((0, "a", 0, "a")), side())
 
 
 def test_photos_of_a_named_group_are_no_duplicates() -> None:

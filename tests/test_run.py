@@ -13,9 +13,9 @@ def test_files_come_back_as_they_were_written(tmp_path):
     run.write_json("metrics.json", {"z": 1.5, "a": ["ä"]})
     run.write_table("predictions.csv", ["id", "p"], [["x,y", 0.1]])
     assert Run.open(run.path).metrics == {"z": 1.5, "a": ["ä"]}
-    assert run.table("predictions.csv") == [{"id": "x,y", "p": "0.1"}]
+    assert run.read_table("predictions.csv") == [{"id": "x,y", "p": "0.1"}]
     assert run.read("curves.json") == {}
-    assert run.table("none.csv") == []
+    assert run.read_table("none.csv") == []
     assert {one.name for one in run.path.iterdir()} == {".topgraft-run", "metrics.json", "predictions.csv"}
 
 

@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 from unicodedata import normalize
 
-from topgraft.errors import DataError, counted
+from topgraft.errors import DataError
 from topgraft.photos.dataset import Dataset
 from topgraft.photos.entries import SPLITS
+from topgraft.text import counted
 
 TINY = 5
 """A class with fewer photos is named in a warning."""
@@ -50,7 +51,7 @@ class Health:
     failed: str
 
     def as_dict(self) -> dict[str, Any]:
-        """Give plain data for JSON."""
+        """Return plain data for JSON."""
         return asdict(self)
 
 
@@ -65,14 +66,16 @@ def check(data: Dataset, *, strict: bool = True) -> Health:
         DataError: for fewer than two classes, a class with fewer than two photos, or more than 20 %
             unreadable files.
     """
-    counts = Counter(name for one in data.samples for name in _names(data, one.labels or (one.label,)))
+    counts = Counter(
+        name for sample in data.samples for name in _names(data, sample.labels or (sample.label,))
+    )
     classes = {name: counts.get(name, 0) for name in data.classes}
     duplicates, crossing, leaks = _groups(data)
     tiny = [name for name, n in classes.items() if n < TINY]
     health = Health(
         photos=len(data),
         classes=classes,
-        refused=[asdict(one) for one in data.refused],
+        refused=[asdict(file) for file in data.refused],
         ignored=list(data.ignored),
         duplicates=duplicates,
         cross_class_duplicates=crossing,
@@ -97,24 +100,24 @@ def _groups(data: Dataset) -> tuple[list[list[str]], list[list[str]], list[list[
     members: dict[int, list[int]] = {}
     for i, group in enumerate(data.groups):
         members.setdefault(int(group), []).append(i)
-    several = [each for each in members.values() if len(each) > 1]
+    shared = [group for group in members.values() if len(group) > 1]
     samples = data.samples
     # A group the user named is no duplicate; only photos that look alike are.
-    alike = [each for each in several if len({samples[i].group for i in each}) > 1]
-    crossing = [each for each in alike if len({samples[i].label for i in each}) > 1]
-    split = any(one.split for one in samples)  # without a given split nothing can leak across it
-    leaks = [each for each in alike if split and len({samples[i].split or "train" for i in each}) > 1]
-    as_ids = [[[samples[i].id for i in each] for each in found] for found in (alike, crossing, leaks)]
+    alike = [group for group in shared if len({samples[i].group for i in group}) > 1]
+    crossing = [group for group in alike if len({samples[i].label for i in group}) > 1]
+    split = any(sample.split for sample in samples)  # without a given split nothing can leak across it
+    leaks = [group for group in alike if split and len({samples[i].split or "train" for i in group}) > 1]
+    as_ids = [[[samples[i].id for i in group] for group in found] for found in (alike, crossing, leaks)]
     return as_ids[0], as_ids[1], as_ids[2]
 
 
 def _odd(data: Dataset) -> list[dict[str, Any]]:
     odd = []
-    for one in data.samples:
-        seen = data.looks[one.digest]
+    for sample in data.samples:
+        seen = data.looks[sample.digest]
         short, long = sorted((seen.width, seen.height))
         if short < ODD_SIDE_PX or long > ODD_RATIO * short:
-            odd.append({"id": one.id, "width": seen.width, "height": seen.height})
+            odd.append({"id": sample.id, "width": seen.width, "height": seen.height})
     return odd
 
 
@@ -140,8 +143,8 @@ def _sentences(health: Health) -> list[str]:
             " each is kept on one side of every split."
         )
     said += [
-        f"{each[0]} and {each[1]} look the same but carry different labels; check them."
-        for each in health.cross_class_duplicates[:5]
+        f"{group[0]} and {group[1]} look the same but carry different labels; check them."
+        for group in health.cross_class_duplicates[:5]
     ]
     if health.leaks:
         said.append(
@@ -169,7 +172,7 @@ def _of_folders(data: Dataset) -> list[str]:
         if alike != name:
             said.append(f"Classes {alike!a} and {name!a} are written alike but are two. Is one a slip?")
     splits = [name for name in data.classes if name.lower() in SPLITS]
-    if data.is_folder and splits and all(one.id.count("/") > 1 for one in data.samples):
+    if data.is_folder and splits and all(sample.id.count("/") > 1 for sample in data.samples):
         said.append(
             f"The classes are named {' and '.join(data.classes[:5])}, and photos lie in folders below them."
             " Did you mean train, val and test? Then rename the folders."

@@ -65,7 +65,7 @@ def _package(name: str) -> Finding:
 
 
 def _extra(name: str, modules: tuple[str, ...]) -> Finding:
-    missing = [one for one in modules if importlib.util.find_spec(one) is None]
+    missing = [module for module in modules if importlib.util.find_spec(module) is None]
     if missing:
         return Finding(f"extra {name}", f"not installed (optional): pip install 'topgraft[{name}]'")
     return Finding(f"extra {name}", "installed")
@@ -73,7 +73,7 @@ def _extra(name: str, modules: tuple[str, ...]) -> Finding:
 
 def _cache(settings: Settings) -> Finding:
     place = settings.cache_dir
-    above = next(one for one in (place, *place.absolute().parents) if one.exists())
+    above = next(folder for folder in (place, *place.absolute().parents) if folder.exists())
     if not os.access(above, os.W_OK):
         return Finding(
             "cache", f"{place}: cannot be written. Choose another with TOPGRAFT_CACHE_DIR.", ok=False

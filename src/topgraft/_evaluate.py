@@ -49,12 +49,12 @@ class Result:
     against: dict[str, Estimate] | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Give plain data for JSON."""
+        """Return plain data for JSON."""
         facts: dict[str, Any] = {"name": self.name}
         if self.weight is not None:
             facts["weight"] = self.weight
         if self.against is not None:
-            facts["against"] = {name: one.as_dict() for name, one in self.against.items()}
+            facts["against"] = {name: estimate.as_dict() for name, estimate in self.against.items()}
         return facts | {"scores": self.scores}
 
 
@@ -86,20 +86,20 @@ class Evaluation:
         return self.members + self.ensembles
 
     def as_dict(self) -> dict[str, Any]:
-        """Give plain data for JSON: numbers only, so that equal evaluations are equal bytes."""
+        """Return plain data for JSON: numbers only, so that equal evaluations are equal bytes."""
         return {
             "schema": 1,
             "classes": list(self.classes),
-            "members": [one.as_dict() for one in self.members],
-            "ensembles": [one.as_dict() for one in self.ensembles],
+            "members": [result.as_dict() for result in self.members],
+            "ensembles": [result.as_dict() for result in self.ensembles],
             "strangers": {"classes": self.strangers, "flagged": self.flagged},
-            "refused": [{"id": one.id, "reason": one.reason} for one in self.refused],
+            "refused": [{"id": file.id, "reason": file.reason} for file in self.refused],
             "notes": list(self.notes),
         }
 
     def __str__(self) -> str:
-        width = max(len(one.name) for one in self.results)
-        lines = [f"{one.name:{width}}  {_headline(one.scores)}" for one in self.results]
+        width = max(len(result.name) for result in self.results)
+        lines = [f"{result.name:{width}}  {_headline(result.scores)}" for result in self.results]
         return "\n".join([*lines, *self.notes])
 
 
@@ -168,7 +168,7 @@ def evaluate(
             f"{data.root}: expected photos of {', '.join(classes[:5])}, found none of"
             f" {'them' if chosen else 'the split asked for'}. Check the folders' names or --split."
         )
-    answers = [_ask(one, data, known, classes, tta=tta, progress=progress) for one in runs]
+    answers = [_ask(member, data, known, classes, tta=tta, progress=progress) for member in runs]
     read: NDArray[np.bool_] = np.asarray(~np.isnan(answers[0].probabilities).any(axis=1))
     refused = _refused(data, known, read)
     if not read.any():
@@ -178,8 +178,8 @@ def evaluate(
     shown = np.array([[name in named[i] for name in classes] for i in known])[read]
     labels: Labels = shown.astype(np.int64) if several else shown.argmax(axis=1)
     groups = data.groups[known][read]
-    tables = [one.probabilities[read] for one in answers]
-    members, ensembles = _score(runs, labels, tables, classes, groups=groups, seed=seed)
+    answered = [answer.probabilities[read] for answer in answers]
+    members, ensembles = _score(runs, labels, answered, classes, groups=groups, seed=seed)
     flagged = int(_ask(runs[0], data, strange, classes).unknown.sum())
     counts = Counter(name for i in strange for name in named[i] if name not in classes)
     notes += filter(None, [metrics.silent(labels)])
@@ -192,10 +192,10 @@ def evaluate(
 
 
 def _opened(run: Run | str | Path | Sequence[Run | str | Path]) -> list[Run]:
-    several = [run] if isinstance(run, Run | str | Path) else list(run)
-    if not several:
+    given = [run] if isinstance(run, Run | str | Path) else list(run)
+    if not given:
         raise UsageError("expected at least one run to evaluate, got none.")
-    return [one if isinstance(one, Run) else Run.open(one) for one in several]
+    return [member if isinstance(member, Run) else Run.open(member) for member in given]
 
 
 def _classes_of(runs: list[Run]) -> tuple[str, ...]:
@@ -214,10 +214,12 @@ def _choose(runs: list[Run], data: Dataset, split: str | None, *, given: bool) -
     if split not in (None, "test", "all"):
         raise UsageError(f"split must be test or all, got {split!r}.")
     sides = [_sides(run) for run in runs]
-    held = set.intersection(*({one for one, side in each.items() if side == "test"} for each in sides))
-    seen = {one for each in sides for one, side in each.items() if side == "cv"}
+    held = set.intersection(
+        *({digest for digest, side in photos.items() if side == "test"} for photos in sides)
+    )
+    seen = {digest for photos in sides for digest, side in photos.items() if side == "cv"}
     if split is None:
-        ours = any(one.digest in seen for one in data.samples)
+        ours = any(sample.digest in seen for sample in data.samples)
         split = "test" if held and ours and not given else "all"
     order = sorted(range(len(data)), key=lambda i: (data.samples[i].digest, data.samples[i].id))
     chosen = [i for i in order if split == "all" or data.samples[i].digest in held]
@@ -226,7 +228,7 @@ def _choose(runs: list[Run], data: Dataset, split: str | None, *, given: bool) -
     if trained:
         notes.append(f"{trained} of these photos were used for training: these numbers flatter.")
     elif split == "test":
-        out = sum(one.digest in seen for one in data.samples)
+        out = sum(sample.digest in seen for sample in data.samples)
         rest = f" {out} more were used for training and are left out." if out else ""
         notes.append(f"Measured on the {len(chosen)} photos that were held out from training.{rest}")
     return chosen, notes
@@ -234,7 +236,7 @@ def _choose(runs: list[Run], data: Dataset, split: str | None, *, given: bool) -
 
 def _sides(run: Run) -> dict[str, str]:
     """Say by content on which side of the run's split its photos lay: `cv` or `test`."""
-    return {row["digest"]: row["split"] for row in run.table("predictions.csv")}
+    return {row["digest"]: row["split"] for row in run.read_table("predictions.csv")}
 
 
 def _ask(
@@ -264,10 +266,10 @@ def _ask(
             seen += render_all(image, views, data.samples[i].digest)
             places.append(place)
         said = predictor.predict(seen)
-        table = [[one.probabilities[name] for name in classes] for one in said]
+        answers = [[prediction.probabilities[name] for name in classes] for prediction in said]
         shape = (len(places), len(views), len(classes))
-        probabilities[places] = np.reshape(table, shape).mean(axis=1)
-        unknown[places] = [one.unknown for one in said[:: len(views)]]
+        probabilities[places] = np.reshape(answers, shape).mean(axis=1)
+        unknown[places] = [prediction.unknown for prediction in said[:: len(views)]]
         progress(f"evaluating {run.path.name}", min(start + BATCH, len(indices)), len(indices))
     return _Answers(probabilities, unknown)
 
@@ -278,24 +280,26 @@ def _refused(data: Dataset, known: list[int], read: NDArray[np.bool_]) -> tuple[
         for i, ok in zip(known, read, strict=True)
         if not ok
     ]
-    return tuple(sorted([*data.refused, *gone], key=lambda one: one.id))
+    return tuple(sorted([*data.refused, *gone], key=lambda file: file.id))
 
 
 def _takes_several(runs: list[Run]) -> bool:
     """Tell whether the runs' predictors give several labels a photo; all of them or none must."""
     kinds = [PredictorCard.read(run.model / "card.json").several for run in runs]
     if len(set(kinds)) > 1:
-        one, other = runs[kinds.index(False)], runs[kinds.index(True)]
+        single, other = runs[kinds.index(False)], runs[kinds.index(True)]
         raise UsageError(
-            f"runs of one ensemble must be alike: {one.path} gives one label a photo, {other.path} several."
-            " Evaluate them one by one."
+            f"runs of one ensemble must be alike: {single.path} gives one label a photo, {other.path}"
+            " several. Evaluate them one by one."
         )
     return kinds[0]
 
 
 def _names(data: Dataset, i: int, *, several: bool) -> list[str]:
-    one = data.samples[i]
-    return [data.classes[label] for label in (one.labels if several and one.labels else (one.label,))]
+    sample = data.samples[i]
+    return [
+        data.classes[label] for label in (sample.labels if several and sample.labels else (sample.label,))
+    ]
 
 
 def _scores(
@@ -311,7 +315,7 @@ def _scores(
 def _score(
     runs: list[Run],
     labels: Labels,
-    tables: list[Probabilities],
+    answered: list[Probabilities],
     classes: tuple[str, ...],
     *,
     groups: Labels,
@@ -322,31 +326,31 @@ def _score(
         names = [str(run.path) for run in runs]
     shares = weights_of([run.metrics["cross_validation"]["log_loss"]["value"] for run in runs])
     members = tuple(
-        Result(name, _scores(labels, table, classes, groups, seed), float(share))
-        for name, table, share in zip(names, tables, shares, strict=True)
+        Result(name, _scores(labels, answers, classes, groups, seed), float(share))
+        for name, answers, share in zip(names, answered, shares, strict=True)
     )
     if len(runs) == 1:
         return members, ()
-    together = {"mean": ensemble(tables), "weighted": ensemble(tables, shares.tolist())}
+    together = {"mean": ensemble(answered), "weighted": ensemble(answered, shares.tolist())}
     return members, tuple(
         Result(
             name,
-            _scores(labels, table, classes, groups, seed),
+            _scores(labels, answers, classes, groups, seed),
             against={
-                member: paired(labels, table, other, groups=groups)
-                for member, other in zip(names, tables, strict=True)
+                member: paired(labels, answers, other, groups=groups)
+                for member, other in zip(names, answered, strict=True)
             },
         )
-        for name, table in together.items()
+        for name, answers in together.items()
     )
 
 
 def _strangers(counts: Counter[str], flagged: int) -> list[str]:
     if not counts:
         return []
-    each = ", ".join(f"{name} {n}" for name, n in sorted(counts.items())[:8])
+    listed = ", ".join(f"{name} {n}" for name, n in sorted(counts.items())[:8])
     total = counts.total()
-    said = f"{total} photos are of classes the run does not know ({each}); they are in no number,"
+    said = f"{total} photos are of classes the run does not know ({listed}); they are in no number,"
     return [f"{said} and {flagged} of {total} are called unknown."]
 
 

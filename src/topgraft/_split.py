@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from topgraft.errors import DataError, UsageError
 from topgraft.photos.dataset import Dataset
-from topgraft.run.results import table
+from topgraft.run.results import indicators
 from topgraft.splits import Split, holdout
 from topgraft.types import Labels
 
@@ -35,7 +35,7 @@ def split(data: Dataset, *, test: float = 0.2, val: float = 0.0, seed: int = 0) 
     """
     if min(test, val) < 0 or test + val >= 1:
         raise UsageError(f"test and val must be at least 0 and below 1 together, got {test} and {val}.")
-    if any(one.split for one in data.samples):
+    if any(sample.split for sample in data.samples):
         return _given(data)
     everything = np.arange(len(data))
     rest, tested = _hold(data, everything, test, seed) if test else (everything, everything[:0])
@@ -48,9 +48,9 @@ def split(data: Dataset, *, test: float = 0.2, val: float = 0.0, seed: int = 0) 
 def _hold(data: Dataset, rows: Labels, share: float, seed: int) -> tuple[Labels, Labels]:
     """Hold out a share of some photos: two arrays of indices into the data."""
     samples = [data.samples[i] for i in rows.tolist()]
-    several = any(one.labels for one in samples)
-    labels = table(samples, len(data.classes)) if several else data.labels[rows]
-    keys = [one.digest for one in samples]
+    several = any(sample.labels for sample in samples)
+    labels = indicators(samples, len(data.classes)) if several else data.labels[rows]
+    keys = [sample.digest for sample in samples]
     rest, held = holdout(labels, data.groups[rows], share, seed, keys=keys)
     return rows[rest], rows[held]
 
@@ -59,18 +59,18 @@ def _given(data: Dataset) -> Split:
     """Keep the given sides; a group goes whole to the side that must stay clean most: test, then val."""
     order = ("test", "val", "train")
     side: dict[int, str] = {}
-    for group, one in zip(data.groups.tolist(), data.samples, strict=True):
-        side[group] = min(side.get(group, "train"), one.split or "train", key=order.index)
+    for group, sample in zip(data.groups.tolist(), data.samples, strict=True):
+        side[group] = min(side.get(group, "train"), sample.split or "train", key=order.index)
     ids: dict[str, list[str]] = {name: [] for name in order}
-    for group, one in zip(data.groups.tolist(), data.samples, strict=True):
-        ids[side[group]].append(one.id)
+    for group, sample in zip(data.groups.tolist(), data.samples, strict=True):
+        ids[side[group]].append(sample.id)
     _every_class_is_learned(data, {*ids["train"], *ids["val"]})
     return Split(tuple(ids["train"]), tuple(ids["val"]), tuple(ids["test"]))
 
 
 def _every_class_is_learned(data: Dataset, learned: set[str]) -> None:
-    shown = table(data.samples, len(data.classes)).astype(bool)
-    lost = shown.any(axis=0) & ~shown[[one.id in learned for one in data.samples]].any(axis=0)
+    shown = indicators(data.samples, len(data.classes)).astype(bool)
+    lost = shown.any(axis=0) & ~shown[[sample.id in learned for sample in data.samples]].any(axis=0)
     for which in np.flatnonzero(lost):
         raise DataError(
             f"{data.root}: class {data.classes[which]} has photos on the test side and none to train on."

@@ -20,8 +20,8 @@ from topgraft.run.results import (
     Answers,
     Side,
     backbone_facts,
+    check_disjoint,
     counts,
-    keep_apart,
     rounded,
     same_work,
     write_predictions,
@@ -84,10 +84,10 @@ def train(
         UsageError: for options out of range, or a split with a photo or a group on both sides.
     """
     settings = settings or Settings.load()
-    split = split or Split(train=tuple(one.id for one in store.samples))
+    split = split or Split(train=tuple(sample.id for sample in store.samples))
     # Cross-validation does a validation side's work, so its photos are learned from like the others.
     learn, test = Side.of(store, (*split.train, *split.val)), Side.of(store, split.test)
-    keep_apart(learn, test)
+    check_disjoint(learn, test)
     if maps is not None:
         same_work(store, maps)
     run = out if isinstance(out, Run) else Run.create(out)
@@ -98,7 +98,7 @@ def train(
         mapped = None if maps is None else stack(maps, learn.rows)
         found = compare(
             views,
-            learn.targets,
+            learn.labels,
             learn.groups,
             maps=mapped,
             heads=heads,
@@ -114,7 +114,7 @@ def train(
         head = fit_chosen(
             found,
             views,
-            learn.targets,
+            learn.labels,
             learn.groups,
             maps=mapped,
             classes=len(store.classes),
@@ -123,9 +123,9 @@ def train(
         judged = trust(
             found,
             views[0],
-            learn.targets,
+            learn.labels,
             learn.groups,
-            ids=[one.id for one in learn.samples],
+            ids=[sample.id for sample in learn.samples],
             classes=store.classes,
             seed=seed,
         )
@@ -146,7 +146,7 @@ def train(
         "notes": [
             *_notes(found),
             *_of_validation(split),
-            *filter(None, [metrics.silent(test.targets)]),
+            *filter(None, [metrics.silent(test.labels)]),
             *judged.notes,
             *(measured.brief if measured else ()),
         ],
@@ -170,11 +170,11 @@ def _worth(
     store: FeatureStore, learn: Side, folds: int, seed: int, run: Run, progress: Progress
 ) -> Worth | None:
     """Measure what policies are worth, where there are any and every photo has one label."""
-    if len(store.views) < 2 or learn.targets.ndim == 2:
+    if len(store.views) < 2 or learn.labels.ndim == 2:
         return None
     with run.timed("worth of policies"):
         return measure_worth(
-            store, learn.targets, learn.groups, photos=learn.rows, folds=folds, seed=seed, progress=progress
+            store, learn.labels, learn.groups, photos=learn.rows, folds=folds, seed=seed, progress=progress
         )
 
 

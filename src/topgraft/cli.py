@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from topgraft.errors import DataError, TopgraftError, UsageError, counted, one_line
+from topgraft.errors import DataError, TopgraftError, UsageError
 from topgraft.show import (
     listen,
     print_json,
@@ -22,6 +22,7 @@ from topgraft.show import (
     print_verdict,
     progress,
 )
+from topgraft.text import counted, one_line
 
 STOPPED = 130
 """The exit code of a command that Ctrl-C ended."""
@@ -111,8 +112,8 @@ def check(photos: Photos, as_json: AsJson = False) -> None:
         print(f"{counted(health.photos, 'photo')}: {counts}")
         for line in health.warnings or ([] if health.failed else ["Nothing to complain about."]):
             print(one_line(line))
-        for one in health.refused:
-            print(one_line(f"  {one['id']} {one['reason']}"))
+        for file in health.refused:
+            print(one_line(f"  {file['id']} {file['reason']}"))
     if health.failed:
         raise DataError(health.failed)
 
@@ -203,8 +204,8 @@ def embed(
             settings=settings,
             progress=bar,
         )
-    for one in data.refused:
-        print(one_line(f"topgraft: left out {one.id}: {one.reason}"), file=sys.stderr)
+    for file in data.refused:
+        print(one_line(f"topgraft: left out {file.id}: {file.reason}"), file=sys.stderr)
     facts = store.info()
     print_json(facts) if as_json else print_store(facts)
 
@@ -346,7 +347,7 @@ def heads(
     with progress() as bar:
         found = compare(
             features,
-            photos.targets,
+            photos.labels,
             photos.groups,
             maps=mapped,
             heads=names.split(","),
@@ -387,7 +388,7 @@ def worth(
     photos = Side.of(features, features.ids)
     with progress() as bar:
         found = measure(
-            features, photos.targets, photos.groups, folds=folds, repeats=repeats, seed=seed, progress=bar
+            features, photos.labels, photos.groups, folds=folds, repeats=repeats, seed=seed, progress=bar
         )
     if as_json:
         print_json({**found.numbers, "sentences": found.sentences})
@@ -492,17 +493,17 @@ def predict(
     failed = 0
     found = []
     for start in range(0, len(paths), 64):
-        for one in predictor.predict(paths[start : start + 64]):
-            failed += bool(one.error)
+        for prediction in predictor.predict(paths[start : start + 64]):
+            failed += bool(prediction.error)
             if lines:
-                print(json.dumps(one.as_dict(), ensure_ascii=False), flush=True)
+                print(json.dumps(prediction.as_dict(), ensure_ascii=False), flush=True)
             elif as_json:
-                found.append(one.as_dict())
-            elif one.error:
-                print(f"topgraft: {one.error}", file=sys.stderr)
+                found.append(prediction.as_dict())
+            elif prediction.error:
+                print(f"topgraft: {prediction.error}", file=sys.stderr)
             else:
-                answer = f"unknown\tnearest: {one.label}" if one.unknown else one.label
-                print(f"{one.path}\t{answer}\t{one.probability:.3f}")
+                answer = f"unknown\tnearest: {prediction.label}" if prediction.unknown else prediction.label
+                print(f"{prediction.path}\t{answer}\t{prediction.probability:.3f}")
     if as_json:
         print_json(found)
     if failed:
@@ -535,7 +536,7 @@ def evaluate(
     *runs, last = places
     if not runs or (Path(last) / "metrics.json").is_file():
         runs, last = places, Run.open(places[0]).photos
-    opened = [Run.open(one) for one in runs]  # before photos are read
+    opened = [Run.open(run) for run in runs]  # before photos are read
     with progress() as bar:
         data = Dataset.from_folder(last, progress=bar)
         found = measure(opened, data, split=split, tta=tta, seed=seed, progress=bar)
@@ -626,15 +627,15 @@ def backbones(
         return
     entries = catalogue(settings)
     if as_json:
-        print_json([asdict(one) for one in entries])
+        print_json([asdict(entry) for entry in entries])
         return
     print(
         f"{'name':40} {'parameters':>11} {'features':>8} {'px':>4} {'licence':14} {'here':4} {'images/s':>8}"
     )
-    for one in entries:
-        here, pace = "yes" if one.here else "no", f"{one.pace:.0f}" if one.pace else "-"
-        facts = f"{one.name:40} {one.parameters:11,} {one.features:8} {one.side:4} {one.licence:14}"
-        print(f"{facts} {here:4} {pace:>8}  {one.note}".rstrip())
+    for entry in entries:
+        here, pace = "yes" if entry.here else "no", f"{entry.pace:.0f}" if entry.pace else "-"
+        facts = f"{entry.name:40} {entry.parameters:11,} {entry.features:8} {entry.side:4} {entry.licence:14}"
+        print(f"{facts} {here:4} {pace:>8}  {entry.note}".rstrip())
 
 
 @app.command()
@@ -674,11 +675,11 @@ def doctor(offline: Offline = None, as_json: AsJson = False) -> None:
 
     findings = look(Settings.load(offline=offline))
     if as_json:
-        print_json([asdict(one) for one in findings])
+        print_json([asdict(finding) for finding in findings])
     else:
-        for one in findings:
-            print(f"{'!' if one.ok is False else ' '} {one.what:24} {one.found}")
-    if any(one.ok is False for one in findings):
+        for finding in findings:
+            print(f"{'!' if finding.ok is False else ' '} {finding.what:24} {finding.found}")
+    if any(finding.ok is False for finding in findings):
         raise typer.Exit(1)
 
 

@@ -17,14 +17,12 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import re
 from typing import TYPE_CHECKING, Any
+
+from topgraft.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-
-UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 class TopgraftError(Exception):
@@ -123,13 +121,3 @@ def need(module: str, extra: str, what: str) -> Any:
         if error.name and error.name.split(".")[0] == module.split(".", maxsplit=1)[0]:
             raise MissingExtraError(extra, what) from error
         raise
-
-
-def one_line(text: str) -> str:
-    """Give text that takes one line and can be printed: what is no character of a line becomes its code."""
-    return UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
-
-
-def counted(n: int, what: str) -> str:
-    """Write a number of things: 1 photo, 1,000 photos."""
-    return f"{n:,} {what}{'' if n == 1 else 's'}"

@@ -108,20 +108,22 @@ class TopgraftClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def predict_proba(self, X: Sequence[str | Path]) -> NDArray[np.float64]:
-        """Give probabilities (N, C), columns as in `classes_`.
+        """Return probabilities (N, C), columns as in `classes_`.
 
         Raises:
             DataError: for a photo that cannot be read.
         """
         check_is_fitted(self)
         found = self.predictor_.predict([str(path) for path in X])
-        for one in found:
-            if one.error:
-                raise DataError(one.error)
-        return np.array([[one.probabilities[str(label)] for label in self.classes_] for one in found])
+        for prediction in found:
+            if prediction.error:
+                raise DataError(prediction.error)
+        return np.array(
+            [[prediction.probabilities[str(label)] for label in self.classes_] for prediction in found]
+        )
 
     def predict(self, X: Sequence[str | Path]) -> NDArray[Any]:
-        """Give the most probable label of each photo, (N,)."""
+        """Return the most probable label of each photo, (N,)."""
         return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
 
     def save(self, folder: str | Path) -> Path:

@@ -94,11 +94,11 @@ def listing(root: str) -> list[str]:
 
 
 def folders(root: str, below: str = "") -> list[str]:
-    """Give the names of the folders directly in a local folder, without hidden ones; none behind a URL."""
+    """Return the names of the folders directly in a local folder, without hidden ones; none behind a URL."""
     if is_url(root):
         return []
     with os.scandir(Path(root, below)) as found:
-        return [one.name for one in found if one.is_dir() and not one.name.startswith(".")]
+        return [entry.name for entry in found if entry.is_dir() and not entry.name.startswith(".")]
 
 
 def _far(url: str) -> list[str]:
@@ -122,23 +122,23 @@ def _below(folder: Path, prefix: str, above: frozenset[str]) -> Iterator[str]:
         return
     try:
         with os.scandir(folder) as found:
-            inside = [one for one in found if not one.name.startswith(".")]
+            inside = [entry for entry in found if not entry.name.startswith(".")]
     except OSError as error:
         raise DataError(
             f"{folder}: the folder cannot be read ({error.strerror or error})."
             " Change its permissions or move it elsewhere."
         ) from error
-    for one in inside:
-        if _is_dir(one):
-            yield from _below(Path(one.path), f"{prefix}{one.name}/", above | {real})
+    for entry in inside:
+        if _is_dir(entry):
+            yield from _below(Path(entry.path), f"{prefix}{entry.name}/", above | {real})
         else:
-            yield prefix + one.name
+            yield prefix + entry.name
 
 
-def _is_dir(one: os.DirEntry[str]) -> bool:
+def _is_dir(entry: os.DirEntry[str]) -> bool:
     """Tell whether it is a folder; a link that leads to itself is none, and is refused when it is read."""
     try:
-        return one.is_dir()
+        return entry.is_dir()
     except OSError:
         return False
 
@@ -181,7 +181,7 @@ def parent(place: str) -> tuple[str, str]:
 
 
 def said(error: Exception) -> str:
-    """Give what an error says, in one line: the system's own words, else its first line, else its kind."""
+    """Return what an error says, in one line: the system's own words, else its first line, else its kind."""
     return (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
 
 
@@ -200,7 +200,7 @@ def keep_out(folders: str | Iterable[str], *places: str | Path | None) -> None:
         if is_url(here) or here.lower().endswith(".csv"):
             continue
         top = Path(here).resolve()
-        for place in (local(one) for one in places if one is not None):
+        for place in (local(target) for target in places if target is not None):
             if not is_url(place) and Path(place).resolve().is_relative_to(top):
                 raise UsageError(
                     f"{place}: lies in the photo folder {folder}, where nothing is ever written."
@@ -252,12 +252,12 @@ def copy(folder: Path, to: Path) -> None:
         OSError: as the system says it, with its number; `shutil.copytree`'s has none.
     """
     to.mkdir(parents=True, exist_ok=True)
-    for one in sorted(folder.rglob("*")):
-        place = to / one.relative_to(folder)
-        if one.is_dir():
+    for source in sorted(folder.rglob("*")):
+        place = to / source.relative_to(folder)
+        if source.is_dir():
             place.mkdir(exist_ok=True)
         else:
-            shutil.copy2(one, place)
+            shutil.copy2(source, place)
 
 
 @contextmanager

@@ -35,7 +35,7 @@ class Estimate:
     high: float
 
     def as_dict(self) -> dict[str, float]:
-        """Give plain data for JSON."""
+        """Return plain data for JSON."""
         return {"value": self.value, "low": self.low, "high": self.high}
 
     def __str__(self) -> str:
@@ -43,7 +43,7 @@ class Estimate:
 
 
 def wilson(successes: float, n: float) -> Estimate:
-    """Give a proportion with Wilson's score interval; without any photo it is unknown: 0.5 in [0, 1].
+    """Return a proportion with Wilson's score interval; without any photo it is unknown: 0.5 in [0, 1].
 
     Args:
         successes: how many succeeded, 0 to n; a fraction where photos are weighted.
@@ -60,7 +60,7 @@ def wilson(successes: float, n: float) -> Estimate:
 
 
 def as_proportion(value: float, variance: float, at: float, most: float = np.inf) -> Estimate:
-    """Give a score from 0 to 1 the interval of a proportion with the same variance.
+    """Return a score from 0 to 1 with the interval of a proportion with the same variance.
 
     Wilson's interval of the effective number of photos at·(1 - at)/variance: Franco, Little, Louis and Slud
     2019, "Comparative study of confidence intervals for proportions in complex sample surveys".
@@ -71,14 +71,14 @@ def as_proportion(value: float, variance: float, at: float, most: float = np.inf
         at: the score that the variance was worked out at, between 0 and 1 unless `most` is given.
         most: photos it is worth at most.
     """
-    each = at * (1 - at)  # the variance that one photo would give
-    photos = min(each / variance, most) if min(each, variance) > 0 else most
+    one_photo = at * (1 - at)  # the variance that one photo would give
+    photos = min(one_photo / variance, most) if min(one_photo, variance) > 0 else most
     shared = wilson(min(max(value, 0.0), 1.0) * photos, photos)
     return Estimate(value, shared.low, shared.high)
 
 
 def effective(groups: Labels | None, n: int) -> float:
-    """Give the number of photos that n grouped ones are worth (Kish 1965): n where each stands alone."""
+    """Return the number of photos that n grouped ones are worth (Kish 1965): n where each stands alone."""
     if groups is None or n == 0:
         return float(n)
     sizes = np.unique(groups, return_counts=True)[1].astype(np.float64)
@@ -97,7 +97,7 @@ def resample(n: int, groups: Labels | None = None, *, seed: int = 0, draws: int 
 def bootstrap(
     fn: Callable[[Labels], float], n: int, groups: Labels | None = None, seed: int = 0, draws: int = 1000
 ) -> Estimate:
-    """Give a statistic of n photos with its bootstrap percentile interval (Efron & Tibshirani 1993).
+    """Return a statistic of n photos with its bootstrap percentile interval (Efron & Tibshirani 1993).
 
     Args:
         fn: takes indices of photos, with repetitions, gives the statistic.
@@ -113,7 +113,7 @@ def bootstrap(
 
 
 def percentile(value: float, draws: Floats) -> Estimate:
-    """Give a value with the middle 95 % of its draws, stretched to hold the value itself."""
+    """Return a value with the middle 95 % of its draws, stretched to hold the value itself."""
     known = draws[np.isfinite(draws)]
     if not len(known):
         return Estimate(float(value), float(value), float(value))
@@ -122,7 +122,7 @@ def percentile(value: float, draws: Floats) -> Estimate:
 
 
 def mean_of(values: Floats, draws: Floats, groups: Labels | None = None) -> Estimate:
-    """Give the mean of skewed values with its bootstrap-t interval (Efron & Tibshirani 1993, section 12.5).
+    """Return the mean of skewed values with its bootstrap-t interval (Efron & Tibshirani 1993, section 12.5).
 
     Log losses have a long tail; a percentile interval of them covers too little on a few hundred photos.
 
@@ -156,7 +156,7 @@ def mean_of(values: Floats, draws: Floats, groups: Labels | None = None) -> Esti
 
 
 def losses(labels: Labels, probabilities: Probabilities) -> Floats:
-    """Give every photo's log loss (N,), in nats; probabilities below 1e-15 count as 1e-15.
+    """Return every photo's log loss (N,), in nats; probabilities below 1e-15 count as 1e-15.
 
     With several labels per photo (labels a 0/1 table) it is the mean over the classes' own log losses.
     """
@@ -169,9 +169,9 @@ def losses(labels: Labels, probabilities: Probabilities) -> Floats:
 
 def confusion(labels: Labels, predicted: Labels, classes: int) -> NDArray[np.int64]:
     """Count photos by (label, prediction): (C, C)."""
-    table = np.zeros((classes, classes), np.int64)
-    np.add.at(table, (labels, predicted), 1)
-    return table
+    matrix = np.zeros((classes, classes), np.int64)
+    np.add.at(matrix, (labels, predicted), 1)
+    return matrix
 
 
 def silent(labels: Labels) -> str:
@@ -204,19 +204,19 @@ def summary(
     n, C = probabilities.shape
     worth = effective(groups, n) / max(n, 1)
     predicted = probabilities.argmax(axis=1)
-    table = confusion(labels, predicted, C)
+    matrix = confusion(labels, predicted, C)
     draws = resample(n, groups, seed=seed, draws=affordable(n * C))
     loss = losses(labels, probabilities)
-    right = int(np.trace(table))
+    right = int(np.trace(matrix))
     scores: dict[str, Any] = {
         "n": n,
         "accuracy": wilson(right * worth, n * worth).as_dict(),
         "log_loss": mean_of(loss, draws, groups).as_dict(),
-        **_of_confusion(table, worth),
+        **_of_confusion(matrix, worth),
         **_of_ranking(labels, probabilities, draws, worth),
         "top_k": {str(k): _top(labels, probabilities, k, worth) for k in (3, 5) if k < C},
-        "per_class": {name: _of_class(table, index, worth) for index, name in enumerate(classes)},
-        "confusion": table.tolist(),
+        "per_class": {name: _of_class(matrix, index, worth) for index, name in enumerate(classes)},
+        "confusion": matrix.tolist(),
     }
     return scores
 
@@ -229,12 +229,12 @@ def brief(
     groups: Labels | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Give one row of a leaderboard: four scores with intervals, over the repeats of a cross-validation.
+    """Return one row of a leaderboard: four scores with intervals, over the repeats of a cross-validation.
 
     Repeats answer the same photos again: they steady the value and do not narrow the interval.
 
     Args:
-        labels: (N,), or a 0/1 table (N, C): then all classes' yes and no answers count as one table.
+        labels: (N,), or a 0/1 table (N, C): then all classes' yes and no answers count as one.
         probabilities: (R, N, C).
         losses: (R, N) what each answer lost.
         groups: (N,) or None.
@@ -244,16 +244,16 @@ def brief(
     worth = effective(groups, n) / max(n, 1) / R
     if labels.ndim == 2:
         true, said = np.tile(labels > 0, (R, 1, 1)).ravel(), (probabilities > 0.5).ravel()
-        table, worth = confusion(true.astype(np.int64), said.astype(np.int64), 2), worth / C
+        matrix, worth = confusion(true.astype(np.int64), said.astype(np.int64), 2), worth / C
     else:
-        table = confusion(np.tile(labels, R), probabilities.argmax(axis=2).ravel(), C)
-    each = losses.mean(axis=0)
+        matrix = confusion(np.tile(labels, R), probabilities.argmax(axis=2).ravel(), C)
+    loss = losses.mean(axis=0)
     draws = resample(n, groups, seed=seed, draws=affordable(n))
-    shaped = _of_confusion(table, worth)
+    shaped = _of_confusion(matrix, worth)
     return {
-        "accuracy": wilson(float(np.trace(table)) * worth, float(table.sum()) * worth).as_dict(),
+        "accuracy": wilson(float(np.trace(matrix)) * worth, float(matrix.sum()) * worth).as_dict(),
         "balanced_accuracy": shaped["balanced_accuracy"],
-        "log_loss": mean_of(each, draws, groups).as_dict(),
+        "log_loss": mean_of(loss, draws, groups).as_dict(),
         "macro_f1": shaped["macro_f1"],
     }
 
@@ -303,9 +303,9 @@ def _top(labels: Labels, probabilities: Probabilities, k: int, worth: float) -> 
     return wilson(hits * worth, len(labels) * worth).as_dict()
 
 
-def _of_class(table: NDArray[np.int64], index: int, worth: float) -> dict[str, Any]:
+def _of_class(matrix: NDArray[np.int64], index: int, worth: float) -> dict[str, Any]:
     """Precision, recall and F1 of one class; F1 = 2J/(1+J) of J = TP/(TP+FP+FN), a proportion."""
-    hit, said, support = int(table[index, index]), int(table[:, index].sum()), int(table[index].sum())
+    hit, said, support = int(matrix[index, index]), int(matrix[:, index].sum()), int(matrix[index].sum())
     union = said + support - hit
     jaccard = wilson(hit * worth, union * worth)
     f1 = Estimate(*(2 * j / (1 + j) for j in (jaccard.value, jaccard.low, jaccard.high)))
@@ -317,29 +317,29 @@ def _of_class(table: NDArray[np.int64], index: int, worth: float) -> dict[str, A
     }
 
 
-def _of_confusion(table: NDArray[np.int64], worth: float) -> dict[str, dict[str, float] | None]:
-    """Give the scores of a confusion matrix; of one class alone balanced accuracy and MCC say nothing.
+def _of_confusion(matrix: NDArray[np.int64], worth: float) -> dict[str, dict[str, float] | None]:
+    """Return the scores of a confusion matrix; of one class alone balanced accuracy and MCC say nothing.
 
     Their variance is that of the rows, each a multinomial of the photos its class has, to first order (delta
     method). A few photos that are all right would have none, so a row is shrunken towards the accuracy of all
     classes together.
     """
-    sizes = table.sum(axis=1).astype(np.float64)
+    sizes = matrix.sum(axis=1).astype(np.float64)
     present = sizes > 0
-    C, table, sizes = len(table), table[present], sizes[present]
+    C, matrix, sizes = len(matrix), matrix[present], sizes[present]
     scores = {"balanced_accuracy": (_balanced, 0.0), "macro_f1": (_macro_f1, 0.0), "mcc": (_mcc, -1.0)}
     own = np.eye(C)[present]
-    right = ((table * own).sum() * worth + 1) / (sizes.sum() * worth + 2)
+    right = ((matrix * own).sum() * worth + 1) / (sizes.sum() * worth + 2)
     usual = np.where(own > 0, right, (1 - right) / max(C - 1, 1))
-    rows = (table * worth + DOUBT * usual) / (sizes * worth + DOUBT)[:, None]
+    rows = (matrix * worth + DOUBT * usual) / (sizes * worth + DOUBT)[:, None]
     found: dict[str, dict[str, float] | None] = {}
     for name, (score, lowest) in scores.items():
-        if C < 2 or len(table) < (1 if name == "macro_f1" else 2):
+        if C < 2 or len(matrix) < (1 if name == "macro_f1" else 2):
             found[name] = None
             continue
-        value, (at, slope) = score(table.astype(np.float64), own)[0], score(rows * sizes[:, None], own)
-        slope = slope * sizes[:, None]
-        spread = (rows * slope**2).sum(axis=1) - (rows * slope).sum(axis=1) ** 2
+        value, (at, gradient) = score(matrix.astype(np.float64), own)[0], score(rows * sizes[:, None], own)
+        gradient = gradient * sizes[:, None]
+        spread = (rows * gradient**2).sum(axis=1) - (rows * gradient).sum(axis=1) ** 2
         variance, span = float((spread / (sizes * worth)).sum()), 1 - lowest
         shared = as_proportion((value - lowest) / span, variance / span**2, (at - lowest) / span)
         ends = [lowest + span * end for end in (shared.low, shared.high)]
@@ -347,27 +347,27 @@ def _of_confusion(table: NDArray[np.int64], worth: float) -> dict[str, dict[str,
     return found
 
 
-def _balanced(table: Floats, own: Floats) -> tuple[float, Floats]:
-    """Give balanced accuracy, and its slope in every cell (P, C) of the P classes that are present."""
-    share = 1 / table.sum(axis=1, keepdims=True) / len(table)
-    return float((table * own * share).sum()), own * share
+def _balanced(matrix: Floats, own: Floats) -> tuple[float, Floats]:
+    """Return balanced accuracy, and its gradient in every cell (P, C) of the P classes that are present."""
+    share = 1 / matrix.sum(axis=1, keepdims=True) / len(matrix)
+    return float((matrix * own * share).sum()), own * share
 
 
-def _macro_f1(table: Floats, own: Floats) -> tuple[float, Floats]:
-    """Give the mean F1 of the classes that are present, and its slope in every cell."""
-    size, said = table.sum(axis=1), own @ table.sum(axis=0)
-    each = 1 / (size + said)
-    f1 = 2 * (table * own).sum(axis=1) * each
-    return float(f1.mean()), (2 * own * each[:, None] - (f1 * each) @ own) / len(table)
+def _macro_f1(matrix: Floats, own: Floats) -> tuple[float, Floats]:
+    """Return the mean F1 of the classes that are present, and its gradient in every cell."""
+    size, said = matrix.sum(axis=1), own @ matrix.sum(axis=0)
+    weight = 1 / (size + said)
+    f1 = 2 * (matrix * own).sum(axis=1) * weight
+    return float(f1.mean()), (2 * own * weight[:, None] - (f1 * weight) @ own) / len(matrix)
 
 
-def _mcc(table: Floats, own: Floats) -> tuple[float, Floats]:
-    """Give Matthews' correlation for C classes (Gorodkin 2004) and its slope; 0 where all answers are one."""
-    total, hits = table.sum(), float((table * own).sum())
-    true, said = table.sum(axis=1) @ own, table.sum(axis=0)
+def _mcc(matrix: Floats, own: Floats) -> tuple[float, Floats]:
+    """Return Matthews' correlation for C classes (Gorodkin 2004) and gradient; 0 where all answers agree."""
+    total, hits = matrix.sum(), float((matrix * own).sum())
+    true, said = matrix.sum(axis=1) @ own, matrix.sum(axis=0)
     narrow, wide = total**2 - (said**2).sum(), total**2 - (true**2).sum()
     if narrow <= 0 or wide <= 0:
-        return 0.0, np.zeros_like(table)
+        return 0.0, np.zeros_like(matrix)
     value = float((hits * total - said @ true) / np.sqrt(narrow * wide))
     return value, (total * own - true) / np.sqrt(narrow * wide) + value * said / narrow
 

@@ -23,7 +23,6 @@ from topgraft._train import train
 from topgraft.backbones.backbone import Backbone
 from topgraft.backbones.fit import fit
 from topgraft.config import Config
-from topgraft.duration import duration
 from topgraft.engines import open_engine
 from topgraft.errors import UnknownNameError, UsageError
 from topgraft.files import is_file
@@ -39,6 +38,7 @@ from topgraft.selection.precision import worth_keeping
 from topgraft.settings import Settings
 from topgraft.splits import Split
 from topgraft.store import FeatureStore
+from topgraft.text import duration
 from topgraft.types import Progress, silent
 
 GROUPS = ("linear", "all")
@@ -89,7 +89,7 @@ def follow(
     health = check(data)
     sides = split(data, test=config.data.test, val=config.data.val, seed=config.seed)
     _announce(data, health, sides)
-    _keep_apart(data, place, store)
+    _refuse_overlap(data, place, store)
     checked = time.perf_counter() - begun
     backbone = load_backbone(
         config.backbone.name,
@@ -122,7 +122,9 @@ def follow(
             )
 
         with run.timed("embed"):
-            _estimate(backbone, len({one.digest for one in data.samples}) * (len(policies) + 1), settings)
+            _estimate(
+                backbone, len({sample.digest for sample in data.samples}) * (len(policies) + 1), settings
+            )
             features = kept(store or run.path / "features.zarr", backbone)
         maps = None
         if any(head.on_map for head in named):
@@ -186,7 +188,7 @@ def _flat(facts: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     return flat
 
 
-def _keep_apart(data: Dataset, place: Path, store: str | Path | None) -> None:
+def _refuse_overlap(data: Dataset, place: Path, store: str | Path | None) -> None:
     """Keep photos and what is written apart.
 
     Raises:
@@ -205,10 +207,10 @@ def _announce(data: Dataset, health: Health, sides: Split) -> None:
     label = dict(zip(data.ids, data.labels.tolist(), strict=True))
     for name, ids in named.items():
         if ids:
-            counts = np.bincount([label[one] for one in ids], minlength=len(data.classes))
-            each = ", ".join(f"{of} {n}" for of, n in list(zip(data.classes, counts, strict=True))[:8])
+            counts = np.bincount([label[id_] for id_ in ids], minlength=len(data.classes))
+            listed = ", ".join(f"{of} {n}" for of, n in list(zip(data.classes, counts, strict=True))[:8])
             more = f" and {len(data.classes) - 8} more classes" if len(data.classes) > 8 else ""
-            say(f"  {name:5} {len(ids):5}  ({each}{more})")
+            say(f"  {name:5} {len(ids):5}  ({listed}{more})")
     for line in health.warnings:
         say(f"  ! {line}")
 
@@ -224,8 +226,8 @@ def _quantized(
         progress("read training photos", i + 1, len(learn))
     coarse = quantize(backbone, images, settings=settings)
     features, took = [], []
-    for one in (backbone, coarse):
-        with open_engine(one, precision=one.card.precision, settings=settings) as engine:
+    for candidate in (backbone, coarse):
+        with open_engine(candidate, precision=candidate.card.precision, settings=settings) as engine:
             begun = time.perf_counter()
             features.append(engine.embed(images))
             took.append(time.perf_counter() - begun)

@@ -90,7 +90,7 @@ class Schedule:
         return self.name + (":" + ",".join(changed) if changed else "")
 
     def factor(self, step: int, steps: int) -> float:
-        """Give the rate of one step as a share of the peak.
+        """Return the rate of one step as a share of the peak.
 
         Args:
             step: 0 to steps - 1; later steps keep the rate of the last one.
@@ -108,7 +108,7 @@ class Schedule:
         return self._after_warmup(step - warm, max(steps - warm, 1))
 
     def factors(self, steps: int) -> list[float]:
-        """Give the share of the peak at every step of a training of `steps` steps."""
+        """Return the share of the peak at every step of a training of `steps` steps."""
         return [self.factor(step, steps) for step in range(steps)]
 
     def _after_warmup(self, step: int, steps: int) -> float:

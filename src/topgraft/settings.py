@@ -13,7 +13,7 @@ TRUE, FALSE = {"1", "true", "yes", "on"}, {"", "0", "false", "no", "off"}
 
 
 def default_cache() -> Path:
-    """Give the user's cache folder, `~/.cache/topgraft` unless XDG_CACHE_HOME says otherwise."""
+    """Return the user's cache folder, `~/.cache/topgraft` unless XDG_CACHE_HOME says otherwise."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "topgraft"
 
 

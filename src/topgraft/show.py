@@ -12,8 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from topgraft.duration import duration
-from topgraft.errors import counted
+from topgraft.text import counted, duration
 
 if TYPE_CHECKING:
     from topgraft.run import Run
@@ -172,7 +171,7 @@ def progress(patience_s: float = 1.0) -> Iterator[Progress]:
 
 
 def _lines() -> Progress:
-    """Give what writes a plain line every half minute: for a log file, where a bar would be rubbish."""
+    """Return a callback that writes a line every half minute: for a log file, where a bar is rubbish."""
     started: dict[str, tuple[float, int]] = {}
     said = time.monotonic()
 

@@ -98,7 +98,7 @@ def folds(labels: Labels, groups: Labels | None, k: int, seed: int = 0) -> list[
     return [(np.flatnonzero(parts != part), np.flatnonzero(parts == part)) for part in range(k)]
 
 
-def _table(labels: Labels) -> NDArray[np.bool_]:
+def _indicators(labels: Labels) -> NDArray[np.bool_]:
     if labels.ndim == 2:
         return labels.astype(bool)
     return np.asarray(labels[:, None] == np.unique(labels)[None, :])
@@ -108,7 +108,7 @@ def _grouped(
     labels: Labels, groups: Labels | None
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.intp]]:
     """Count labels by group: (G, C), with the sizes (G,) and the group of every photo (N,)."""
-    table = _table(labels)
+    table = _indicators(labels)
     table = np.column_stack([table, ~table.any(axis=1)])  # photos without any label are a class of their own
     index: NDArray[Any] = (
         np.arange(len(table)) if groups is None else np.unique(groups, return_inverse=True)[1]
@@ -170,7 +170,7 @@ def _quotas(totals: NDArray[np.float64], test: float) -> NDArray[np.float64]:
 
 
 def _deal(labels: Labels, groups: Labels | None, k: int, seed: int) -> NDArray[np.intp]:
-    """Give every photo (N,) the number of its fold; none stays empty while there are enough groups."""
+    """Return the number of each photo's fold, (N,); none stays empty while there are enough groups."""
     counts, sizes, index = _grouped(labels, groups)
     shuffled = np.random.default_rng([seed, 0x5EED]).permutation(len(counts))
     order = shuffled[np.argsort(-sizes[shuffled], kind="stable")]

@@ -55,11 +55,11 @@ def distribute(whole: Partition, address: str = "", progress: Progress = silent)
     ray = need("ray", "ray", "workers='ray'")
     with _cluster(ray, address, whole.settings.threads):
         cores = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
-        each = max(1, min(whole.settings.threads, *(n for n in cores if n)))
-        workers = max(1, sum(n // each for n in cores))
+        threads = max(1, min(whole.settings.threads, *(n for n in cores if n)))
+        workers = max(1, sum(n // threads for n in cores))
         graph = ray.put(whole.backbone.graph.read_bytes())
-        task = ray.remote(num_cpus=each, max_retries=0)(_work)
-        parts = deque(cut(whole, SHARES * workers, each))
+        task = ray.remote(num_cpus=threads, max_retries=0)(_work)
+        parts = deque(cut(whole, SHARES * workers, threads))
         _schedule(
             ray,
             lambda part: task.remote(part, graph),
@@ -77,13 +77,13 @@ def cut(whole: Partition, parts: int, threads: int) -> Iterator[Partition]:
     settings = replace(whole.settings, threads=threads)
     for start in range(0, len(whole.work), size):
         work = whole.work[start : start + size]
-        digests = {one for block in work for one in block.digests}
+        digests = {digest for block in work for digest in block.digests}
         yield replace(
             whole,
             store=_absolute(whole.store),
             table=table,
             work=work,
-            data=replace(data, samples=tuple(one for one in data.samples if one.digest in digests)),
+            data=replace(data, samples=tuple(sample for sample in data.samples if sample.digest in digests)),
             readers=threads,
             settings=settings,
         )
@@ -127,8 +127,8 @@ def _schedule(
 def _work(part: Partition, graph: bytes) -> None:
     """Run in a worker: compute the blocks that are not there yet."""
     rows = Rows(Place(part.store))
-    there = {plan: _present(rows, part, plan) for plan in {one.plan for one in part.work}}
-    left = tuple(one for one in part.work if one.index not in there[one.plan])
+    there = {plan: _present(rows, part, plan) for plan in {block.plan for block in part.work}}
+    left = tuple(block for block in part.work if block.index not in there[block.plan])
     if not left:
         return
     with tempfile.TemporaryDirectory(prefix="topgraft-") as folder:
@@ -139,8 +139,8 @@ def _work(part: Partition, graph: bytes) -> None:
 
 
 def _present(rows: Rows, part: Partition, plan: str) -> set[int]:
-    """Give the blocks of a plan that are there for every view this partition computes of it."""
-    views = {view for one in part.work if one.plan == plan for view in one.views}
+    """Return the blocks of a plan that are there for every view this partition computes of it."""
+    views = {view for block in part.work if block.plan == plan for view in block.views}
     done = [rows.present(part.table.addresses[view], plan) for view in views]
     return set.intersection(*done)
 

@@ -77,16 +77,16 @@ class Partition:
     @property
     def rows(self) -> int:
         """How many rows it gives."""
-        return sum(one.rows for one in self.work)
+        return sum(block.rows for block in self.work)
 
 
-class _Feed:
+class _Pictures:
     """The stream of pictures, and what went wrong with it."""
 
     def __init__(self, partition: Partition, card: Card) -> None:
         self.partition, self.card = partition, card
         self.error: DataError | None = None
-        self._at = {one.digest: i for i, one in enumerate(partition.data.samples)}
+        self._at = {sample.digest: i for i, sample in enumerate(partition.data.samples)}
 
     def look(self, photo: str, views: tuple[int, ...]) -> list[Image]:
         """Turn one photo into its views."""
@@ -98,7 +98,7 @@ class _Feed:
         return render_all(picture, [self.partition.table.views[view] for view in views], photo)
 
     def pictures(self) -> Iterator[list[Image]]:
-        """Give photo after photo, a bounded number of photos ahead; stop at the first bad one."""
+        """Yield photo after photo, a bounded number of photos ahead; stop at the first bad one."""
         work, readers = self.partition.work, self.partition.readers
         jobs = ((photo, block.views) for block in work for photo in block.digests)
         most = max((len(block.views) for block in work), default=1)
@@ -162,9 +162,9 @@ class _Blocks:
             if self.full == len(self.block):
                 self.writing.append(self.writer.submit(self._write, self.left.popleft(), self.block))
                 self.full = 0
-        self.settle(WRITES)
+        self.drain(WRITES)
 
-    def settle(self, most: int = 0) -> None:
+    def drain(self, most: int = 0) -> None:
         """Wait until at most so many blocks wait to be written, and raise what went wrong with the others."""
         while self.writing and (len(self.writing) > most or self.writing[0].done()):
             self.writing.popleft().result()
@@ -197,15 +197,15 @@ def compute(partition: Partition, tell: Tell = lambda _rows: None) -> None:
     )
     done = 0
     with _single_threaded_opencv(), opened as engine, _Blocks(partition, engine.card.features) as blocks:
-        feed = _Feed(partition, engine.card)
-        with _closing(engine.stream(feed.batches())) as stream:
+        pictures = _Pictures(partition, engine.card)
+        with _closing(engine.stream(pictures.batches())) as stream:
             for _, features in stream:
                 blocks.add(features)
                 done += len(features)
                 tell(done)
-        blocks.settle()
-    if feed.error is not None:
-        raise feed.error
+        blocks.drain()
+    if pictures.error is not None:
+        raise pictures.error
 
 
 T = TypeVar("T")

@@ -17,7 +17,6 @@ from topgraft._finetune.base import Base
 from topgraft._finetune.plan import Blocks, Training, choices
 from topgraft._finetune.result import Finished, Outcome
 from topgraft.backbones.backbone import Backbone
-from topgraft.duration import duration
 from topgraft.errors import BackboneError, DataError, UnknownNameError, UsageError, need
 from topgraft.heads import head_class, to_probabilities
 from topgraft.photos.dataset import Dataset
@@ -27,6 +26,7 @@ from topgraft.predictor.modelcard import write_model_card
 from topgraft.run import AGAIN, Run
 from topgraft.run.results import Answers, rounded
 from topgraft.settings import Settings
+from topgraft.text import duration
 from topgraft.trust.trust import Trust
 from topgraft.types import Progress, silent
 
@@ -144,7 +144,7 @@ def _tune(
 
 
 def _plan(seed: int, options: dict[str, Any]) -> Training:
-    known = [one.name for one in fields(Training)]
+    known = [field.name for field in fields(Training)]
     for name in options:
         if name not in known:
             raise UnknownNameError("option of fine-tuning", name, known)
@@ -171,8 +171,8 @@ def _announce(tuner: Tuner) -> None:
     seconds = tuner.longest_s()
     say(
         f"fine-tuning {len(tuner.names)} blocks ({', '.join(tuner.names)}; {tuner.parameters:,} weights) on"
-        f" {tuner.feed.device.type}: {len(tuner.base.folds)} folds of at most {tuner.plan.epochs} epochs take"
-        f" at most about {duration(seconds)}"
+        f" {tuner.inputs.device.type}: {len(tuner.base.folds)} folds of at most {tuner.plan.epochs} epochs"
+        f" take at most about {duration(seconds)}"
     )
 
 
@@ -193,8 +193,8 @@ def _keep(base: Base, made: Run, tried: list[Outcome]) -> None:
             if (base.run.path / name).is_dir():
                 files.copy(base.run.path / name, made.path / name)
     facts = base.metrics
-    facts["finetune"] = {"blocks": 0, "tried": [one.facts() for one in tried]}
-    facts["notes"] = [why, *(one.said for one in tried), *facts["notes"]]
+    facts["finetune"] = {"blocks": 0, "tried": [outcome.facts() for outcome in tried]}
+    facts["notes"] = [why, *(outcome.said for outcome in tried), *facts["notes"]]
     made.write_json("metrics.json", rounded(facts))
 
 
@@ -218,7 +218,7 @@ def _finish(made: Run, tuner: Tuner, outcome: Outcome, tried: list[Outcome]) -> 
     found = Finished(
         outcome=outcome,
         tried=tuple(tried),
-        views=tuner.feed.views,
+        views=tuner.inputs.views,
         refit=tuner.plan.refit,
         lines=lines,
         judged=judged,

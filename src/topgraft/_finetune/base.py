@@ -20,7 +20,7 @@ from topgraft.photos.dataset import Dataset
 from topgraft.policies.policy import Policy, View
 from topgraft.predictor import PredictorCard
 from topgraft.run import Run
-from topgraft.run.results import Side, table
+from topgraft.run.results import Side, indicators
 from topgraft.selection.compare import Choice, class_weights
 from topgraft.settings import Settings
 from topgraft.store.table import views_of
@@ -38,22 +38,22 @@ class Photos:
 
     Attributes:
         data: the photos of all sides, N of them.
-        targets: (N,) class indices, or a 0/1 table (N, C).
+        labels: (N,) class indices, or a 0/1 table (N, C).
         groups: (N,) photos with one number stay together.
         weight: (N,) what each photo weighs, or None.
         classes: C names.
     """
 
     data: Dataset
-    targets: Labels
+    labels: Labels
     groups: Labels
     weight: NDArray[np.float64] | None
     classes: tuple[str, ...]
 
     def side(self, rows: Labels) -> Side:
-        """Give some of the photos as the side of a split."""
+        """Return some of the photos as the side of a split."""
         samples = tuple(self.data.samples[i] for i in rows)
-        return Side(rows, samples, self.targets[rows], self.groups[rows])
+        return Side(rows, samples, self.labels[rows], self.groups[rows])
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Base:
             BackboneError: where the backbone is not its backbone.
         """
         run = run if isinstance(run, Run) else Run.open(run)
-        metrics, rows = run.metrics, run.table("predictions.csv")
+        metrics, rows = run.metrics, run.read_table("predictions.csv")
         card = PredictorCard.read(run.model / "card.json")
         backbone = backbone or _find(run, metrics["backbone"], settings, progress)
         wanted, got = metrics["backbone"]["fingerprint"], backbone.card.fingerprint()
@@ -113,12 +113,12 @@ class Base:
             )
         data = data or Dataset.from_folder(_photos(run), settings=settings, progress=progress)
         photos = _match(run, data, metrics["classes"], rows)
-        place = {one.id: i for i, one in enumerate(photos.data.samples)}
+        place = {sample.id: i for i, sample in enumerate(photos.data.samples)}
         cv = sorted((row for row in rows if row["split"] == "cv"), key=lambda row: place[row["id"]])
         learn = np.array([place[row["id"]] for row in cv], np.int64)
         mode = run.config.get("heads", {}).get("class_weight", "auto")
         weight = np.ones(len(place))
-        found, _ = class_weights(photos.targets[learn], len(photos.classes), mode)
+        found, _ = class_weights(photos.labels[learn], len(photos.classes), mode)
         weight[learn] = 1 if found is None else found
         linear = issubclass(head_class(card.head), Linear)
         return cls(
@@ -127,7 +127,7 @@ class Base:
             card=card,
             backbone=backbone,
             photos=Photos(
-                photos.data, photos.targets, photos.groups, None if found is None else weight, photos.classes
+                photos.data, photos.labels, photos.groups, None if found is None else weight, photos.classes
             ),
             learn=learn,
             test=np.array(sorted(place[row["id"]] for row in rows if row["split"] == "test"), np.int64),
@@ -144,9 +144,9 @@ class Base:
         return int(self.metrics["seed"])
 
     @property
-    def targets(self) -> Labels:
+    def labels(self) -> Labels:
         """Of the training side: (n,), or (n, C) with several labels."""
-        return self.photos.targets[self.learn]
+        return self.photos.labels[self.learn]
 
     @property
     def groups(self) -> Labels:
@@ -179,7 +179,7 @@ class Base:
     @property
     def several(self) -> bool:
         """True where a photo may carry several labels."""
-        return self.photos.targets.ndim == 2
+        return self.photos.labels.ndim == 2
 
     @property
     def config(self) -> dict[str, Any]:
@@ -187,7 +187,7 @@ class Base:
         return self.run.config
 
     def views(self, count: int) -> tuple[View, ...]:
-        """Give the photo as it is and the first of the run's policies.
+        """Return the photo as it is and the first of the run's policies.
 
         Raises:
             UsageError: for more than the run has.
@@ -197,7 +197,7 @@ class Base:
             raise UsageError(
                 f"`views` must be 0 to {len(policies)}, the policies of {self.run.path}, got {count}."
             )
-        return views_of([Policy.parse(one) for one in policies[:count]], self.seed)
+        return views_of([Policy.parse(policy) for policy in policies[:count]], self.seed)
 
 
 def _photos(run: Run) -> str:
@@ -236,7 +236,7 @@ def _match(run: Run, data: Dataset, classes: Sequence[str], rows: list[dict[str,
             f" got {', '.join(data.classes)}. Give the photos it was trained from."
         )
     digests = {row["id"]: row["digest"] for row in rows}
-    have = {one.id: one.digest for one in data.samples}
+    have = {sample.id: sample.digest for sample in data.samples}
     lost = sorted(name for name, digest in digests.items() if have.get(name) != digest)
     if lost:
         raise DataError(
@@ -244,6 +244,6 @@ def _match(run: Run, data: Dataset, classes: Sequence[str], rows: list[dict[str,
             " Give the photos it was trained from, or train again."
         )
     chosen = data.subset(digests)
-    several = any(one.labels for one in data.samples)
-    targets = table(chosen.samples, len(classes)) if several else chosen.labels
-    return Photos(chosen, targets, chosen.groups, None, tuple(classes))
+    several = any(sample.labels for sample in data.samples)
+    labels = indicators(chosen.samples, len(classes)) if several else chosen.labels
+    return Photos(chosen, labels, chosen.groups, None, tuple(classes))

@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 
 from topgraft.errors import BackboneError, StoreError
 
-Rows = NDArray[np.float16]
+KeptRows = NDArray[np.float16]
 Key = tuple[str, str]
 """(digest of the photo's bytes, key of the view)."""
 
 
 class Activations:
-    """Rows (n, width) float16, found by photo and view.
+    """KeptRows (n, width) float16, found by photo and view.
 
     Args:
         folder: where they lie; it belongs to one backbone, one cut and one kind of device.
@@ -45,10 +45,10 @@ class Activations:
         return [key for key in dict.fromkeys(keys) if key not in self._where]
 
     def places(self, keys: Sequence[Key]) -> NDArray[np.int64]:
-        """Give the row number of each key: (n,)."""
+        """Return the row number of each key: (n,)."""
         return np.array([self._where[key] for key in keys], np.int64)
 
-    def rows(self) -> Rows:
+    def rows(self) -> KeptRows:
         """Map all rows (n, width) into memory, to read."""
         if not self._where:
             return np.empty((0, self.width), np.float16)

@@ -81,7 +81,7 @@ class Checkpoint:
 
     @contextmanager
     def keeping(self) -> Iterator[Keep]:
-        """Give what keeps an epoch: it is written while the next one is trained.
+        """Return a function that keeps an epoch: it is written while the next one is trained.
 
         Every epoch is written before its successor is, and the last before this ends.
         """

@@ -47,7 +47,7 @@ class Folded(nn.Module):  # type: ignore[misc]
 def fold(part: fx.GraphModule) -> fx.GraphModule:
     """Fold every BatchNorm that directly follows a convolution; gives the same part, changed in place."""
     for node in list(part.graph.nodes):
-        conv, norm = (_module(part, one) for one in (_source(node), node))
+        conv, norm = (_module(part, place) for place in (_source(node), node))
         if type(conv) is nn.Conv2d and type(norm) in (nn.BatchNorm2d, BatchNormAct2d) and _plain(conv, norm):
             name = f"folded_{node.name}"
             part.add_submodule(name, Folded(conv, norm))
@@ -62,7 +62,7 @@ def fold(part: fx.GraphModule) -> fx.GraphModule:
 
 
 def _source(node: fx.Node) -> fx.Node | None:
-    """Give the only thing an operation reads, where nobody else reads it."""
+    """Return the only thing an operation reads, where nobody else reads it."""
     (source, *more) = node.all_input_nodes or [None]
     return source if source is not None and not more and len(source.users) == 1 else None
 

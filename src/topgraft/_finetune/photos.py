@@ -19,11 +19,10 @@ from topgraft._finetune.cache import Activations, Key
 from topgraft._finetune.cut import Cut
 from topgraft._finetune.pixels import normalised
 from topgraft._finetune.prefix import in_graph
-from topgraft._finetune.train import Feed, pack
+from topgraft._finetune.train import TailInputs, pack
 from topgraft.backbones.backbone import Backbone
 from topgraft.backbones.card import Card
 from topgraft.backbones.fit import fit
-from topgraft.duration import duration
 from topgraft.engines import open_engine
 from topgraft.errors import DataError
 from topgraft.fingerprint import digest, fingerprint
@@ -32,6 +31,7 @@ from topgraft.photos.decode import decode
 from topgraft.policies.policy import View, render_all
 from topgraft.settings import Settings
 from topgraft.store.table import PIXELS
+from topgraft.text import duration
 from topgraft.types import Images, Progress, silent
 
 say = logging.getLogger(__name__).info
@@ -41,8 +41,8 @@ BATCH = 8
 are chosen by shape, and so are the last bits."""
 
 Batches = Iterator[tuple[list[Key], Images]]
-Rows = Generator[tuple[list[Key], NDArray[np.float32]]]
-Run = Callable[[Batches], Rows]
+PrefixRows = Generator[tuple[list[Key], NDArray[np.float32]]]
+RunPrefix = Callable[[Batches], PrefixRows]
 """Pushes pictures through the frozen prefix; gives a row for each."""
 
 
@@ -54,8 +54,8 @@ def activations(
     *,
     settings: Settings,
     progress: Progress = silent,
-) -> Feed:
-    """Give the activations of every view of every photo, computing those that are not kept yet.
+) -> TailInputs:
+    """Return the activations of every view of every photo, computing those that are not kept yet.
 
     On a CPU OpenVINO computes them, on a GPU PyTorch does, or where the backbone's graph does not have them.
 
@@ -76,28 +76,28 @@ def activations(
         graph = in_graph(backbone, cut, place / f"{fingerprint(what)}.onnx")
     kind = "openvino" if graph else device.type
     kept = Activations(place / fingerprint([*what, kind, PIXELS]), cut.width)
-    keys = [[(one.digest, view.key) for one in data.samples] for view in views]
+    keys = [[(sample.digest, view.key) for sample in data.samples] for view in views]
     wanted = [key for row in keys for key in row]
     if missing := kept.missing(wanted):
         with _prefix(cut, card, device, graph, settings) as run, kept.writing():
             _say(cut, run, len(missing), len(set(wanted)), card)
             missing, done = kept.missing(wanted), 0
             with closing(run(_batches(data, missing, views, card, settings.threads))) as stream:
-                for some, rows in stream:
-                    kept.add(some, rows)
-                    done += len(some)
+                for batch, rows in stream:
+                    kept.add(batch, rows)
+                    done += len(batch)
                     progress("activations at the cut", done, len(missing))
     places = np.stack([kept.places(row) for row in keys])
-    return Feed(kept.rows(), places, cut.shapes, device)
+    return TailInputs(kept.rows(), places, cut.shapes, device)
 
 
 @contextmanager
 def _prefix(
     cut: Cut, card: Card, device: torch.device, graph: Backbone | None, settings: Settings
-) -> Iterator[Run]:
+) -> Iterator[RunPrefix]:
     """Open what runs the prefix."""
 
-    def by_torch(batches: Batches) -> Rows:
+    def by_torch(batches: Batches) -> PrefixRows:
         for keys, images in batches:
             full = np.zeros((BATCH, *images.shape[1:]), np.uint8)
             full[: len(images)] = images
@@ -110,28 +110,28 @@ def _prefix(
         return
     with open_engine(graph, settings=settings) as engine:
 
-        def by_engine(batches: Batches) -> Rows:
+        def by_engine(batches: Batches) -> PrefixRows:
             yield from engine.stream(batches)
 
         yield by_engine
 
 
-def _say(cut: Cut, run: Run, missing: int, rows: int, card: Card) -> None:
+def _say(cut: Cut, run: RunPrefix, missing: int, rows: int, card: Card) -> None:
     """Say how much is to be kept and how long it takes, from trying one batch."""
     black = np.zeros((BATCH, *card.input_size, 3), np.uint8)
     for _ in range(2):  # the first one prepares
         begun = time.perf_counter()
         list(run(iter([([], black)])))
     seconds = (time.perf_counter() - begun) / BATCH * missing
-    each, names = 2 * cut.width, ", ".join(cut.names[:2]) + (" …" if len(cut.names) > 2 else "")
+    row_bytes, names = 2 * cut.width, ", ".join(cut.names[:2]) + (" …" if len(cut.names) > 2 else "")
     say(
-        f"activations at {names}: {each / 1024:.0f} KiB a view, {each * rows / 2**20:.0f} MiB in all;"
-        f" {missing:,} views to compute, about {duration(seconds)}"
+        f"activations at {names}: {row_bytes / 1024:.0f} KiB a view, {row_bytes * rows / 2**20:.0f} MiB in"
+        f" all; {missing:,} views to compute, about {duration(seconds)}"
     )
 
 
 def _batches(data: Dataset, missing: list[Key], views: Sequence[View], card: Card, threads: int) -> Batches:
-    """Give the missing views in batches of one size; the last may be smaller."""
+    """Yield the missing views in batches of one size; the last may be smaller."""
     by_key = {view.key: view for view in views}
     photos: dict[str, list[View]] = {}
     for photo, key in missing:
@@ -148,8 +148,8 @@ def _batches(data: Dataset, missing: list[Key], views: Sequence[View], card: Car
 def _pictures(
     data: Dataset, photos: dict[str, list[View]], card: Card, threads: int
 ) -> Iterator[tuple[str, Images]]:
-    """Give photo after photo with the views it lacks, decoded in threads, a few photos ahead."""
-    where = {one.digest: i for i, one in enumerate(data.samples)}
+    """Yield photo after photo with the views it lacks, decoded in threads, a few photos ahead."""
+    where = {sample.digest: i for i, sample in enumerate(data.samples)}
 
     def look(photo: str) -> tuple[str, Images]:
         i = where[photo]

@@ -77,7 +77,7 @@ class Training:
                 raise UsageError(f"{name} must be {wanted.get(name, least)}, got {getattr(self, name)!r}.")
 
     def facts(self) -> dict[str, Any]:
-        """Give plain data."""
+        """Return plain data."""
         return asdict(self)
 
 

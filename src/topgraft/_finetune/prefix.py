@@ -28,7 +28,7 @@ PICTURES = 2
 
 
 def in_graph(backbone: Backbone, cut: Cut, path: Path) -> Backbone | None:
-    """Give the prefix as a backbone whose features are the activations at the cut, packed as `pack` does.
+    """Return the prefix as a backbone whose features are the activations at the cut, packed as `pack` does.
 
     Args:
         backbone: the whole, in f32.
@@ -78,8 +78,10 @@ def _at_the_cut(model: onnx.ModelProto, backbone: Backbone, cut: Cut) -> list[st
     """Name the graph's values at the cut."""
     shown = pictures(PICTURES, *backbone.card.input_size, seed=2)
     with torch.inference_mode():
-        wanted = [one.numpy() for one in cut.prefix(normalised(shown, backbone.card, torch.device("cpu")))]
-    like = _shaped(model, {one.shape[1:] for one in wanted})
+        wanted = [
+            value.numpy() for value in cut.prefix(normalised(shown, backbone.card, torch.device("cpu")))
+        ]
+    like = _shaped(model, {value.shape[1:] for value in wanted})
     asked = type(model)()
     asked.CopyFrom(model)
     del asked.graph.output[:]
@@ -88,7 +90,7 @@ def _at_the_cut(model: onnx.ModelProto, backbone: Backbone, cut: Cut) -> list[st
         return None
     given = {"images": list(shown.shape)}
     answers = compile_model(asked.SerializeToString(), shape=given)({"images": shown})
-    values = {one.name: answers[one.name] for one in like}
+    values = {value.name: answers[value.name] for value in like}
     return _equal(wanted, values)
 
 
@@ -96,25 +98,25 @@ def _shaped(model: onnx.ModelProto, shapes: set[tuple[int, ...]]) -> list[onnx.V
     """List the float values of a graph that have one of these shapes, but for the batch."""
     made = {name for node in model.graph.node for name in node.output}
     found = []
-    for one in (*model.graph.value_info, *model.graph.output):
-        kind = one.type.tensor_type
+    for value in (*model.graph.value_info, *model.graph.output):
+        kind = value.type.tensor_type
         sizes = tuple(side.dim_value for side in kind.shape.dim[1:])
-        if one.name in made and kind.elem_type == 1 and sizes in shapes:
-            found.append(one)
+        if value.name in made and kind.elem_type == 1 and sizes in shapes:
+            found.append(value)
     return found
 
 
 def _equal(wanted: list[np.ndarray], values: dict[str, np.ndarray]) -> list[str] | None:
     """Name for each wanted value the nearest one; None where one is not near enough."""
     names = []
-    for one in wanted:
+    for target in wanted:
         gaps = {
-            name: float(np.abs(value - one).max())
+            name: float(np.abs(value - target).max())
             for name, value in values.items()
-            if value.shape == one.shape
+            if value.shape == target.shape
         }
         name = min(gaps, key=gaps.__getitem__, default="")
-        if not name or not gaps[name] <= CLOSE * float(np.abs(one).max()):
+        if not name or not gaps[name] <= CLOSE * float(np.abs(target).max()):
             return None
         names.append(name)
     return names

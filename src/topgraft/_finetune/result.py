@@ -13,7 +13,6 @@ from topgraft import metrics
 from topgraft._finetune.base import PLAIN, Base
 from topgraft._finetune.plan import Line
 from topgraft.backbones.card import Card
-from topgraft.errors import counted
 from topgraft.heads import setting_text
 from topgraft.metrics import Estimate
 from topgraft.run import Run, versions
@@ -21,6 +20,7 @@ from topgraft.run.results import Answers, backbone_facts, rounded, write_predict
 from topgraft.selection.calibrate import calibrate, cross_calibrate
 from topgraft.selection.compare import Choice, Comparison, difference
 from topgraft.selection.ensemble import paired, paired_loss
+from topgraft.text import counted
 from topgraft.trust.trust import Trust, trust
 from topgraft.trust.unknown import Energy, Measure, Unknown, mahalanobis, measure, neighbours, threshold
 from topgraft.types import Features, Labels, Logits, Probabilities
@@ -54,19 +54,19 @@ class Outcome:
     def temperature(self) -> float:
         """What logits are divided by."""
         base = self.base
-        return calibrate(self.logits, base.targets, several=base.several)
+        return calibrate(self.logits, base.labels, several=base.several)
 
     @cached_property
     def answers(self) -> Probabilities:
         """(n, C), each fold's temperature from the other folds."""
         base = self.base
-        return cross_calibrate(self.logits, base.targets, base.folds, several=base.several)
+        return cross_calibrate(self.logits, base.labels, base.folds, several=base.several)
 
     @cached_property
     def gain(self) -> dict[str, Estimate]:
         """Its accuracy and log loss minus the run's, photo by photo."""
         base = self.base
-        return gains(base.targets, self.answers, base.answers, groups=base.groups, seed=base.seed)
+        return gains(base.labels, self.answers, base.answers, groups=base.groups, seed=base.seed)
 
     @property
     def said(self) -> str:
@@ -79,8 +79,8 @@ class Outcome:
         else:
             verdict = "neither better nor worse beyond chance"
         parts = [
-            f"{name.replace('_', ' ')} {one.value:+.3f} [{one.low:+.3f}, {one.high:+.3f}]"
-            for name, one in self.gain.items()
+            f"{name.replace('_', ' ')} {estimate.value:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}]"
+            for name, estimate in self.gain.items()
         ]
         return (
             f"Fine-tuning {counted(self.blocks, 'block')} makes it {verdict}. Against the frozen backbone,"
@@ -90,7 +90,7 @@ class Outcome:
     @property
     def loss(self) -> float:
         """Its mean log loss."""
-        return float(metrics.losses(self.base.targets, self.answers).mean())
+        return float(metrics.losses(self.base.labels, self.answers).mean())
 
     @property
     def gained(self) -> bool:
@@ -98,7 +98,7 @@ class Outcome:
         return self.gain["log_loss"].high < 0
 
     def facts(self) -> dict[str, Any]:
-        """Give plain data for metrics.json."""
+        """Return plain data for metrics.json."""
         return {
             "blocks": self.blocks,
             "names": list(self.names),
@@ -106,16 +106,18 @@ class Outcome:
             "activations": [list(shape) for shape in self.shapes],
             "epochs": [len(lines) - 1 for lines in self.lines],
             "best_epochs": [best_epoch(lines) for lines in self.lines],
-            "gain": {name: one.as_dict() for name, one in self.gain.items()},
+            "gain": {name: estimate.as_dict() for name, estimate in self.gain.items()},
         }
 
     def comparison(self) -> Comparison:
         """Put it in the form of a comparison of heads: itself and the run it began with."""
         base, folds = self.base, [self.base.folds]
-        ours, theirs = (metrics.losses(base.targets, one) for one in (self.answers, base.answers))
+        ours, theirs = (
+            metrics.losses(base.labels, probabilities) for probabilities in (self.answers, base.answers)
+        )
         by_fold = {
-            name: np.array([one[score].mean() for _, score in base.folds])
-            for name, one in {"ours": ours, "theirs": theirs}.items()
+            name: np.array([losses[score].mean() for _, score in base.folds])
+            for name, losses in {"ours": ours, "theirs": theirs}.items()
         }
         lead = min(by_fold, key=lambda name: by_fold[name].mean())
         rows = [
@@ -123,12 +125,12 @@ class Outcome:
                 "head": name,
                 "setting": said,
                 **metrics.brief(
-                    base.targets, one[None], losses=lost[None], groups=base.groups, seed=base.seed
+                    base.labels, probabilities[None], losses=lost[None], groups=base.groups, seed=base.seed
                 ),
                 "difference": difference(by_fold[key], by_fold[lead], folds)[0].as_dict(),
                 "chosen": key == "ours",
             }
-            for key, name, said, one, lost in (
+            for key, name, said, probabilities, lost in (
                 ("ours", base.head.head, self.setting, self.answers, ours),
                 ("theirs", base.card.head, setting_text(base.card.setting), base.answers, theirs),
             )
@@ -158,7 +160,7 @@ class Outcome:
             features: (n, D) of the training side, by the network that was trained on all of it.
         """
         base = self.base
-        how = stranger(base.method, features, base.targets, self.temperature)
+        how = fit_distance(base.method, features, base.labels, self.temperature)
         distances = self.distances
         if isinstance(how, Energy):
             distances = measure(how, features, self.logits)
@@ -167,7 +169,7 @@ class Outcome:
         return trust(
             self.comparison(),
             features,
-            base.targets,
+            base.labels,
             base.groups,
             ids=[base.photos.data.samples[i].id for i in base.learn],
             classes=base.photos.classes,
@@ -207,7 +209,7 @@ class Finished:
         answers = {"cv": Answers(side, outcome.answers[None], base.fold, self.judged.distances)}
         if self.tested:
             answers["test"] = self.tested
-        folds = {f"fold {part + 1}": one for part, one in enumerate(outcome.lines)}
+        folds = {f"fold {part + 1}": lines for part, lines in enumerate(outcome.lines)}
         run.write_json("curves.json", {"series": series({"all": self.lines} | folds)})
         run.write_json("versions.json", versions())
         if (base.run.path / "health.json").is_file():
@@ -241,7 +243,7 @@ class Finished:
             "finetune": {
                 **outcome.facts(),
                 "epoch": best_epoch(self.lines),
-                "tried": [one.facts() for one in self.tried],
+                "tried": [outcome.facts() for outcome in self.tried],
             },
             "notes": self._notes(),
         }
@@ -274,7 +276,7 @@ class Finished:
         return [*notes, *self.judged.notes]
 
 
-def stranger(method: str, features: Features, labels: Labels, temperature: float) -> Measure:
+def fit_distance(method: str, features: Features, labels: Labels, temperature: float) -> Measure:
     """Fit the run's distance to features (n, D) of photos."""
     if method == "mahalanobis":
         return mahalanobis(features, labels)
@@ -282,31 +284,31 @@ def stranger(method: str, features: Features, labels: Labels, temperature: float
 
 
 def gains(
-    labels: Labels, one: Probabilities, other: Probabilities, *, groups: Labels, seed: int
+    labels: Labels, new: Probabilities, old: Probabilities, *, groups: Labels, seed: int
 ) -> dict[str, Estimate]:
-    """Give one classifier's accuracy and log loss minus another's on the same photos.
+    """Return one classifier's accuracy and log loss minus another's on the same photos.
 
     Args:
         labels: (n,) class indices, or a 0/1 table (n, C): then log loss alone.
-        one: (n, C) probabilities.
-        other: (n, C) what is subtracted.
+        new: (n, C) probabilities.
+        old: (n, C) what is subtracted.
         groups: (n,) photos that count as one.
         seed: of the bootstrap.
 
     Returns:
         `accuracy` with Newcombe's paired interval, `log_loss` with one by paired bootstrap.
     """
-    found = {"accuracy": paired(labels, one, other, groups=groups)} if labels.ndim == 1 else {}
-    return found | {"log_loss": paired_loss(labels, one, other, groups=groups, seed=seed)}
+    found = {"accuracy": paired(labels, new, old, groups=groups)} if labels.ndim == 1 else {}
+    return found | {"log_loss": paired_loss(labels, new, old, groups=groups, seed=seed)}
 
 
 def best_epoch(lines: list[Line]) -> int:
-    """Give the epoch whose weights were kept; 0 is the head on the backbone as it was."""
+    """Return the epoch whose weights were kept; 0 is the head on the backbone as it was."""
     return min(range(len(lines)), key=lambda i: lines[i]["loss"])
 
 
 def series(lines: dict[str, list[Line]]) -> list[dict[str, Any]]:
-    """Give the curves of trainings by name, for curves.json."""
+    """Return the curves of trainings by name, for curves.json."""
     found = []
     for key, kind, said in (
         ("train_loss", "loss", "trained on"),
@@ -315,13 +317,13 @@ def series(lines: dict[str, list[Line]]) -> list[dict[str, Any]]:
         ("rate", "rate", ""),
     ):
         for name, epochs in lines.items():
-            known = [one for one in epochs if one[key] is not None]
+            known = [line for line in epochs if line[key] is not None]
             found.append(
                 {
                     "name": f"{name}, {said}" if said else name,
                     "kind": kind,
-                    "x": [one["epoch"] for one in known],
-                    "y": [one[key] for one in known],
+                    "x": [line["epoch"] for line in known],
+                    "y": [line[key] for line in known],
                 }
             )
     return found

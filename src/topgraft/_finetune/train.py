@@ -35,7 +35,7 @@ from topgraft.schedules import Schedule
 from topgraft.types import Labels, Logits
 
 
-class Feed:
+class TailInputs:
     """Activations as the tail wants them.
 
     Args:
@@ -62,7 +62,7 @@ class Feed:
         return len(self.places)
 
     def take(self, photos: Labels, views: Labels | int = 0) -> tuple[Tensor, ...]:
-        """Give the activations of some photos, each in the view it is asked for."""
+        """Return the activations of some photos, each in the view it is asked for."""
         chosen = torch.from_numpy(np.asarray(self.rows[self.places[views, photos]]))
         flat = chosen.to(self.device).float()
         parts = flat.split([int(np.prod(shape)) for shape in self.shapes], dim=1)
@@ -71,7 +71,7 @@ class Feed:
 
 def pack(values: Sequence[Tensor]) -> Tensor:
     """Lay the activations of each picture in one row (n, width); maps with their channels last."""
-    return torch.cat([_channels_last(one).flatten(1) for one in values], dim=1)
+    return torch.cat([_channels_last(value).flatten(1) for value in values], dim=1)
 
 
 def unpack(part: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -113,12 +113,14 @@ class Tuned(nn.Module):  # type: ignore[misc]
             self.head.bias.copy_(torch.from_numpy(np.array(head.bias)))
 
     def affine(self) -> Affine:
-        """Give the head."""
-        weight, bias = (one.detach().cpu().float().numpy() for one in (self.head.weight, self.head.bias))
+        """Return the head."""
+        weight, bias = (
+            parameter.detach().cpu().float().numpy() for parameter in (self.head.weight, self.head.bias)
+        )
         return Affine(np.ascontiguousarray(weight.T), bias.copy())
 
     def groups(self, plan: Training) -> list[dict[str, Any]]:
-        """Give AdamW's groups: the last block at the full rate, deeper ones slower, the head at its own."""
+        """Return AdamW's groups: the last block at the full rate, deeper ones slower, the head at its own."""
         known = dict(self.tail.named_parameters())
         groups: list[dict[str, Any]] = []
         for above, names in enumerate(reversed(self.blocks)):
@@ -143,7 +145,7 @@ class Tuned(nn.Module):  # type: ignore[misc]
 
 def train(
     net: Tuned,
-    feed: Feed,
+    inputs: TailInputs,
     labels: Labels,
     plan: Training,
     *,
@@ -158,7 +160,7 @@ def train(
 
     Args:
         net: tail and head; holds the best weights afterwards.
-        feed: activations of all photos.
+        inputs: activations of all photos.
         labels: (N,) class indices, or a 0/1 table (N, C), of all photos.
         plan: how.
         fit: indices of the photos to train on.
@@ -176,16 +178,16 @@ def train(
     start = net.copy()
     so_far = checkpoint.load(net, optimiser) if checkpoint else None
     if so_far is None:
-        before = measure(net, feed, labels, held, weight)
+        before = measure(net, inputs, labels, held, weight)
         so_far = SoFar([{"epoch": 0, "rate": 0.0, "train_loss": None, **before, "seconds": 0.0}], start)
     with checkpoint.keeping() if checkpoint else nullcontext(_nowhere) as keep:
         while not so_far.done(plan, until):
             begun, epoch = time.perf_counter(), so_far.epoch
-            line = _epoch(net, optimiser, feed, labels, plan, fit, epoch, weight)
+            line = _epoch(net, optimiser, inputs, labels, plan, fit, epoch, weight)
             trained = net.copy()
             blended = blend(start, trained, plan.blend)
             net.load_state_dict(blended)
-            line |= measure(net, feed, labels, held, weight)
+            line |= measure(net, inputs, labels, held, weight)
             net.load_state_dict(trained)
             if not np.isfinite([line["train_loss"] or 0.0, line["loss"] or 0.0]).all():
                 raise UsageError(
@@ -206,7 +208,7 @@ def _nowhere(*_: object) -> None:
 def _epoch(
     net: Tuned,
     optimiser: torch.optim.Optimizer,
-    feed: Feed,
+    inputs: TailInputs,
     labels: Labels,
     plan: Training,
     fit: Labels,
@@ -217,17 +219,17 @@ def _epoch(
     schedule = Schedule(name="cosine", warmup=plan.warmup)
     steps, spent = -(-len(fit) // plan.batch), 0.0
     net.learn(batch_norm=plan.batch_norm == "train")
-    for step, (photos, views) in enumerate(batches(fit, feed.views, plan, epoch)):
+    for step, (photos, views) in enumerate(batches(fit, inputs.views, plan, epoch)):
         share = schedule.factor(epoch * steps + step, plan.epochs * steps)
         for group in optimiser.param_groups:
             group["lr"] = group["peak"] * share
-        spent += take_step(net, optimiser, feed.take(photos, views), labels[photos], _of(weight, photos))
+        spent += take_step(net, optimiser, inputs.take(photos, views), labels[photos], _of(weight, photos))
     net.learn(batch_norm=False)
     return {"epoch": epoch + 1, "rate": plan.rate * share, "train_loss": spent / len(fit)}
 
 
 def blend(start: dict[str, Tensor], trained: dict[str, Tensor], share: float) -> dict[str, Tensor]:
-    """Give the weights that lie a share of the way from one set to another; counters are the other's."""
+    """Return the weights that lie a share of the way from one set to another; counters are the other's."""
     return {
         name: start[name].lerp(value, share) if value.is_floating_point() else value.clone()
         for name, value in trained.items()
@@ -266,20 +268,20 @@ def take_step(
 
 
 def _loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Give the log loss of each photo (n,); several labels add up over classes."""
+    """Return the log loss of each photo (n,); several labels add up over classes."""
     if labels.ndim == 1:
         return functional.cross_entropy(logits, labels, reduction="none")
-    each = functional.binary_cross_entropy_with_logits(logits, labels.to(logits), reduction="none")
-    return each.sum(dim=1)
+    loss = functional.binary_cross_entropy_with_logits(logits, labels.to(logits), reduction="none")
+    return loss.sum(dim=1)
 
 
 def measure(
-    net: Tuned, feed: Feed, labels: Labels, held: Labels, weight: NDArray[np.float64] | None = None
+    net: Tuned, inputs: TailInputs, labels: Labels, held: Labels, weight: NDArray[np.float64] | None = None
 ) -> dict[str, float | None]:
-    """Give log loss and accuracy on some photos as they are; None without any."""
+    """Return log loss and accuracy on some photos as they are; None without any."""
     if not len(held):
         return {"loss": None, "accuracy": None}
-    answers = logits(net, feed, held)
+    answers = logits(net, inputs, held)
     share = np.ones(len(held)) if weight is None else weight[held]
     with torch.no_grad():
         losses = _loss(torch.from_numpy(answers), torch.from_numpy(labels[held])).numpy()
@@ -290,12 +292,12 @@ def measure(
     return {"loss": float((losses * share).mean()), "accuracy": float(right.mean())}
 
 
-def logits(net: nn.Module, feed: Feed, photos: Labels, view: int = 0, batch: int = 32) -> Logits:
+def logits(net: nn.Module, inputs: TailInputs, photos: Labels, view: int = 0, batch: int = 32) -> Logits:
     """Run a network on some photos: (n, outputs). The tail alone gives features."""
     found = []
     with torch.inference_mode():
         for start in range(0, len(photos), batch):
-            found.append(net(*feed.take(photos[start : start + batch], view)).float().cpu())  # noqa: PERF401
+            found.append(net(*inputs.take(photos[start : start + batch], view)).float().cpu())  # noqa: PERF401
     return np.asarray(torch.cat(found), np.float64)
 
 

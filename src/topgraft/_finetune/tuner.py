@@ -19,7 +19,7 @@ from topgraft._finetune.cut import cut
 from topgraft._finetune.photos import activations
 from topgraft._finetune.pixels import normalised
 from topgraft._finetune.plan import Line, Training
-from topgraft._finetune.result import Outcome, best_epoch, stranger
+from topgraft._finetune.result import Outcome, best_epoch, fit_distance
 from topgraft.backbones._torch import groups, torch_model
 from topgraft.backbones.fit import fit
 from topgraft.engines._torch import device
@@ -73,22 +73,22 @@ class Tuner:
         self.names = tuple(name for name, _ in unfrozen)
         self._weights = [weights for _, weights in unfrozen]
         # Cut on the CPU, where the two parts can be held against the whole to the last digits.
-        self.cut = cut(self.model, [one for some in self._weights for one in some], card.input_size)
+        self.cut = cut(self.model, [name for names in self._weights for name in names], card.input_size)
         for part in (self.model, self.cut.prefix, self.cut.tail):
             part.to(device(settings))
         self._start = {name: value.clone() for name, value in self.cut.tail.state_dict().items()}
         self._what = fingerprint(
             [
                 [card.fingerprint(), self.names, [view.key for view in views], plan.facts(), str(base.head)],
-                [one.digest for one in data.samples],
-                [base.photos.targets.tolist(), base.photos.groups.tolist()],
+                [sample.digest for sample in data.samples],
+                [base.photos.labels.tolist(), base.photos.groups.tolist()],
             ]
         )
-        self.feed = activations(data, views, self.cut, base.backbone, settings=settings, progress=progress)
+        self.inputs = activations(data, views, self.cut, base.backbone, settings=settings, progress=progress)
         self._features = np.stack(
             [
-                training.logits(self.cut.tail, self.feed, np.arange(len(data)), view)
-                for view in range(self.feed.views)
+                training.logits(self.cut.tail, self.inputs, np.arange(len(data)), view)
+                for view in range(self.inputs.views)
             ]
         ).astype(np.float32)
 
@@ -96,7 +96,7 @@ class Tuner:
     def parameters(self) -> int:
         """How many weights are trained, without the head."""
         known = dict(self.cut.tail.named_parameters())
-        return sum(known[name].numel() for some in self._weights for name in some if name in known)
+        return sum(known[name].numel() for names in self._weights for name in names if name in known)
 
     def fit(self, rows: Labels, name: str) -> list[Line]:
         """Train on some photos, part of them kept apart to stop by; the network then is the one found.
@@ -123,11 +123,11 @@ class Tuner:
         """Put the network back to its start and train it."""
         epochs = self.plan.epochs if until is None else until
         self.cut.tail.load_state_dict(self._start)
-        self.net = training.Tuned(self.cut.tail, self._weights, head).to(self.feed.device)
+        self.net = training.Tuned(self.cut.tail, self._weights, head).to(self.inputs.device)
         lines = training.train(
             self.net,
-            self.feed,
-            self.photos.targets,
+            self.inputs,
+            self.photos.labels,
             self.plan,
             fit=fitted,
             held=held,
@@ -143,16 +143,16 @@ class Tuner:
         return lines
 
     def answers(self, rows: Labels) -> tuple[Features, Logits]:
-        """Give features (n, D) and logits (n, C) of photos as they are, by the network as it stands."""
-        features = training.logits(self.net.tail, self.feed, rows)
+        """Return features (n, D) and logits (n, C) of photos as they are, by the network as it stands."""
+        features = training.logits(self.net.tail, self.inputs, rows)
         head = self.net.affine()
         return features, np.asarray(features @ head.weight.astype(np.float64) + head.bias)
 
     def asked(self, image: Image) -> Logits:
-        """Give logits (1, C) of a photo (h, w, 3) by the whole network, without any cache."""
+        """Return logits (1, C) of a photo (h, w, 3) by the whole network, without any cache."""
         card = self.base.backbone.card
         with torch.inference_mode():
-            features = self.model(normalised(fit(image, card)[None], card, self.feed.device))
+            features = self.model(normalised(fit(image, card)[None], card, self.inputs.device))
             return np.asarray(self.net.head(features).float().cpu(), np.float64)
 
     def contiguous(self) -> nn.Module:
@@ -170,7 +170,7 @@ class Tuner:
             features, logits[score] = self.answers(base.learn[score])
             if base.method != "energy":
                 known, _ = self.answers(base.learn[learnt])
-                how = stranger(base.method, known, base.targets[learnt], 1.0)
+                how = fit_distance(base.method, known, base.labels[learnt], 1.0)
                 distances[score] = measure(how, features, logits[score])
         return Outcome(
             base=base,
@@ -187,23 +187,25 @@ class Tuner:
         """Try a few steps, and say how long cross-validating takes where nothing stops early, in seconds."""
         width, classes = self.base.backbone.card.features, len(self.photos.classes)
         nothing = Affine(np.zeros((width, classes), np.float32), np.zeros(classes, np.float32))
-        net = training.Tuned(self.cut.tail, self._weights, nothing).to(self.feed.device)
-        still = torch.optim.SGD([one for group in net.groups(self.plan) for one in group["params"]], lr=0.0)
-        some = self.base.learn[: self.plan.batch]
+        net = training.Tuned(self.cut.tail, self._weights, nothing).to(self.inputs.device)
+        still = torch.optim.SGD(
+            [weight for group in net.groups(self.plan) for weight in group["params"]], lr=0.0
+        )
+        batch = self.base.learn[: self.plan.batch]
         times = []
         for _ in range(3):
             begun = time.perf_counter()
-            training.take_step(net, still, self.feed.take(some), self.photos.targets[some])
+            training.take_step(net, still, self.inputs.take(batch), self.photos.labels[batch])
             times.append(time.perf_counter() - begun)
         photos = sum(len(fit) for fit, _ in self.base.folds) * (1 - self.plan.held + self.plan.refit)
-        return min(times) / len(some) * photos * self.plan.epochs
+        return min(times) / len(batch) * photos * self.plan.epochs
 
     def _inside(self, rows: Labels) -> tuple[Labels, Labels]:
         """Keep some of the photos apart, by group and class."""
         photos = self.photos
         try:
             fitted, held = holdout(
-                photos.targets[rows],
+                photos.labels[rows],
                 photos.groups[rows],
                 self.plan.held,
                 self.plan.seed,
@@ -221,7 +223,7 @@ class Tuner:
         photos = self.photos
         head = self.base.head.make().fit(
             self._features[:, rows],
-            photos.targets[rows],
+            photos.labels[rows],
             classes=len(photos.classes),
             sample_weight=None if photos.weight is None else photos.weight[rows],
             groups=photos.groups[rows],

@@ -89,24 +89,27 @@ def preview(
         UsageError: for more policies than the grid has, or a place that cannot or must not be written.
         DataError: where there is no photo to show, an id is not there, or a photo cannot be read.
     """
-    table = None if policies is not None else grid if isinstance(grid, Grid) else Grid.load(grid)
-    chosen = tuple(policies or ()) if table is None else draw(n, seed, table)
+    source = None if policies is not None else grid if isinstance(grid, Grid) else Grid.load(grid)
+    chosen = tuple(policies or ()) if source is None else draw(n, seed, source)
     _keep_out(photos, out, save_to)
     if out is not None and Path(out).suffix.lower() not in SHEETS:
         raise UsageError(f"{out}: a contact sheet must end in {', '.join(SHEETS)}. Try preview.png.")
     columns = columns_for(len(chosen) + 1)
     shown = _fitted(photos, ids, card, columns)
     views = views_of(chosen, seed)
-    each = [_Shown(shown[0], view) for view in views]
+    by_policy = [_Shown(shown[0], view) for view in views]
     first = [_Shown(photo, view) for photo in shown for view in views[1:2]]
     if save_to is not None:
-        _save(Path(save_to), {"policy": each, "photo": first})
-    origin = f"drawn from the grid {table.name}, seed {seed}" if table else f"seed {seed}"
+        _save(Path(save_to), {"policy": by_policy, "photo": first})
+    origin = f"drawn from the grid {source.name}, seed {seed}" if source else f"seed {seed}"
     sections = [
         Section(
             f"One photo, {len(chosen)} {'policy' if len(chosen) == 1 else 'policies'}",
             f"{shown[0].id}: {origin}. The captions are ranges, the pictures one draw from them.",
-            [Tile(one.image, str(one.view.policy) if i else "as it is") for i, one in enumerate(each)],
+            [
+                Tile(picture.image, str(picture.view.policy) if i else "as it is")
+                for i, picture in enumerate(by_policy)
+            ],
             columns,
         )
     ]
@@ -115,7 +118,8 @@ def preview(
             Section(
                 f"One policy, {len(shown)} photos",
                 f"{chosen[0]}: above as they are, below one view of each.",
-                [Tile(photo.image, photo.id, "/") for photo in shown] + [Tile(one.image) for one in first],
+                [Tile(photo.image, photo.id, "/") for photo in shown]
+                + [Tile(picture.image) for picture in first],
                 len(shown),
             )
         )
@@ -136,7 +140,7 @@ def _fitted(
     if not isinstance(photos, Dataset):
         read = [(Path(path).name, _bytes(Path(path))) for path in photos[:most]]
     else:
-        at = {one.id: i for i, one in enumerate(photos.samples)}
+        at = {sample.id: i for i, sample in enumerate(photos.samples)}
         wanted = (
             list(ids)
             if ids is not None
@@ -144,10 +148,10 @@ def _fitted(
         )
         photos.subset(wanted)  # says which id is not there
         classes: dict[int, list[str]] = {}
-        for one in wanted:
-            classes.setdefault(photos.samples[at[one]].label, []).append(one)
-        turns = [one for turn in zip_longest(*classes.values()) for one in turn if one][:most]
-        read = [(one, photos.read(at[one])) for one in turns]
+        for id_ in wanted:
+            classes.setdefault(photos.samples[at[id_]].label, []).append(id_)
+        by_class = [id_ for ids_ in zip_longest(*classes.values()) for id_ in ids_ if id_][:most]
+        read = [(id_, photos.read(at[id_])) for id_ in by_class]
     if not read:
         raise DataError("preview: there is no training photo to show. Give photos, or other ids.")
     return [_Photo(name, digest(data), fit(decode(data, name), card)) for name, data in read]
@@ -179,7 +183,9 @@ def _save(folder: Path, shown: dict[str, list[_Shown]]) -> None:
         rows = csv.writer(file)
         rows.writerow(["file", "photo", "policy", "index", "seed"])
         for kind, views in shown.items():
-            for i, one in enumerate(views):
+            for i, picture in enumerate(views):
                 name = f"{kind}-{i:03d}.png"
-                Pillow.fromarray(one.image).save(folder / name)
-                rows.writerow([name, one.photo.id, one.view.policy, one.view.index, one.view.seed])
+                Pillow.fromarray(picture.image).save(folder / name)
+                rows.writerow(
+                    [name, picture.photo.id, picture.view.policy, picture.view.index, picture.view.seed]
+                )

@@ -83,15 +83,15 @@ def lay_out(sections: Sequence[Section], side_px: int) -> Pillow.Image:
     return sheet
 
 
-Row = list[tuple[Tile, list[str]]]
+TileRow = list[tuple[Tile, list[str]]]
 
 
-def _rows(section: Section, side_px: int) -> list[Row]:
+def _rows(section: Section, side_px: int) -> list[TileRow]:
     laid = [(tile, _lines(tile.caption, side_px, tile.joint, CAPTION_PX)) for tile in section.tiles]
     return [laid[i : i + section.columns] for i in range(0, len(laid), section.columns)]
 
 
-def _below_px(row: Row) -> int:
+def _below_px(row: TileRow) -> int:
     most = max(len(lines) for _, lines in row)
     return (AIR_PX + most * LINE_PX if most else 0) + GAP_PX
 

@@ -52,9 +52,9 @@ def report(run: Run | str | Path | Sequence[Run | str | Path], *, out: str | Pat
         DataError: where a folder is no run, or one of its files is damaged.
     """
     if isinstance(run, Run | str | Path):
-        one = _open(run)
-        return _write(page(Facts(one)), one.path / "report.html" if out is None else Path(out))
-    every = [Facts(_open(each)) for each in run]
+        opened = _open(run)
+        return _write(page(Facts(opened)), opened.path / "report.html" if out is None else Path(out))
+    every = [Facts(_open(given)) for given in run]
     if not every:
         raise UsageError("expected at least one run to report on, got none.")
     place = every[0].run.path / "compare.html" if out is None else Path(out)
@@ -80,7 +80,9 @@ def comparison(every: list[Facts]) -> str:
                 "title": TITLES[split],
                 "columns": shown,
                 "measures": [
-                    one for one in MEASURES if any(each.numbers.has(f"/{each.key}{one[0]}") for each in shown)
+                    measure
+                    for measure in MEASURES
+                    if any(column.numbers.has(f"/{column.key}{measure[0]}") for column in shown)
                 ],
                 "gaps": compare.gaps(shown, split),
             }
@@ -117,7 +119,9 @@ def page(facts: Facts) -> str:
         "splits": facts.splits,
         "titles": TITLES,
         "measures": [
-            one for one in MEASURES if any(metrics.has(f"/{mistakes.KEYS[s]}{one[0]}") for s in facts.splits)
+            measure
+            for measure in MEASURES
+            if any(metrics.has(f"/{mistakes.KEYS[s]}{measure[0]}") for s in facts.splits)
         ],
         "pointer": pointer,
         "sentences": verdict.verdict(facts, metrics),
@@ -136,9 +140,13 @@ def page(facts: Facts) -> str:
         "warnings": len(health.get("warnings", [])),
         "has_splits": metrics.has("/test"),
         "largest": max(health.get("classes", {"": 1}).values(), default=1) or 1,
-        "refused": [f"{one['id']}: {one['reason']}" for one in health.get("refused", [])],
-        "odd": [f"{one['id']}: {one['width']} × {one['height']} px" for one in health.get("odd_sizes", [])],
-        "leaks": [", ".join(one) if isinstance(one, list) else str(one) for one in health.get("leaks", [])],
+        "refused": [f"{file['id']}: {file['reason']}" for file in health.get("refused", [])],
+        "odd": [
+            f"{photo['id']}: {photo['width']} × {photo['height']} px" for photo in health.get("odd_sizes", [])
+        ],
+        "leaks": [
+            ", ".join(group) if isinstance(group, list) else str(group) for group in health.get("leaks", [])
+        ],
         "photo_notes": [*_photo_notes(facts, book), *silence],
         "cost": _cost(facts),
         "command": _command(facts),
@@ -242,7 +250,7 @@ def _worth(metrics: Numbers) -> list[tuple[str, list[tuple[str, Markup]]]]:
     """List what each part of the policies adds: its name, and twice a pointer and the interval, drawn."""
     levels = (metrics.facts.get("worth") or {}).get("levels", [])
     gaps = [[level[beside]["log_loss"] for beside in BESIDE] for level in levels]
-    reach = (
+    half_width = (
         max((abs(gap[end]) for pair in gaps for gap in pair for end in ("low", "high")), default=1.0) or 1.0
     )
     return [
@@ -251,7 +259,7 @@ def _worth(metrics: Numbers) -> list[tuple[str, list[tuple[str, Markup]]]]:
             [
                 (
                     pointer("worth", "levels", i, beside, "log_loss"),
-                    whisker(gap["value"], gap["low"], gap["high"], (-reach, reach), zero=True),
+                    whisker(gap["value"], gap["low"], gap["high"], (-half_width, half_width), zero=True),
                 )
                 for beside, gap in zip(BESIDE, pair, strict=True)
             ],

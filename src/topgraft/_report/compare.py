@@ -70,7 +70,7 @@ class Gap:
             _verdict(self.accuracy.low, self.accuracy.high, "more accurate", "less accurate"),
             _verdict(-self.loss.high, -self.loss.low, "lower log loss", "higher log loss"),
         ]
-        known = [one for one in words if one]
+        known = [word for word in words if word]
         return ", ".join(known) if known else "cannot be told apart from the first"
 
 
@@ -103,17 +103,24 @@ def gaps(shown: list[Column], split: str) -> list[Gap]:
             ours, theirs = _rows(first.facts, split), _rows(other.facts, split)
             shared = sorted(ours.keys() & theirs.keys())
             if shared:
-                labels = np.array([ours[one][0] for one in shared], np.int64)
-                one, zero = (
+                labels = np.array([ours[photo][0] for photo in shared], np.int64)
+                mine, zero = (
                     # The table has six digits: what it says is 0 is at most half of the last.
                     np.clip([rows[photo][1] for photo in shared], 5e-7, 1.0)
                     for rows in (theirs, ours)
                 )
-                both = paired(labels, one, zero), paired_loss(labels, one, zero)
+                both = paired(labels, mine, zero), paired_loss(labels, mine, zero)
                 found.append((other.name, len(shared), *both))
-    reach = max((max(abs(gap.low), abs(gap.high)) for _, _, gap, _ in found), default=1.0) or 1.0
+    half_width = max((max(abs(gap.low), abs(gap.high)) for _, _, gap, _ in found), default=1.0) or 1.0
     return [
-        Gap(name, split, n, gap, loss, whisker(gap.value, gap.low, gap.high, (-reach, reach), zero=True))
+        Gap(
+            name,
+            split,
+            n,
+            gap,
+            loss,
+            whisker(gap.value, gap.low, gap.high, (-half_width, half_width), zero=True),
+        )
         for name, n, gap, loss in found
     ]
 
@@ -123,7 +130,7 @@ def _rows(facts: Facts, split: str) -> dict[str, tuple[int, Any]]:
     labels, probabilities = facts.probabilities(split)
     rows = facts.of(split)
     return {
-        facts.table[row.index].get("digest") or row.id: (int(label), line)
+        facts.predictions[row.index].get("digest") or row.id: (int(label), line)
         for row, label, line in zip(rows, labels, probabilities, strict=True)
     }
 
@@ -136,9 +143,11 @@ def settings(shown: list[Column]) -> list[tuple[str, list[str]]]:
 
     metrics = [column.facts.metrics for column in shown]
     return [
-        line("Backbone", [one["backbone"]["name"] for one in metrics]),
-        line("Head", [f"{one['head']['name']} {one['head']['setting'] or ''}".strip() for one in metrics]),
-        line("Policies", [len(one["policies"]) for one in metrics]),
-        line("Precision", [one["backbone"]["precision"] for one in metrics]),
-        line("Seed", [one["seed"] for one in metrics]),
+        line("Backbone", [facts["backbone"]["name"] for facts in metrics]),
+        line(
+            "Head", [f"{facts['head']['name']} {facts['head']['setting'] or ''}".strip() for facts in metrics]
+        ),
+        line("Policies", [len(facts["policies"]) for facts in metrics]),
+        line("Precision", [facts["backbone"]["precision"] for facts in metrics]),
+        line("Seed", [facts["seed"] for facts in metrics]),
     ]

@@ -58,5 +58,5 @@ def precision_recall(positive: NDArray[np.bool_], score: NDArray[np.float64]) ->
 
 
 def auc(x: Curve, y: Curve) -> float:
-    """Give the area under a curve of straight pieces; `x` must not fall."""
+    """Return the area under a curve of straight pieces; `x` must not fall."""
     return float(np.sum(np.diff(x) * (y[1:] + y[:-1]) / 2))

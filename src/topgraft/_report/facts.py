@@ -101,9 +101,9 @@ class Facts:
         return any(len(row.labels) > 1 for row in self.rows)
 
     @cached_property
-    def table(self) -> list[dict[str, str]]:
+    def predictions(self) -> list[dict[str, str]]:
         """predictions.csv."""
-        return self.run.table("predictions.csv")
+        return self.run.read_table("predictions.csv")
 
     @cached_property
     def rows(self) -> list[Row]:
@@ -121,7 +121,7 @@ class Facts:
                 float(line["probability"]),
                 float(line["distance"]) if line.get("distance") else None,
             )
-            for i, line in enumerate(self.table)
+            for i, line in enumerate(self.predictions)
         ]
 
     def of(self, split: str) -> list[Row]:
@@ -132,7 +132,7 @@ class Facts:
         """Labels (N,) and probabilities (N, C) of one split."""
         rows = self.of(split)
         columns = [f"p_{name}" for name in self.classes]
-        table = [[float(self.table[row.index][name]) for name in columns] for row in rows]
+        table = [[float(self.predictions[row.index][name]) for name in columns] for row in rows]
         return np.array([row.label for row in rows], np.int64), np.array(table).reshape(
             len(rows), len(columns)
         )

@@ -53,7 +53,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Matrix:
+class Confusion:
     """The confusion matrix of one split: all cells by rows, and those that hold photos."""
 
     split: str
@@ -84,7 +84,7 @@ class Gallery:
 
 def predicted_at(facts: Facts, row: Row) -> Markup:
     """Write a row's probability; it names its line in predictions.csv."""
-    exact = facts.table[row.index]["probability"]
+    exact = facts.predictions[row.index]["probability"]
     return Markup('<data value="{}" data-prediction="{}/probability">{}</data>').format(
         exact, row.index, written(row.probability, "whole")
     )
@@ -106,14 +106,14 @@ def shot(facts: Facts, row: Row) -> Shot:
     return Shot(row.id, caption, said)
 
 
-def matrices(facts: Facts, metrics: Numbers) -> list[Matrix]:
+def matrices(facts: Facts, metrics: Numbers) -> list[Confusion]:
     """Make the confusion matrix of every split that was measured."""
     return [
         _matrix(facts, metrics, split) for split in facts.splits if metrics.has(f"/{KEYS[split]}/confusion")
     ]
 
 
-def _matrix(facts: Facts, metrics: Numbers, split: str) -> Matrix:
+def _matrix(facts: Facts, metrics: Numbers, split: str) -> Confusion:
     behind: dict[tuple[int, int], list[Row]] = defaultdict(list)
     for row in facts.of(split):
         behind[row.label, row.predicted].append(row)
@@ -138,7 +138,7 @@ def _matrix(facts: Facts, metrics: Numbers, split: str) -> Matrix:
                 )
             )
         cells.append(line)
-    return Matrix(split, cells)
+    return Confusion(split, cells)
 
 
 def galleries(facts: Facts, metrics: Numbers) -> list[Gallery]:
@@ -179,7 +179,7 @@ def galleries(facts: Facts, metrics: Numbers) -> list[Gallery]:
             unsure[: GALLERY - 6],
         ),
     ]
-    return [one for one in found if one.shots]
+    return [gallery for gallery in found if gallery.shots]
 
 
 def _gallery(facts: Facts, anchor: str, title: str, why: str, rows: list[Row]) -> Gallery:
@@ -213,34 +213,34 @@ def _label_issues(facts: Facts, metrics: Numbers) -> Gallery:
     )
 
 
-def take(book: Book, found: list[Gallery], tables: list[Matrix]) -> None:
+def take(book: Book, found: list[Gallery], tables: list[Confusion]) -> None:
     """Put the photos into the book, the most telling first, so that the last ones go where room is short."""
     for gallery in found:
-        book.take([one.id for one in gallery.shots], LARGE_PX)
+        book.take([shot_.id for shot_ in gallery.shots], LARGE_PX)
     for table in tables:
         for cell in table.filled:
             if cell.label != cell.predicted:
-                book.take([one.id for one in cell.shots], SMALL_PX)
+                book.take([shot_.id for shot_ in cell.shots], SMALL_PX)
     for table in tables:
         for cell in table.filled:
             if cell.label == cell.predicted:
-                book.take([one.id for one in cell.shots], SMALL_PX)
+                book.take([shot_.id for shot_ in cell.shots], SMALL_PX)
 
 
-def everything(found: list[Gallery], tables: list[Matrix]) -> dict[str, Shot]:
+def everything(found: list[Gallery], tables: list[Confusion]) -> dict[str, Shot]:
     """Every photo on the page with what is said of it first: what the enlarged view shows."""
-    shots = [one for gallery in found for one in gallery.shots]
-    shots += [one for table in tables for cell in table.filled for one in cell.shots]
+    shots = [shot_ for gallery in found for shot_ in gallery.shots]
+    shots += [shot_ for table in tables for cell in table.filled for shot_ in cell.shots]
     unique: dict[str, Shot] = {}
-    for one in shots:
-        unique.setdefault(one.id, one)
+    for shot_ in shots:
+        unique.setdefault(shot_.id, shot_)
     return unique
 
 
 __all__ = [
     "Cell",
+    "Confusion",
     "Gallery",
-    "Matrix",
     "Shot",
     "everything",
     "galleries",

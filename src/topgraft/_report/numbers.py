@@ -119,7 +119,7 @@ class Numbers:
         )
 
     def get(self, path: str) -> Any:
-        """Give the bare value, for plots."""
+        """Return the bare value, for plots."""
         return resolve(self.facts, path)
 
     def has(self, path: str) -> bool:

@@ -54,7 +54,7 @@ def shrink(image: Image, side: int, quality: int = 62) -> tuple[int, int, bytes]
 
 
 def budget(photos: int) -> int:
-    """Give the bytes of the page that thumbnails may take: 1.1 MB up to 500 photos, 3.3 MB from 10,000 on.
+    """Return the bytes of the page that thumbnails may take: 1.1 MB up to 500 photos, 3.3 MB from 10,000 on.
 
     The rest of the page is under 0.4 MB, 0.6 MB for many classes, so that it stays under 1.5 MB and 4 MB.
     """
@@ -80,7 +80,7 @@ class Book:
 
     def take(self, ids: Iterable[str], side: int) -> None:
         """Read photos and keep them, in this order, as long as there is room."""
-        wanted = [one for one in dict.fromkeys(ids) if one not in self.thumbs and one not in self.gone]
+        wanted = [name for name in dict.fromkeys(ids) if name not in self.thumbs and name not in self.gone]
         if not self.root or not wanted:
             return
 
@@ -121,18 +121,18 @@ class Book:
 
     def show(self, name: str, alt: str, *, whole: bool = False) -> Markup:
         """Show a photo that was taken: its middle as a square, or the whole of it."""
-        one = self.thumbs[name]
+        thumb = self.thumbs[name]
         return Markup(
             '<svg class="thumb" viewBox="0 0 {} {}" preserveAspectRatio="xMidYMid {}" role="img"'
             ' aria-label="{}"><use href="#{}"/></svg>'
-        ).format(one.width, one.height, "meet" if whole else "slice", alt, one.key)
+        ).format(thumb.width, thumb.height, "meet" if whole else "slice", alt, thumb.key)
 
     def sprite(self) -> Markup:
-        """Give the photos themselves, once, out of sight."""
+        """Return the photos themselves as one hidden SVG, to which every picture on the page refers."""
         image = Markup('<image id="{}" width="{}" height="{}" href="data:image/webp;base64,{}"/>')
         images = [
-            image.format(one.key, one.width, one.height, base64.b64encode(one.data).decode())
-            for one in self.thumbs.values()
+            image.format(thumb.key, thumb.width, thumb.height, base64.b64encode(thumb.data).decode())
+            for thumb in self.thumbs.values()
         ]
         return Markup('<svg class="sprite" aria-hidden="true"><defs>{}</defs></svg>').format(
             Markup("\n").join(images)

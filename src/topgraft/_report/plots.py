@@ -28,10 +28,12 @@ class Figure:
 
 def reliability(metrics: Numbers) -> Figure | None:
     """Plot how often answers of a given confidence are right."""
-    bins = [one for one in metrics.get("/trust/reliability") if one["count"]] if metrics.has("/trust") else []
+    bins = (
+        [bin_ for bin_ in metrics.get("/trust/reliability") if bin_["count"]] if metrics.has("/trust") else []
+    )
     if not bins:
         return None
-    worst = max(bins, key=lambda one: abs(one["accuracy"] - one["confidence"]) * one["count"])
+    worst = max(bins, key=lambda bin_: abs(bin_["accuracy"] - bin_["confidence"]) * bin_["count"])
     plot = Plot(
         "Reliability diagram",
         UNIT,
@@ -44,11 +46,11 @@ def reliability(metrics: Numbers) -> Figure | None:
         y_ticks=percent,
     )
     plot.line([(0, 0), (1, 1)], "ideal")
-    total = sum(one["count"] for one in bins)
-    plot.line([(one["confidence"], one["accuracy"]) for one in bins], 0)
-    for one in bins:
-        note = f"{one['count']} photos: {one['confidence']:.0%} sure, {one['accuracy']:.0%} right"
-        plot.dot(one["confidence"], one["accuracy"], 2.5 + 9 * (one["count"] / total) ** 0.5, note)
+    total = sum(bin_["count"] for bin_ in bins)
+    plot.line([(bin_["confidence"], bin_["accuracy"]) for bin_ in bins], 0)
+    for bin_ in bins:
+        note = f"{bin_['count']} photos: {bin_['confidence']:.0%} sure, {bin_['accuracy']:.0%} right"
+        plot.dot(bin_["confidence"], bin_["accuracy"], 2.5 + 9 * (bin_["count"] / total) ** 0.5, note)
     note = Markup(
         "On the dashed line, confidence can be taken at its word; below it, it is too sure of itself. "
         "Larger dots hold more photos. Expected calibration error: {}."
@@ -114,12 +116,14 @@ TITLES = {"loss": "Loss", "accuracy": "Accuracy", "rate": "Learning rate"}
 def learning(facts: Facts) -> list[Figure]:
     """Plot what was recorded while network heads or the last blocks were trained."""
     figures = []
-    for kind in dict.fromkeys(one.get("kind", "loss") for one in facts.curves):
-        series = [one for one in facts.curves if one.get("kind", "loss") == kind and len(one["x"])][:SERIES]
+    for kind in dict.fromkeys(curve.get("kind", "loss") for curve in facts.curves):
+        series = [curve for curve in facts.curves if curve.get("kind", "loss") == kind and len(curve["x"])][
+            :SERIES
+        ]
         if not series:
             continue
-        xs = [x for one in series for x in one["x"]]
-        ys = [y for one in series for y in one["y"]]
+        xs = [x for curve in series for x in curve["x"]]
+        ys = [y for curve in series for y in curve["y"]]
         floor = 0.0 if kind != "accuracy" else max(0.0, min(ys) - 0.05)
         ceiling = 1.0 if kind == "accuracy" else (max(ys) * 1.05 or 1.0)
         title = TITLES.get(kind, kind.capitalize())
@@ -132,9 +136,9 @@ def learning(facts: Facts) -> list[Figure]:
             y_ticks=percent if kind == "accuracy" else _short,
             whole_x=max(xs) - min(xs) >= 1,
         )
-        for place, one in enumerate(series):
-            plot.line(list(zip(one["x"], one["y"], strict=True)), place)
-        figures.append(Figure(title, plot, "", legend([one["name"] for one in series])))
+        for place, curve in enumerate(series):
+            plot.line(list(zip(curve["x"], curve["y"], strict=True)), place)
+        figures.append(Figure(title, plot, "", legend([curve["name"] for curve in series])))
     return figures
 
 

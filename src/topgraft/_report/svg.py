@@ -133,11 +133,11 @@ class Plot:
                 self.left, edge, floor, floor
             )
         )
-        middle = (self.top + floor) / 2
+        centre = (self.top + floor) / 2
         marks.append(down.format((self.left + edge) / 2, self.height - 6, "middle", self.x_label))
         marks.append(
             Markup('<text transform="rotate(-90 12 {})" x="12" y="{}" text-anchor="middle">{}</text>').format(
-                middle, middle, self.y_label
+                centre, centre, self.y_label
             )
         )
         return Markup("").join(marks)

@@ -49,11 +49,11 @@ def _right(metrics: Numbers, key: str) -> Markup:
 
 
 def _how_sure(metrics: Numbers, key: str) -> Markup:
-    reach = metrics.interval(f"/{key}/accuracy", "percent", between="and")
+    interval = metrics.interval(f"/{key}/accuracy", "percent", between="and")
     n = metrics(f"/{key}/n", "count")
     said = Markup(
         "For new photos of the same kind, the share it gets right lies between {} with 95 % confidence"
-    ).format(reach)
+    ).format(interval)
     if metrics.get(f"/{key}/n") < FEW:
         return Markup(
             "{}; the range is wide because {} photos are few, and more of them would narrow it."
@@ -64,10 +64,10 @@ def _how_sure(metrics: Numbers, key: str) -> Markup:
 def _where_it_fails(facts: Facts, metrics: Numbers, key: str) -> Markup:
     if not metrics.has(f"/{key}/confusion"):
         return Markup("The classes it finds worst are listed under <a href=#numbers>Numbers</a>.")
-    table = metrics.get(f"/{key}/confusion")
-    size = range(len(table))
-    wrong = [(table[i][j], i, j) for i in size for j in size if i != j and table[i][j]]
-    sizes = [sum(counts) for counts in table]
+    confusion = metrics.get(f"/{key}/confusion")
+    size = range(len(confusion))
+    wrong = [(confusion[i][j], i, j) for i in size for j in size if i != j and confusion[i][j]]
+    sizes = [sum(counts) for counts in confusion]
     largest = sizes.index(max(sizes))
     support = metrics(pointer(key, "per_class", facts.classes[largest], "support"), "count")
     if sizes.count(max(sizes)) == 1:

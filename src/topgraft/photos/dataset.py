@@ -171,7 +171,7 @@ class Dataset:
                 raise DataError(
                     f"{paths[i]}: expected a label, got {label!r}. Leave the photo out."
                 ) from error
-        root, inside = _common([str(one) for one in paths])
+        root, inside = _common([str(path) for path in paths])
         keys = groups if groups is not None else inside
         entries = [
             Entry(path, path, (name,), str(key), None)
@@ -189,25 +189,33 @@ class Dataset:
         progress: Progress,
     ) -> Dataset:
         settings = settings or Settings.load()
-        refused = [Refused(shown(one.id), reason) for one in entries if (reason := unnameable(one))]
-        entries = sorted((one for one in entries if not unnameable(one)), key=lambda one: one.id)
+        refused = [Refused(shown(entry.id), reason) for entry in entries if (reason := unnameable(entry))]
+        entries = sorted((entry for entry in entries if not unnameable(entry)), key=lambda entry: entry.id)
         unique(entries, root)
         digests, looks = _look_at(entries, root, settings, progress)
-        classes = tuple(sorted({name for one in entries for name in one.names}, key=_natural))
+        classes = tuple(sorted({name for entry in entries for name in entry.names}, key=_natural))
         index = {name: i for i, name in enumerate(classes)}
-        several = any(len(one.names) > 1 for one in entries)
+        several = any(len(entry.names) > 1 for entry in entries)
         samples = []
-        for one in entries:
-            found = digests[one.id]
+        for entry in entries:
+            found = digests[entry.id]
             reason = found[1] or looks[found[0]].reason
             if reason:
-                refused.append(Refused(one.id, reason))
+                refused.append(Refused(entry.id, reason))
                 continue
-            labels = tuple(sorted(index[name] for name in one.names))
+            labels = tuple(sorted(index[name] for name in entry.names))
             samples.append(
-                Sample(one.id, one.path, labels[0], one.group, found[0], one.split, labels if several else ())
+                Sample(
+                    entry.id,
+                    entry.path,
+                    labels[0],
+                    entry.group,
+                    found[0],
+                    entry.split,
+                    labels if several else (),
+                )
             )
-        refused.sort(key=lambda one: one.id)
+        refused.sort(key=lambda file: file.id)
         beside = tuple(sorted(map(shown, ignored)))
         return cls(tuple(samples), classes, root, tuple(refused), beside, looks)
 
@@ -218,17 +226,19 @@ class Dataset:
     @cached_property
     def ids(self) -> tuple[str, ...]:
         """The ids, in order."""
-        return tuple(one.id for one in self.samples)
+        return tuple(sample.id for sample in self.samples)
 
     @cached_property
     def labels(self) -> Labels:
         """(N,) class indices."""
-        return np.array([one.label for one in self.samples], dtype=np.int64)
+        return np.array([sample.label for sample in self.samples], dtype=np.int64)
 
     @cached_property
     def groups(self) -> NDArray[np.int64]:
         """(N,) group numbers: given groups, with near-duplicates merged into them."""
-        return twins([self.looks[one.digest] for one in self.samples], [one.group for one in self.samples])
+        return twins(
+            [self.looks[sample.digest] for sample in self.samples], [sample.group for sample in self.samples]
+        )
 
     def read(self, i: int) -> bytes:
         """Read the bytes of photo i as they are now.
@@ -236,18 +246,18 @@ class Dataset:
         Raises:
             DecodeError: where the file is gone or cannot be opened.
         """
-        one = self.samples[i]
+        sample = self.samples[i]
         try:
-            return files.read(self.root, one.path)
+            return files.read(self.root, sample.path)
         except OSError as error:
-            raise DecodeError(one.id, _unopened(error)) from error
+            raise DecodeError(sample.id, _unopened(error)) from error
 
     def image(self, i: int) -> Image:
         """Decode photo i: (H, W, 3) uint8 RGB."""
         return decode(self.read(i), self.samples[i].id)
 
     def location(self, i: int) -> str:
-        """Give the full path or URL of photo i."""
+        """Return the full path or URL of photo i."""
         path = self.samples[i].path
         return f"{self.root.rstrip('/')}/{path}" if files.is_url(self.root) else str(Path(self.root, path))
 
@@ -260,9 +270,11 @@ class Dataset:
         files.keep_out(self.folders() | ({self.root} if self.is_folder else set()), *places)
 
     def folders(self) -> set[str]:
-        """Give the local folders that photos lie in; none for those behind a URL."""
+        """Return the local folders that photos lie in; none for those behind a URL."""
         root = files.local(self.root)
-        return set() if files.is_url(root) else {str(Path(root, one.path).parent) for one in self.samples}
+        return (
+            set() if files.is_url(root) else {str(Path(root, sample.path).parent) for sample in self.samples}
+        )
 
     def subset(self, ids: Iterable[str]) -> Dataset:
         """Keep the samples with these ids; classes, and so labels, stay as they are.
@@ -271,9 +283,9 @@ class Dataset:
             DataError: for an id that is not here.
         """
         wanted = set(ids)
-        kept = tuple(one for one in self.samples if one.id in wanted)
+        kept = tuple(sample for sample in self.samples if sample.id in wanted)
         if len(kept) != len(wanted):
-            lost = sorted(wanted - {one.id for one in kept})
+            lost = sorted(wanted - {sample.id for sample in kept})
             raise DataError(f"{self.root}: no photo has the id {lost[0]!r}. Was it renamed or removed?")
         return replace(self, samples=kept, refused=(), ignored=())
 
@@ -284,15 +296,15 @@ def _common(paths: list[str]) -> tuple[str, list[str]]:
     Raises:
         DataError: where they have none.
     """
-    protocols = {one.partition("://")[0] if files.is_url(one) else "" for one in paths}
+    protocols = {path.partition("://")[0] if files.is_url(path) else "" for path in paths}
     if len(protocols) > 1:
         raise DataError(
             f"expected all photos in one place, got {' and '.join(sorted(protocols))} beside others."
         )
     before = f"{protocol}://" if (protocol := protocols.pop()) else ""
-    whole = [one.removeprefix(before) if before else os.path.abspath(one) for one in paths]  # noqa: PTH100
-    root = os.path.commonpath([os.path.dirname(one) for one in whole])  # noqa: PTH120  resolve() follows links
-    return before + root, [Path(os.path.relpath(one, root)).as_posix() for one in whole]
+    whole = [path.removeprefix(before) if before else os.path.abspath(path) for path in paths]  # noqa: PTH100
+    root = os.path.commonpath([os.path.dirname(path) for path in whole])  # noqa: PTH120  resolve() follows links
+    return before + root, [Path(os.path.relpath(path, root)).as_posix() for path in whole]
 
 
 def _natural(name: str) -> tuple[list[str | tuple[int, str]], str]:
@@ -312,33 +324,33 @@ def _look_at(
     kept = Looks(settings.cache_dir)
     digests: dict[str, tuple[str, str]] = {}
 
-    def address(one: Entry) -> tuple[str, str]:
+    def address(entry: Entry) -> tuple[str, str]:
         try:
-            return digest(files.read(root, one.path)), ""
+            return digest(files.read(root, entry.path)), ""
         except OSError as error:
             return "", _unopened(error)
 
-    def see(one: Entry) -> _Seen:
+    def see(entry: Entry) -> _Seen:
         try:
-            data = files.read(root, one.path)
+            data = files.read(root, entry.path)
         except OSError as error:
             return _Seen("", Look.refused(_unopened(error)), lasting=False)
         try:
-            return _Seen(digest(data), look(decode(data, one.id)), lasting=True)
+            return _Seen(digest(data), look(decode(data, entry.id)), lasting=True)
         except DecodeError as error:
             # What this machine has no memory for, another or the next run may well decode.
             lasting = not isinstance(error.__cause__, MemoryError)
             return _Seen(digest(data), Look.refused(error.reason), lasting)
 
     with ThreadPoolExecutor(settings.threads) as pool:
-        for one, found in _each(pool, address, entries, "reading photos", progress):
-            digests[one.id] = found
+        for entry, found in _each(pool, address, entries, "reading photos", progress):
+            digests[entry.id] = found
         looks = kept.recall(found for found, _ in digests.values())
         fresh: dict[str, Look] = {}
         # Once, unless a file changed: then others that had its old bytes are still without a look.
-        while new := {key: one for one in entries if (key := digests[one.id][0]) and key not in looks}:
-            for one, seen in _each(pool, see, list(new.values()), "checking photos", progress):
-                digests[one.id] = (seen.digest, "" if seen.digest else seen.look.reason)
+        while new := {key: entry for entry in entries if (key := digests[entry.id][0]) and key not in looks}:
+            for entry, seen in _each(pool, see, list(new.values()), "checking photos", progress):
+                digests[entry.id] = (seen.digest, "" if seen.digest else seen.look.reason)
                 looks[seen.digest] = seen.look
                 if seen.lasting:
                     fresh[seen.digest] = seen.look

@@ -66,9 +66,9 @@ def in_folder(root: str) -> tuple[list[Entry], list[str], list[str]]:
             f"{f' ({len(photos)} lie beside the folders)' if photos else ''}."
             " Put the photos of each class into a folder with its name."
         )
-    tops = {one.path.split("/")[0] for one in entries} if depth else {""}
+    tops = {entry.path.split("/")[0] for entry in entries} if depth else {""}
     folders = sorted(f"{top}/{name}".lstrip("/") for top in tops for name in files.folders(root, top))
-    full = {"/".join(one.path.split("/")[: depth + 1]) for one in entries}
+    full = {"/".join(entry.path.split("/")[: depth + 1]) for entry in entries}
     return entries, ignored, [name for name in folders if name not in full]
 
 
@@ -145,7 +145,7 @@ def _entry(table: str, line: int, row: dict[str, str]) -> Entry:
 
 
 def _one_name(table: str, path: str) -> str:
-    """Give a photo of a table one name, however its path is written: ./a.jpg and b/../a.jpg are a.jpg."""
+    """Return a table photo's one name, however its path is written: ./a.jpg and b/../a.jpg are a.jpg."""
     root = os.path.abspath(files.parent(table)[0])  # noqa: PTH100  resolve() follows links
     if Path(path).is_absolute() and not files.is_url(table):
         path = os.path.normpath(path)
@@ -181,7 +181,7 @@ def _names(cell: str, place: str) -> tuple[str, ...]:
     names = [name.strip() for name in cell.split(";") if name.strip()]
     if cell.startswith("["):
         try:
-            names = [class_name(one) for one in json.loads(cell)]
+            names = [class_name(label) for label in json.loads(cell)]
         except json.JSONDecodeError:
             names = [cell]
         except (ValueError, RecursionError) as error:
@@ -205,17 +205,17 @@ def class_name(label: object) -> str:
     return name
 
 
-def unnameable(one: Entry) -> str:
+def unnameable(entry: Entry) -> str:
     """Say why a photo's name cannot be written into a result; empty where it can."""
     try:
-        one.id.encode()
+        entry.id.encode()
     except UnicodeEncodeError:
         return "has a name that is not UTF-8; rename it"
-    return "has a NUL in its name" if "\0" in one.id else ""
+    return "has a NUL in its name" if "\0" in entry.id else ""
 
 
 def shown(name: str) -> str:
-    """Give a file name that can be printed: bytes that are not UTF-8 as their code."""
+    """Return a file name as it can be printed: bytes that are not UTF-8 as their code."""
     return os.fsencode(name).decode(errors="backslashreplace")
 
 

@@ -69,7 +69,7 @@ def look(image: Image) -> Look:
 
 
 def twins(looks: Iterable[Look], keys: Iterable[str]) -> NDArray[np.int64]:
-    """Give every photo the number of its group of near-duplicates.
+    """Return the number of each photo's group of near-duplicates, (N,).
 
     Near-duplicates are not chained: each is near the first photo of its group. Only keys join such groups.
 
@@ -98,9 +98,9 @@ def twins(looks: Iterable[Look], keys: Iterable[str]) -> NDArray[np.int64]:
 
 
 def _leaders(looks: list[Look]) -> list[int]:
-    """Give each photo the first one it is a near-duplicate of and that follows no other, or itself."""
+    """Return for each photo the first it is a near-duplicate of and that follows no other, or itself."""
     same: dict[bytes, int] = {}
-    leaders = [same.setdefault(one.thumb, i) for i, one in enumerate(looks)]
+    leaders = [same.setdefault(look_.thumb, i) for i, look_ in enumerate(looks)]
     alone = sorted(same.values())
     pairs = _close_pairs([looks[i] for i in alone])
     for i, j in pairs[np.lexsort((pairs[:, 0], pairs[:, 1]))].tolist():
@@ -111,8 +111,8 @@ def _leaders(looks: list[Look]) -> list[int]:
 
 
 def _close_pairs(looks: list[Look], block: int = 1024) -> NDArray[np.int64]:
-    """Give all pairs i < j that look alike, (M, 2), a few blocks at a time; detail only where it matters."""
-    raw = np.frombuffer(b"".join(one.thumb for one in looks), dtype=np.uint8).reshape(len(looks), -1)
+    """Return all pairs i < j that look alike, (M, 2), block by block; detail only where it matters."""
+    raw = np.frombuffer(b"".join(look_.thumb for look_ in looks), dtype=np.uint8).reshape(len(looks), -1)
     starts = range(0, len(looks), block)
     coarse = [_coarse(raw[start : start + block]) for start in starts]
     pairs = [np.zeros((0, 2), dtype=np.int64)]
@@ -129,13 +129,13 @@ def _close_pairs(looks: list[Look], block: int = 1024) -> NDArray[np.int64]:
 
 
 def _coarse(raw: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Give the 8 x 8 means of thumbnails beside their level, (n, 192), as unit vectors."""
+    """Return the 8 x 8 means of thumbnails beside their level, (n, 192), as unit vectors."""
     means = _tiles(raw).mean(axis=(2, 4), keepdims=True)
     return _unit(means - means.mean(axis=(1, 3), keepdims=True))
 
 
 def _detail(raw: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Give what thumbnails have beside their 8 x 8 means, (n, 1728), as unit vectors."""
+    """Return what thumbnails have beside their 8 x 8 means, (n, 1728), as unit vectors."""
     tiles = _tiles(raw)
     return _unit(tiles - tiles.mean(axis=(2, 4), keepdims=True))
 
@@ -168,13 +168,13 @@ class Looks:
         try:
             with closing(self._open()) as known:
                 found = {}
-                for one in set(digests):
+                for digest in set(digests):
                     row = known.execute(
                         "SELECT width, height, thumb, reason FROM seen WHERE digest = ? AND maker = ?",
-                        (one, MAKER),
+                        (digest, MAKER),
                     ).fetchone()
                     if row:
-                        found[one] = Look(*row)
+                        found[digest] = Look(*row)
                 return found
         except (sqlite3.Error, OSError):
             return {}

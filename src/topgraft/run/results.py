@@ -27,13 +27,13 @@ class Side:
     Attributes:
         rows: (n,) indices into the store's samples.
         samples: n samples.
-        targets: (n,) class indices, or a 0/1 table (n, C) where photos carry several labels.
+        labels: (n,) class indices, or a 0/1 table (n, C) where photos carry several labels.
         groups: (n,) group numbers.
     """
 
     rows: Labels
     samples: tuple[Sample, ...]
-    targets: Labels
+    labels: Labels
     groups: Labels
 
     @classmethod
@@ -43,30 +43,25 @@ class Side:
         Raises:
             DataError: for a photo the store does not have.
         """
-        place = {one.id: i for i, one in enumerate(store.samples)}
-        lost = [one for one in ids if one not in place]
+        place = {sample.id: i for i, sample in enumerate(store.samples)}
+        lost = [id_ for id_ in ids if id_ not in place]
         if lost:
             raise DataError(
                 f"{store.path}: expected all photos of the split in the feature store, {len(lost)} are not"
                 f" (first: {lost[0]}). Embed the same photos again."
             )
-        rows = np.array(sorted(place[one] for one in ids), dtype=np.int64)
+        rows = np.array(sorted(place[id_] for id_ in ids), dtype=np.int64)
         samples = tuple(store.samples[i] for i in rows)
-        several = any(one.labels for one in store.samples)
-        targets = table(samples, len(store.classes)) if several else store.labels[rows]
-        return cls(rows, samples, targets, store.groups[rows])
-
-    @property
-    def labels(self) -> Labels:
-        """(n,) the first label of each photo."""
-        return np.array([one.label for one in self.samples], dtype=np.int64)
+        several = any(sample.labels for sample in store.samples)
+        labels = indicators(samples, len(store.classes)) if several else store.labels[rows]
+        return cls(rows, samples, labels, store.groups[rows])
 
 
-def table(samples: Sequence[Sample], classes: int) -> Labels:
-    """Give several labels as a 0/1 table (n, C)."""
+def indicators(samples: Sequence[Sample], classes: int) -> Labels:
+    """Return the labels as a 0/1 table (n, C), whether photos carry one or several."""
     found = np.zeros((len(samples), classes), dtype=np.int64)
-    for row, one in enumerate(samples):
-        found[row, list(one.labels or (one.label,))] = 1
+    for row, sample in enumerate(samples):
+        found[row, list(sample.labels or (sample.label,))] = 1
     return found
 
 
@@ -87,22 +82,22 @@ class Answers:
     distance: np.ndarray | None = None
 
     def scores(self, classes: Sequence[str], seed: int) -> dict[str, Any]:
-        """Give the `scores` of metrics.json; the headline numbers are over all repeats.
+        """Return the `scores` of metrics.json; the headline numbers are over all repeats.
 
         Photos come in the order of their content, as in `evaluate`: so both draw the same intervals.
         """
         samples = self.side.samples
         order = sorted(range(len(samples)), key=lambda i: (samples[i].digest, samples[i].id))
-        targets, groups, answers = (
-            self.side.targets[order],
+        labels, groups, answers = (
+            self.side.labels[order],
             self.side.groups[order],
             self.probabilities[:, order],
         )
-        losses = np.stack([metrics.losses(targets, one) for one in answers])
-        head = metrics.brief(targets, answers, losses=losses, groups=groups, seed=seed)
-        if targets.ndim == 2:
-            return {"n": len(targets), **head}
-        return metrics.summary(targets, answers[0], list(classes), seed=seed, groups=groups) | head
+        losses = np.stack([metrics.losses(labels, repeat) for repeat in answers])
+        head = metrics.brief(labels, answers, losses=losses, groups=groups, seed=seed)
+        if labels.ndim == 2:
+            return {"n": len(labels), **head}
+        return metrics.summary(labels, answers[0], list(classes), seed=seed, groups=groups) | head
 
 
 def same_work(store: FeatureStore, maps: FeatureStore) -> None:
@@ -116,9 +111,9 @@ def same_work(store: FeatureStore, maps: FeatureStore) -> None:
     differing = [
         what
         for what, of in (
-            ("photos", lambda one: [(sample.id, sample.digest) for sample in one.samples]),
-            ("views", lambda one: [view.key for view in one.views]),
-            ("backbone", lambda one: (one.card.name, one.card.weights_sha256, one.card.preprocessing())),
+            ("photos", lambda side: [(sample.id, sample.digest) for sample in side.samples]),
+            ("views", lambda side: [view.key for view in side.views]),
+            ("backbone", lambda side: (side.card.name, side.card.weights_sha256, side.card.preprocessing())),
         )
         if of(store) != of(maps)
     ]
@@ -129,7 +124,7 @@ def same_work(store: FeatureStore, maps: FeatureStore) -> None:
         )
 
 
-def keep_apart(learn: Side, test: Side) -> None:
+def check_disjoint(learn: Side, test: Side) -> None:
     """See that nothing is both learned from and tested on.
 
     Raises:
@@ -137,26 +132,31 @@ def keep_apart(learn: Side, test: Side) -> None:
     """
     shared = np.isin(test.groups, learn.groups)
     for place in np.flatnonzero(shared):
-        one, twin = test.samples[place], learn.samples[np.flatnonzero(learn.groups == test.groups[place])[0]]
-        what = "is" if one.id == twin.id else f"belongs together with {twin.id}, which is"
+        sample, twin = (
+            test.samples[place],
+            learn.samples[np.flatnonzero(learn.groups == test.groups[place])[0]],
+        )
+        what = "is" if sample.id == twin.id else f"belongs together with {twin.id}, which is"
         raise UsageError(
-            f"split: {one.id} is on the test side and {what} on the training side, {int(shared.sum())} photos"
-            " in all. Split with topgraft.split, which keeps groups together."
+            f"split: {sample.id} is on the test side and {what} on the training side, {int(shared.sum())}"
+            " photos in all. Split with topgraft.split, which keeps groups together."
         )
 
 
 def _alike(store: FeatureStore) -> int:
     """Count photos that look like another one: groups that came with the data are no duplicates."""
     names: dict[int, set[str]] = {}
-    for group, one in zip(store.groups.tolist(), store.samples, strict=True):
-        names.setdefault(group, set()).add(one.group)
-    return sum(len(each) - 1 for each in names.values())
+    for group, sample in zip(store.groups.tolist(), store.samples, strict=True):
+        names.setdefault(group, set()).add(sample.group)
+    return sum(len(given_groups) - 1 for given_groups in names.values())
 
 
 def counts(store: FeatureStore, train: Side, test: Side, refused: int) -> dict[str, Any]:
     """Count the photos of a run; one with several labels counts for each of them."""
     C = len(store.classes)
-    sides = {name: table(side.samples, C).sum(axis=0) for name, side in (("train", train), ("test", test))}
+    sides = {
+        name: indicators(side.samples, C).sum(axis=0) for name, side in (("train", train), ("test", test))
+    }
     return {
         "photos": len(store),
         "refused": refused,
@@ -186,14 +186,14 @@ def write_predictions(run: Run, classes: Sequence[str], answers: dict[str, Answe
     columns = [*PREDICTION, *(f"p_{name}" for name in classes), "distance"]
     lines = []
     for split, given in answers.items():
-        for row, one in enumerate(given.side.samples):
+        for row, sample in enumerate(given.side.samples):
             shares = given.probabilities[0, row]
             best = int(shares.argmax())
-            label = ";".join(classes[i] for i in one.labels or (one.label,))
+            label = ";".join(classes[i] for i in sample.labels or (sample.label,))
             far = "" if given.distance is None else f"{given.distance[row]:.6f}"
             fold = "" if given.fold[row] < 0 else int(given.fold[row])
             lines.append(
-                [one.id, one.digest, split, fold, label, classes[best], f"{shares[best]:.6f}"]
+                [sample.id, sample.digest, split, fold, label, classes[best], f"{shares[best]:.6f}"]
                 + [f"{share:.6f}" for share in shares]
                 + [far]
             )

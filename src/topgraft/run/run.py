@@ -58,7 +58,7 @@ class Run:
                 raise UsageError(
                     f"{folder}: expected a folder for the run, found a file. Choose another name."
                 )
-            held = {one.name for one in folder.iterdir()} if folder.is_dir() else set()
+            held = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
         except OSError as error:
             raise UsageError(
                 f"{folder}: cannot hold a run ({error.strerror}). Choose another name."
@@ -86,8 +86,8 @@ class Run:
         with files.locked(folder), files.guarded(folder, AGAIN):
             if overwrite:
                 # What is in the folder, not the folder: it carries the lock, and may be behind a link.
-                for one in folder.iterdir():
-                    shutil.rmtree(one) if one.is_dir() and not one.is_symlink() else one.unlink()
+                for entry in folder.iterdir():
+                    shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
             (folder / MARK).touch()
         return cls(folder)
 
@@ -210,7 +210,7 @@ class Run:
         table.writerows(rows)
         return self.write(name, text.getvalue())
 
-    def table(self, name: str) -> list[dict[str, str]]:
+    def read_table(self, name: str) -> list[dict[str, str]]:
         """Read a CSV table; an absent one is empty."""
         path = self.path / name
         return list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")))) if path.is_file() else []

@@ -54,7 +54,7 @@ class Place:
             return set()
 
     def sizes(self, key: str) -> dict[str, int]:
-        """Give the bytes of each file directly below a key."""
+        """Return the bytes of each file directly below a key."""
         if self.remote:
             return self._far(key)
         sizes = {}
@@ -70,8 +70,8 @@ class Place:
             system.invalidate_cache()
             with contextlib.suppress(FileNotFoundError):
                 found = system.ls(f"{base}/{key}".rstrip("/"), detail=True)
-                ends = {str(one["name"]).rstrip("/").rsplit("/", maxsplit=1)[-1]: one for one in found}
-                return {name: int(one["size"] or 0) for name, one in ends.items()}
+                ends = {str(entry["name"]).rstrip("/").rsplit("/", maxsplit=1)[-1]: entry for entry in found}
+                return {name: int(entry["size"] or 0) for name, entry in ends.items()}
         return {}
 
     def exists(self, key: str) -> bool:
@@ -110,8 +110,8 @@ class Place:
         """Remove the unfinished files that a killed process left."""
         if not self.remote:
             with self.guarded():
-                for one in Path(self.path).rglob(f"*{PARTIAL}"):
-                    one.unlink(missing_ok=True)
+                for file in Path(self.path).rglob(f"*{PARTIAL}"):
+                    file.unlink(missing_ok=True)
 
     def guarded(self) -> contextlib.AbstractContextManager[None]:
         """Turn what the system says about a failed read or write into one line, a StoreError."""

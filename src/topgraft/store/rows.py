@@ -103,7 +103,7 @@ class Rows:
     def segments(self, address: str) -> list[Segment]:
         """The segments of an address, by name. One not planned to its end, or damaged, is none."""
         found = (self._segment(address, plan) for plan in self._hashes(f"rows/{address}"))
-        return [one for one in found if one is not None]
+        return [segment for segment in found if segment is not None]
 
     def _hashes(self, key: str) -> list[str]:
         return sorted(name for name in self.place.names(key) if HASH.fullmatch(name))
@@ -111,7 +111,7 @@ class Rows:
     def _segment(self, address: str, plan: str) -> Segment | None:
         key = f"rows/{address}/{plan}"
         if key not in self._segments:
-            same = next((one for one in self._segments.values() if one.plan == plan), None)
+            same = next((segment for segment in self._segments.values() if segment.plan == plan), None)
             digests = same.digests if same else self._digests(plan)
             array = self._array(key)
             if digests is None or array is None or array.shape[0] != len(digests):
@@ -217,7 +217,7 @@ class Rows:
 
     def _planned(self, segment: Segment) -> bool:
         """Tell whether the digests are there, whole; other addresses may depend on them."""
-        if any(one.plan == segment.plan for one in self._segments.values()):
+        if any(known.plan == segment.plan for known in self._segments.values()):
             return True
         return self._digests(segment.plan) == segment.digests
 
@@ -305,7 +305,7 @@ class Rows:
         if not kept:
             self.drop(f"rows/{address}")
             return
-        existing = next((one for one in segments if one.plan == whole.plan), None)
+        existing = next((segment for segment in segments if segment.plan == whole.plan), None)
         if existing is None or len(self.done(existing)) < existing.blocks:
             width = self.width(have[kept[0]][0])
             target = existing or self.plan(facts, kept, width)
@@ -330,6 +330,6 @@ class Rows:
 
     def drop_unused_plans(self) -> None:
         """Remove the plans that no segment has."""
-        used = {one for address in self.addresses() for one in self._hashes(f"rows/{address}")}
+        used = {plan for address in self.addresses() for plan in self._hashes(f"rows/{address}")}
         for plan in set(self._hashes("plans")) - used:
             self.drop(f"plans/{plan}")

@@ -184,12 +184,12 @@ class FeatureStore:
     @property
     def ids(self) -> tuple[str, ...]:
         """(N,) the samples' ids."""
-        return tuple(one.id for one in self.samples)
+        return tuple(sample.id for sample in self.samples)
 
     @cached_property
     def labels(self) -> Labels:
         """(N,) class indices."""
-        return np.array([one.label for one in self.samples], dtype=np.int64)
+        return np.array([sample.label for sample in self.samples], dtype=np.int64)
 
     @cached_property
     def groups(self) -> NDArray[np.int64]:
@@ -209,7 +209,7 @@ class FeatureStore:
     # reading
 
     def features(self, view: int = 0) -> Features:
-        """Give the features of all samples in one contiguous array, read once and then kept.
+        """Return the features of all samples in one contiguous array, read once and then kept.
 
         Up to 1 GiB over all views it lies in memory, above that in a memory-mapped temporary file in the
         cache folder, which the system removes with the process. Do not write into it.
@@ -240,9 +240,9 @@ class FeatureStore:
     @cached_property
     def _wanted(self) -> dict[str, NDArray[np.int64]]:
         places: dict[str, list[int]] = defaultdict(list)
-        for i, one in enumerate(self.samples):
-            places[one.digest].append(i)
-        return {one: np.array(at, dtype=np.int64) for one, at in places.items()}
+        for i, sample in enumerate(self.samples):
+            places[sample.digest].append(i)
+        return {photo: np.array(at, dtype=np.int64) for photo, at in places.items()}
 
     def gram(
         self, folds: NDArray[np.int64] | None = None, *, views: Sequence[int] | None = None
@@ -264,17 +264,17 @@ class FeatureStore:
         if folds.shape != (len(self),):
             raise UsageError(f"folds must be ({len(self)},), one for each sample, got {folds.shape}.")
         for view in range(len(self.views)) if views is None else views:
-            for fold in sorted({int(one) for one in folds if one >= 0}):
+            for fold in sorted({int(number) for number in folds if number >= 0}):
                 blocks = self._blocks(view, folds == fold)
                 yield view, fold, accumulate(blocks, self.card.features, len(self.classes))
 
     def _blocks(self, view: int, chosen: NDArray[np.bool_]) -> Iterator[tuple[Features, Labels]]:
         """Read the chosen samples' rows of a view in blocks, in the order they are stored."""
-        wanted = {one: kept for one, at in self._wanted.items() if len(kept := at[chosen[at]])}
+        wanted = {photo: kept for photo, at in self._wanted.items() if len(kept := at[chosen[at]])}
         for segment in self.rows.segments(self.table.addresses[view]):
             for start, rows in self.rows.stream(segment):
                 known = segment.digests[start : start + len(rows)]
-                here = [(i, wanted.pop(one)) for i, one in enumerate(known) if one in wanted]
+                here = [(i, wanted.pop(photo)) for i, photo in enumerate(known) if photo in wanted]
                 if here:
                     source = np.repeat([i for i, _ in here], [len(at) for _, at in here])
                     yield rows[source], self.labels[np.concatenate([at for _, at in here])]
@@ -288,7 +288,7 @@ class FeatureStore:
         """Count the rows (photos x views) that the last `embed` asked for and that are not there."""
         table = self.pending or self.table
         wanted = set(table.digests)
-        return sum(len(wanted - self.rows.have(one).keys()) for one in table.addresses)
+        return sum(len(wanted - self.rows.have(address).keys()) for address in table.addresses)
 
     def fingerprint(self) -> str:
         """Hash all that is learned from: samples, views and features; neither path nor photo folder.

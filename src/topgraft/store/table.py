@@ -17,7 +17,7 @@ PIXELS = 2
 
 
 def views_of(policies: Sequence[Policy], seed: int) -> tuple[View, ...]:
-    """Give view 0, the photo as it is, and one view for each policy.
+    """Return view 0, the photo as it is, and one view for each policy.
 
     A policy that is there twice gets another index, so that its second view differs from its first. The index
     counts equal policies only: adding, removing or reordering others changes no view's address.
@@ -83,7 +83,7 @@ class Table:
                 {"policy": str(view.policy), "index": view.index, "seed": view.seed} for view in self.views
             ],
             "classes": list(self.classes),
-            "samples": {name: [_plain(getattr(one, name)) for one in self.samples] for name in names},
+            "samples": {name: [_plain(getattr(sample, name)) for sample in self.samples] for name in names},
             "groups": list(self.groups),
             "root": self.root,
         }
@@ -95,14 +95,15 @@ class Table:
         rows = zip(*columns.values(), strict=True)
         samples = (dict(zip(columns, row, strict=True)) for row in rows)
         views = (
-            View(Policy.parse(one["policy"]), index=one["index"], seed=one["seed"]) for one in facts["views"]
+            View(Policy.parse(view["policy"]), index=view["index"], seed=view["seed"])
+            for view in facts["views"]
         )
         return cls(
             Card.model_validate(facts["card"]),
             facts["precision"],
             tuple(views),
             tuple(facts["classes"]),
-            tuple(Sample(**one | {"labels": tuple(one["labels"])}) for one in samples),
+            tuple(Sample(**row | {"labels": tuple(row["labels"])}) for row in samples),
             tuple(facts["groups"]),
             facts["root"],
         )
@@ -119,7 +120,7 @@ class Table:
     @cached_property
     def digests(self) -> tuple[str, ...]:
         """The different photos, sorted: what has to be computed for each view."""
-        return tuple(sorted({one.digest for one in self.samples}))
+        return tuple(sorted({sample.digest for sample in self.samples}))
 
     def identity(self) -> str:
         """Hash all that decides what is learned from it: neither root nor paths."""

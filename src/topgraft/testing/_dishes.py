@@ -38,7 +38,7 @@ class Pen:
         scene: what is drawn on.
         rng: this piece's own dice.
         at: its place on the table.
-        turn: how far it is turned, radians.
+        rotation: how far it is turned, radians.
         size: its size, 1 being usual.
         base: the height it stands on.
     """
@@ -46,13 +46,13 @@ class Pen:
     scene: Scene
     rng: np.random.Generator
     at: tuple[float, float]
-    turn: float
+    rotation: float
     size: float
     base: float = 0.04
 
     def place(self, outline: Points) -> Points:
         """Bring an outline from the piece's own coordinates to the table."""
-        cos, sin = np.cos(self.turn), np.sin(self.turn)
+        cos, sin = np.cos(self.rotation), np.sin(self.rotation)
         x, y = outline[:, 0] * self.size, outline[:, 1] * self.size
         return np.stack([self.at[0] + x * cos - y * sin, self.at[1] + x * sin + y * cos], axis=1)
 
@@ -108,10 +108,10 @@ def maki(pen: Pen) -> None:
         pen.flat(circle(0.105), high, rice)
     count = int(pen.rng.integers(1, 4))
     for angle in np.arange(count) * 2 * np.pi / count + pen.rng.uniform(0, 6):
-        middle = 0.055 * (count > 1) * np.array([np.cos(angle), np.sin(angle)])
+        centre = 0.055 * (count > 1) * np.array([np.cos(angle), np.sin(angle)])
         colour = pick(pen, SALMON, TUNA, CUCUMBER, AVOCADO, EGG)
-        pen.flat(circle(0.05 + 0.03 * (count == 1), 9) + middle, high, shaded(colour, 0.85))
-        pen.flat(circle(0.04 + 0.03 * (count == 1), 9) + middle + 0.004, high, colour)
+        pen.flat(circle(0.05 + 0.03 * (count == 1), 9) + centre, high, shaded(colour, 0.85))
+        pen.flat(circle(0.04 + 0.03 * (count == 1), 9) + centre + 0.004, high, colour)
 
 
 def grains(pen: Pen, count: int, radius: float, height: float, rice: Colour) -> None:
@@ -184,8 +184,8 @@ def slice_of_bread(
     """A slice with its crust around it and pores in it; returns the height it reaches."""
     pen.prism(outline, low, low + thick, mixed(bread, crust, 0.35), crust)
     pen.flat(outline * 0.92, low + thick, bread)
-    reach = np.abs(outline).max(axis=0) * 0.62
-    pen.dots(pen.inside(12, *reach), low + thick, 0.012, [shaded(bread, 0.9), shaded(bread, 1.25)])
+    extent = np.abs(outline).max(axis=0) * 0.62
+    pen.dots(pen.inside(12, *extent), low + thick, 0.012, [shaded(bread, 0.9), shaded(bread, 1.25)])
     return low + thick
 
 
@@ -199,15 +199,15 @@ def stack(pen: Pen, outline: Points) -> None:
         high = layers(pen, outline * 0.96, high)
         high = slice_of_bread(pen, outline, high, thick=thick, bread=bread, crust=crust)
     if pen.rng.random() < 0.3:
-        reach = np.abs(outline).max() * 0.5
-        for y in np.linspace(-reach, reach, 4):
-            pen.line(np.array([[-reach, y], [reach, y]]), high, shaded(crust, 0.75), 0.03)
+        extent = np.abs(outline).max() * 0.5
+        for y in np.linspace(-extent, extent, 4):
+            pen.line(np.array([[-extent, y], [extent, y]]), high, shaded(crust, 0.75), 0.03)
     if pen.rng.random() < 0.25:
-        middle = np.zeros((1, 2))
+        centre = np.zeros((1, 2))
         for step in np.linspace(0, 0.3, 12):
-            pen.dots(middle, high + step, 0.012, [(214, 178, 120)])
-        pen.dots(middle, high + 0.12, 0.06, [AVOCADO])
-        pen.dots(middle, high + 0.3, 0.03, [TOMATO])
+            pen.dots(centre, high + step, 0.012, [(214, 178, 120)])
+        pen.dots(centre, high + 0.12, 0.06, [AVOCADO])
+        pen.dots(centre, high + 0.3, 0.03, [TOMATO])
 
 
 def triangle(pen: Pen) -> None:
@@ -230,8 +230,8 @@ def roll(pen: Pen) -> None:
         rim = outline * np.sqrt(1 - 0.8 * step * step)
         pen.prism(rim, high + 0.2 * step, high + 0.2 * step + 0.04, shaded(bread, 0.82 + 0.25 * step))
     if pen.rng.random() < 0.5:
-        reach = np.abs(outline).max(axis=0) * 0.5
-        pen.dots(pen.inside(18, *reach), high + 0.24, 0.013, [(250, 236, 204)])
+        extent = np.abs(outline).max(axis=0) * 0.5
+        pen.dots(pen.inside(18, *extent), high + 0.24, 0.013, [(250, 236, 204)])
 
 
 def pinwheel(pen: Pen) -> None:
@@ -270,11 +270,11 @@ def slices(pen: Pen) -> None:
     """Slices of tomato, cucumber or lemon."""
     colour = pick(pen, TOMATO, CUCUMBER, (246, 222, 92))
     for step in range(3):
-        middle = np.array([0.12 * step, 0.03 * step])
+        centre = np.array([0.12 * step, 0.03 * step])
         height = 0.02 * step
-        pen.prism(circle(0.13, 18) + middle, height, height + 0.02, shaded(colour, 0.85), colour)
-        pen.flat(circle(0.1, 18) + middle, height + 0.02, shaded(colour, 1.35))
-        pen.dots(circle(0.055, 6) + middle, height + 0.02, 0.02, [colour])
+        pen.prism(circle(0.13, 18) + centre, height, height + 0.02, shaded(colour, 0.85), colour)
+        pen.flat(circle(0.1, 18) + centre, height + 0.02, shaded(colour, 1.35))
+        pen.dots(circle(0.055, 6) + centre, height + 0.02, 0.02, [colour])
 
 
 def leaf(pen: Pen) -> None:

@@ -23,13 +23,13 @@ SUBPIXEL = 4  # bits of a coordinate behind the point in OpenCV's drawing functi
 
 
 def circle(radius: float = 1.0, count: int = 28) -> Points:
-    """Give a circle's outline (count, 2)."""
+    """Return a circle's outline (count, 2)."""
     angle = np.linspace(0, 2 * np.pi, count, endpoint=False)
     return radius * np.stack([np.cos(angle), np.sin(angle)], axis=1)
 
 
 def capsule(length: float, radius: float) -> Points:
-    """Give the outline of a bar with round ends, along x."""
+    """Return the outline of a bar with round ends, along x."""
     outline = circle(radius)
     outline[:, 0] += np.where(outline[:, 0] >= 0, length / 2, -length / 2)
     return outline
@@ -49,20 +49,20 @@ def wavy(outline: Points, rng: np.random.Generator, amount: float) -> Points:
 
 
 def hull(points: Points) -> Points:
-    """Give the convex outline around points (n, 2)."""
+    """Return the convex outline around points (n, 2)."""
     found = cv2.convexHull(points.astype(np.float32))[:, 0]
     return np.asarray(found, np.float64)
 
 
 def as_colour(levels: NDArray[np.generic]) -> Colour:
-    """Give an array (3,) as plain numbers."""
+    """Return an array (3,) as plain numbers."""
     red, green, blue = (float(level) for level in levels)
     return red, green, blue
 
 
-def mixed(one: Colour, other: Colour, share: float) -> Colour:
+def mixed(colour: Colour, other: Colour, share: float) -> Colour:
     """Mix two colours; share 0 gives the first."""
-    red, green, blue = (a + (b - a) * share for a, b in zip(one, other, strict=True))
+    red, green, blue = (a + (b - a) * share for a, b in zip(colour, other, strict=True))
     return red, green, blue
 
 
@@ -79,7 +79,7 @@ class Scene:
         image: (h, w, 3) uint8, painted in place.
         centre: the table's middle in the picture, pixels.
         scale: pixels for 1 on the table.
-        turn: how far the table is turned, radians.
+        rotation: how far the table is turned, radians.
         tilt: how far the camera is from straight above, radians.
         light: (2,) where shadows fall for a height of 1.
         waiting: what stands on the table, painted from the back to the front.
@@ -88,15 +88,15 @@ class Scene:
     image: Image
     centre: tuple[float, float]
     scale: float
-    turn: float
+    rotation: float
     tilt: float
     light: tuple[float, float]
     waiting: list[tuple[float, Callable[[], None]]] = field(default_factory=list)
 
     def project(self, points: Points, height: float = 0.0) -> Points:
-        """Give the pixel coordinates (n, 2) of points (n, 2) at a height, or of points (n, 3)."""
+        """Return the pixel coordinates (n, 2) of points (n, 2) at a height, or of points (n, 3)."""
         above = points[:, 2] if points.shape[1] == 3 else height
-        cos, sin = np.cos(self.turn), np.sin(self.turn)
+        cos, sin = np.cos(self.rotation), np.sin(self.rotation)
         right = points[:, 0] * cos - points[:, 1] * sin
         near = points[:, 0] * sin + points[:, 1] * cos
         down = near * np.cos(self.tilt) - above * np.sin(self.tilt)
@@ -115,9 +115,9 @@ class Scene:
         """Paint an upright body: a convex outline between two heights."""
         upper = self.project(outline, high)
         lower = self.project(outline, low)
-        middle = self.project(outline, (low + high) / 2)
+        centre = self.project(outline, (low + high) / 2)
         self.fill(hull(np.concatenate([upper, lower])), shaded(side, 0.86))
-        self.fill(hull(np.concatenate([upper, middle])), side)
+        self.fill(hull(np.concatenate([upper, centre])), side)
         self.fill(upper, top)
 
     def line(self, points: Points, height: float, colour: Colour, width: float) -> None:
@@ -147,7 +147,7 @@ class Scene:
 
     def put(self, place: tuple[float, float], paint: Callable[[], None]) -> None:
         """Let something stand on the table; `paint_all` paints it in its turn."""
-        depth = place[0] * np.sin(self.turn) + place[1] * np.cos(self.turn)
+        depth = place[0] * np.sin(self.rotation) + place[1] * np.cos(self.rotation)
         self.waiting.append((float(depth), paint))
 
     def paint_all(self) -> None:

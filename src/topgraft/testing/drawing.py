@@ -50,7 +50,7 @@ def draw_photos(folder: Path | str, n_per_class: int = 40, seed: int = 0) -> Pat
 
 
 def draw_jpeg(name: str, index: int, seed: int = 0) -> bytes:
-    """Give one photo as a JPEG file, of a quality that varies."""
+    """Return one photo as a JPEG file, of a quality that varies."""
     quality = int(np.random.default_rng([seed, CLASSES.index(name), index, 1]).integers(45, 93))
     image = cv2.cvtColor(draw_photo(name, index, seed), cv2.COLOR_RGB2BGR)
     return bytes(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1])
@@ -89,7 +89,7 @@ def _table(rng: np.random.Generator) -> Scene:
         image=image,
         centre=(width * rng.uniform(0.4, 0.6), height * rng.uniform(0.42, 0.62)),
         scale=min(height, width) * rng.uniform(0.34, 0.62),
-        turn=rng.uniform(0, 2 * np.pi),
+        rotation=rng.uniform(0, 2 * np.pi),
         tilt=rng.uniform(0.15, 1.05),
         light=(0.9 * np.cos(angle), 0.9 * np.sin(angle)),
     )
@@ -137,10 +137,11 @@ def _serve(scene: Scene, rng: np.random.Generator, name: str) -> None:
     count = int(rng.choice([1, 2, 3, 4, 6]))
     chosen = [kinds[k] for k in rng.integers(len(kinds), size=1 + (rng.random() < 0.5))]
     size = float(rng.uniform(0.8, 1.35)) * (1.35, 1.2, 1.0, 0.95, 0, 0.8)[count - 1]
-    turn = rng.uniform(0, 2 * np.pi)
+    rotation = rng.uniform(0, 2 * np.pi)
     places = _places(rng, count, 0.5 * size)
     pieces = [
-        (chosen[k % len(chosen)], place, turn + rng.normal(0, 0.5), size) for k, place in enumerate(places)
+        (chosen[k % len(chosen)], place, rotation + rng.normal(0, 0.5), size)
+        for k, place in enumerate(places)
     ]
     for _ in range(rng.integers(0, 4)):
         angle, far = rng.uniform(0, 2 * np.pi), rng.uniform(0.85, 1.3)
@@ -174,8 +175,8 @@ def _cutlery(scene: Scene, rng: np.random.Generator, *, sticks: bool) -> None:
     """Lay chopsticks, or a knife, beside or across the food."""
     angle, far = rng.uniform(0, np.pi), rng.uniform(-1.0, 1.0)
     along, across = np.array([np.cos(angle), np.sin(angle)]), np.array([-np.sin(angle), np.cos(angle)])
-    middle = far * across + rng.uniform(-0.3, 0.3) * along
-    ends = np.array([middle - 1.1 * along, middle + 1.1 * along])
+    centre = far * across + rng.uniform(-0.3, 0.3) * along
+    ends = np.array([centre - 1.1 * along, centre + 1.1 * along])
     if sticks:
         colour = ((150, 90, 52), (40, 34, 36), (214, 180, 126), (168, 40, 38))[rng.integers(4)]
         for shift in (0.0, rng.uniform(0.07, 0.14)):
@@ -184,7 +185,7 @@ def _cutlery(scene: Scene, rng: np.random.Generator, *, sticks: bool) -> None:
     else:
         scene.line(ends, 0.1, (176, 180, 186), 0.1)
         scene.line(ends, 0.11, (226, 230, 234), 0.04)
-        scene.line(np.array([ends[0], middle - 0.3 * along]), 0.11, (64, 48, 42), 0.11)
+        scene.line(np.array([ends[0], centre - 0.3 * along]), 0.11, (64, 48, 42), 0.11)
 
 
 def _cover(scene: Scene, rng: np.random.Generator) -> None:

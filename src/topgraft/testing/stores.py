@@ -68,7 +68,7 @@ def a_table(
 
 
 def a_row(address: str, photo: str) -> Features:
-    """Give the row an engine would: it depends on the address and the photo alone."""
+    """Return the row an engine would: it depends on the address and the photo alone."""
     raw = hashlib.blake2b(f"{address}{photo}".encode(), digest_size=2 * WIDTH).digest()
     return (np.frombuffer(raw, np.int16) / 256).astype(np.float16)
 
@@ -81,12 +81,12 @@ def fill(path: str | Path, table: Table, stop: int | None = None) -> int:
     """
     store = FeatureStore.create(path)
     work = store.begin(table)
-    writes = [(one, view) for one in work for view in one.views]
+    writes = [(block, view) for block in work for view in block.views]
     computed = 0
-    for one, view in islice(writes, stop):
+    for block, view in islice(writes, stop):
         address = table.addresses[view]
-        rows = np.stack([a_row(address, photo) for photo in one.digests])
-        store.rows.write(address, one.plan, one.index, rows)
+        rows = np.stack([a_row(address, photo) for photo in block.digests])
+        store.rows.write(address, block.plan, block.index, rows)
         computed += len(rows)
     if stop is None or stop >= len(writes):
         store.commit(table)
@@ -102,7 +102,7 @@ def contents(path: str | Path) -> dict[str, bytes]:
             str(name)[len(base) :].lstrip("/"): bytes(system.cat_file(name)) for name in system.find(base)
         }
     top = Path(place.path)
-    return {one.relative_to(top).as_posix(): one.read_bytes() for one in top.rglob("*") if one.is_file()}
+    return {file.relative_to(top).as_posix(): file.read_bytes() for file in top.rglob("*") if file.is_file()}
 
 
 def spoil(path: str | Path, key: str, data: bytes | None) -> None:
@@ -132,7 +132,7 @@ def agrees(path: str | Path, table: Table) -> None:
         found = store.features(view)
         assert found.dtype == np.float16
         assert found.flags.c_contiguous
-        expected = np.array([a_row(address, one.digest) for one in table.samples])
+        expected = np.array([a_row(address, sample.digest) for sample in table.samples])
         np.testing.assert_array_equal(found, expected)
 
 
@@ -144,7 +144,7 @@ class StoreSuite(ABC):
 
     @abstractmethod
     def place(self, folder: Path) -> str:
-        """Give a path or URL where nothing is yet.
+        """Return a path or URL where nothing is yet.
 
         Args:
             folder: an empty folder of the test's own; its name is used once.
@@ -210,7 +210,7 @@ class StoreSuite(ABC):
             fill(place, new, stop)
             np.testing.assert_array_equal(
                 FeatureStore.open(place).features(),
-                [a_row(old.addresses[0], one.digest) for one in old.samples],
+                [a_row(old.addresses[0], sample.digest) for sample in old.samples],
             )
             assert FeatureStore.open(place).missing() > 0
         fill(place, new)
@@ -337,7 +337,7 @@ class StoreSuite(ABC):
         place, table = self.place(tmp_path), a_table(self.MANY)
         fill(place, table)
         (segment,) = FeatureStore.open(place).rows.segments(table.addresses[0])
-        rows = np.array([a_row(segment.address, one) for one in segment.digests])
+        rows = np.array([a_row(segment.address, photo) for photo in segment.digests])
         zarr.create_array(
             Place.at(place).zarr(),
             name=segment.key,
@@ -460,7 +460,7 @@ def store_machine(places: Callable[[], str]) -> Any:
             self.asked: Table | None = None
 
         def _missing(self, table: Table) -> set[tuple[str, str]]:
-            return {(address, one) for address in table.addresses for one in table.digests} - self.rows
+            return {(address, photo) for address in table.addresses for photo in table.digests} - self.rows
 
         @rule(table=asked)
         def embed(self, table: Table) -> None:
@@ -485,7 +485,7 @@ def store_machine(places: Callable[[], str]) -> Any:
             before = self._missing(table)
             fill(self.place, table, stop)
             store = FeatureStore.create(self.place)
-            there = {(address, one) for address in table.addresses for one in store.rows.have(address)}
+            there = {(address, photo) for address in table.addresses for photo in store.rows.have(address)}
             self.rows |= before & there
             if self._missing(table):
                 self.asked = table
@@ -497,7 +497,9 @@ def store_machine(places: Callable[[], str]) -> Any:
         def prune(self) -> None:
             assert self.table is not None
             FeatureStore.open(self.place).prune()
-            self.rows &= {(address, one) for address in self.table.addresses for one in self.table.digests}
+            self.rows &= {
+                (address, photo) for address in self.table.addresses for photo in self.table.digests
+            }
             fresh = places()
             fill(fresh, self.table)
             assert contents(self.place) == contents(fresh)
@@ -508,7 +510,7 @@ def store_machine(places: Callable[[], str]) -> Any:
                 store = FeatureStore.open(self.place)
                 assert store.table == self.table
                 for view, address in enumerate(self.table.addresses):
-                    expected = np.array([a_row(address, one.digest) for one in self.table.samples])
+                    expected = np.array([a_row(address, sample.digest) for sample in self.table.samples])
                     np.testing.assert_array_equal(store.features(view), expected)
                 assert store.missing() == (len(self._missing(self.asked)) if self.asked else 0)
 
