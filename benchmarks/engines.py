@@ -44,9 +44,11 @@ def multiply_adds(graph: onnx.ModelProto, size: tuple[int, int]) -> int:
     """Count the multiply-adds of a graph's convolutions for one picture."""
     graph.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
     known = onnx.shape_inference.infer_shapes(graph).graph
-    shapes = {one.name: [d.dim_value for d in one.type.tensor_type.shape.dim] for one in known.value_info}
-    shapes |= {one.name: [d.dim_value for d in one.type.tensor_type.shape.dim] for one in known.output}
-    shapes |= {one.name: list(one.dims) for one in known.initializer}
+    shapes = {
+        value.name: [d.dim_value for d in value.type.tensor_type.shape.dim] for value in known.value_info
+    }
+    shapes |= {value.name: [d.dim_value for d in value.type.tensor_type.shape.dim] for value in known.output}
+    shapes |= {value.name: list(value.dims) for value in known.initializer}
     count = 0
     for node in known.node:
         if node.op_type == "Conv":
@@ -150,7 +152,7 @@ def main() -> None:
                 f"  {who:24} {images_s:8.1f} images/s  {statistics.median(shares):5.0%} of the ceiling"
                 f" [{shares[0]:.0%}, {shares[-1]:.0%}]  {images_s / f32:5.2f} x openvino f32"
             )
-    met = all(one["f32_share_of_ceiling"] >= GOALS[name] for name, one in found.items())
+    met = all(paces["f32_share_of_ceiling"] >= GOALS[name] for name, paces in found.items())
     met &= found.get(MODELS[0], {}).get("int8_times_f32", INT8_GOAL) >= INT8_GOAL
     goal = {"f32_share_of_ceiling": GOALS, "int8_times_f32": {MODELS[0]: INT8_GOAL}}
     print(json.dumps({"measured": found, "goal": goal, "ok": bool(met and len(found) == len(MODELS))}))

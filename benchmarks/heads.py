@@ -56,19 +56,19 @@ def stored(path: str) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass
 class Fold:
-    """What the ordinary loop reads: standardised rows (V, N, D), axes (D, K), turned rows (V, N, K)."""
+    """What the ordinary loop reads: standardised rows (V, N, D), axes (D, K), projected rows (V, N, K)."""
 
     inputs: Inputs
     rows: torch.Tensor
     axes: torch.Tensor
-    turned: torch.Tensor
+    projected: torch.Tensor
 
 
 def ready(features: np.ndarray, labels: np.ndarray, fit: np.ndarray) -> Fold:
     given = prepare(features, labels, None, fit, seed=0)
     scale = features[:, given.rows].reshape(-1, features.shape[2]).std(axis=0)
     rows = torch.from_numpy((features - given.centre) / scale)
-    axes = torch.from_numpy(given.turn * scale[:, None])
+    axes = torch.from_numpy(given.projection * scale[:, None])
     return Fold(given, rows, axes, rows @ axes)
 
 
@@ -100,7 +100,7 @@ def fit_one(head: Network, fold: Fold, labels: torch.Tensor) -> tuple[Plain, int
     given = fold.inputs
     torch.manual_seed(0)
     module = Plain(head, fold.axes, fold.rows.shape[2], int(labels.max()) + 1)
-    data = fold.turned if module.drop is None else fold.rows
+    data = fold.projected if module.drop is None else fold.rows
     rows, stop = torch.from_numpy(given.rows), torch.from_numpy(given.stop)
     optimizer = torch.optim.AdamW(module.parameters(), lr=head.rate, weight_decay=head.decay)
     steps = PLAN.steps_of(len(rows))
@@ -140,7 +140,7 @@ def loop(
             epochs += took
             module.eval()
             with torch.no_grad():
-                rows = (fold.turned if module.drop is None else fold.rows)[0, torch.from_numpy(score)]
+                rows = (fold.projected if module.drop is None else fold.rows)[0, torch.from_numpy(score)]
                 scored.append(module(rows).double().numpy())
         found.append(np.stack(scored))
     return found, epochs
@@ -153,7 +153,7 @@ def quality(found: list[np.ndarray], held: list[np.ndarray], labels: np.ndarray)
         odds = np.exp(logits - logits.max(axis=2, keepdims=True))
         probabilities = odds / odds.sum(axis=2, keepdims=True)
         right.append((logits.argmax(axis=2) == labels[score]).mean())
-        loss.append(np.mean([losses(labels[score], one).mean() for one in probabilities]))
+        loss.append(np.mean([losses(labels[score], repeat).mean() for repeat in probabilities]))
     return float(np.mean(right)), float(np.mean(loss))
 
 

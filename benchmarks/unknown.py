@@ -36,7 +36,7 @@ SIDE, QUALITY = 144, 85
 def shrink(data: bytes) -> bytes:
     image = Image.open(io.BytesIO(data)).convert("RGB")
     scale = SIDE / min(image.size)
-    small = image.resize([round(one * scale) for one in image.size], Image.Resampling.BICUBIC)
+    small = image.resize([round(side * scale) for side in image.size], Image.Resampling.BICUBIC)
     out = io.BytesIO()
     small.save(out, "JPEG", quality=QUALITY)
     return out.getvalue()
@@ -47,8 +47,8 @@ def features(folder: Path, pairs: list[tuple[str, bytes]], backbone: str) -> tg.
         (folder / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / "photos" / name).write_bytes(data)
     names = sorted(name for name, _ in pairs)
-    paths = [str(folder / "photos" / one) for one in names]
-    data = tg.Dataset.from_pairs(paths, [one.split("/")[0] for one in names])
+    paths = [str(folder / "photos" / name) for name in names]
+    data = tg.Dataset.from_pairs(paths, [name.split("/")[0] for name in names])
     return tg.embed(data, folder / "features.zarr", backbone=backbone)
 
 
@@ -62,10 +62,12 @@ def main() -> None:
 
     known = [(f"{path.parent.name}/{path.name}", path.read_bytes()) for path in given.photos.glob("*/*.jpg")]
     with tarfile.open(given.strangers) as tar:
-        members = sorted((one for one in tar if one.name.endswith(".jpg")), key=lambda one: one.name)
+        members = sorted(
+            (member for member in tar if member.name.endswith(".jpg")), key=lambda member: member.name
+        )
         strange = [
-            (f"other/{one.name.strip('./').replace('/', '_')}", tar.extractfile(one).read())
-            for one in members[:: given.every]
+            (f"other/{member.name.strip('./').replace('/', '_')}", tar.extractfile(member).read())
+            for member in members[:: given.every]
         ]
     table: dict[str, list[str]] = {}
     with tempfile.TemporaryDirectory() as folder:

@@ -202,7 +202,7 @@ def test_processes_that_write_the_cache_at_once_all_succeed(tmp_path):
     for worker in workers:
         worker.join()
     assert len(sizes) == 1
-    assert [one.name for one in (tmp_path / "backbones").iterdir()] == [_builtin.card().fingerprint()]
+    assert [folder.name for folder in (tmp_path / "backbones").iterdir()] == [_builtin.card().fingerprint()]
 
 
 def test_a_half_written_folder_does_not_count(settings):
@@ -220,12 +220,12 @@ def test_a_cache_that_cannot_be_written_names_the_variable(tmp_path):
 
 
 def test_the_list_says_what_is_here_and_how_fast_it_was(settings):
-    entries = {one.name: one for one in catalogue(settings)}
+    entries = {entry.name: entry for entry in catalogue(settings)}
     assert entries[DEFAULT].here
     assert not entries["resnet50.a1_in1k"].here
     assert entries[DEFAULT].pace is None
     note_pace(settings.cache_dir, _builtin.card(), 123.46)
-    assert {one.name: one for one in catalogue(settings)}[DEFAULT].pace == 123.5
+    assert {entry.name: entry for entry in catalogue(settings)}[DEFAULT].pace == 123.5
 
 
 def test_a_card_finds_its_backbone_again(settings):
@@ -373,7 +373,7 @@ def test_a_bare_graph_takes_no_weights_and_only_it_takes_a_card(tmp_path, settin
 
 def test_a_fetched_folder_is_whole_works_elsewhere_and_notices_damage(tmp_path, settings):
     folder = fetch(DEFAULT, tmp_path / "out", settings=settings)
-    held = sorted(one.name for one in folder.iterdir())
+    held = sorted(path.name for path in folder.iterdir())
     assert held == ["LICENCE", "SHA256SUMS", "card.json", "model.onnx"]
     assert "apache-2.0" in (folder / "LICENCE").read_text()
     elsewhere = Settings.load(cache_dir=tmp_path / "other cache", offline=True)
@@ -469,10 +469,10 @@ def test_fetch_prints_the_folder_it_wrote(tmp_path):
 def test_the_doctor_runs_the_default_and_remembers_its_pace(settings, monkeypatch):
     monkeypatch.setenv("TOPGRAFT_CACHE_DIR", str(settings.cache_dir))
     done = command("doctor", "--json")
-    findings = {one["what"]: one for one in json.loads(done.stdout)}
+    findings = {finding["what"]: finding for finding in json.loads(done.stdout)}
     assert done.exit_code == 0
     assert findings["default backbone"]["ok"]
-    assert {one.name: one for one in catalogue(settings)}[DEFAULT].pace > 1
+    assert {entry.name: entry for entry in catalogue(settings)}[DEFAULT].pace > 1
 
 
 def test_the_doctor_fails_where_the_cache_cannot_be_written(tmp_path, monkeypatch):

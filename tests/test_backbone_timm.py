@@ -111,12 +111,12 @@ def test_blocks_are_named_in_order_and_hold_every_weight_but_the_stem(small):
     groups = _timm.groups(model)
     assert [name for name, _ in groups] == list(small.blocks)
     assert len(set(small.blocks)) == len(small.blocks)
-    inside = {one for _, names in groups for one in names}
+    inside = {name for _, names in groups for name in names}
     stem = {name for name, _ in model.named_parameters()} - inside
     assert stem == {"conv_stem.weight", "bn1.weight", "bn1.bias"}
     counts = {name: value.numel() for name, value in model.named_parameters()}
     assert [block.parameters for block in small.card.blocks] == [
-        sum(counts[one] for one in names) for _, names in groups
+        sum(counts[name] for name in names) for _, names in groups
     ]
 
 
@@ -174,7 +174,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(small_disk, size):
     subprocess.run(["mount", "-o", f"remount,size={size}", small_disk], check=True)
     with pytest.raises(BackboneError, match=r"cannot be written \(No space left on device\)\. Make room"):
         load_backbone(SMALL, weights="random", size=64, settings=Settings(cache_dir=small_disk))
-    assert not [one for one in small_disk.rglob("*") if one.is_file()]
+    assert not [path for path in small_disk.rglob("*") if path.is_file()]
 
 
 @pytest.mark.parametrize("lacking", ["blocks.0.0.conv_dw.weight", "bn1.running_mean"])

@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_limits
 
 from topgraft.errors import DataError, MissingExtraError, UnknownNameError, UsageError
 from topgraft.heads import HEADS, to_probabilities
-from topgraft.heads._base import Entry
+from topgraft.heads._base import HeadEntry
 from topgraft.metrics import losses
 from topgraft.selection.calibrate import calibrate, cross_calibrate
 from topgraft.selection.compare import (
@@ -19,11 +19,11 @@ from topgraft.selection.compare import (
     compare,
     difference,
     fit_chosen,
-    know_nothing,
+    prior_log_loss,
     stack,
 )
 from topgraft.splits import folds
-from topgraft.testing.heads import clouds, several_labels
+from topgraft.testing.heads import clouds, multilabel_indicators
 
 QUICK = ["mean", "ridge", "knn"]
 
@@ -168,18 +168,18 @@ def test_weights_help_the_rare_class_and_leave_probabilities_honest():
 
 def test_several_labels_per_photo():
     features, labels = clouds()
-    table = several_labels(labels, 3)
+    table = multilabel_indicators(labels, 3)
     found = compare(features, table, heads="linear")
     assert {row["head"] for row in found.rows} == {"ridge", "logistic", "knn"}
     assert "Left out mean: it takes one label per photo." in found.notes
     assert ((found.oof[0] > 0.5) == table).mean() > 0.8
     head = fit_chosen(found, features, table)
-    assert head.several
+    assert head.multilabel
     assert ((head.probabilities(features[0]) > 0.5) == table).mean() > 0.8
 
 
 def test_all_leaves_out_what_is_not_installed_and_a_name_does_not(monkeypatch):
-    monkeypatch.setitem(HEADS, "far", Entry("topgraft.heads._far", "Far", "timm", "no_such_module"))
+    monkeypatch.setitem(HEADS, "far", HeadEntry("topgraft.heads._far", "Far", "timm", "no_such_module"))
     for name, entry in list(HEADS.items()):
         if entry.requires == "torch":
             monkeypatch.delitem(HEADS, name)
@@ -238,7 +238,7 @@ def test_few_photos_are_no_excuse_for_a_head_that_knows_nothing(sizes, seed):
     features = (centres[labels] + rng.standard_normal((len(labels), 300)))[None].astype(np.float32)
     found = compare(features, labels, heads="linear", seed=seed)
     best, chosen = found.rows[0]["log_loss"]["value"], chosen_row(found)["log_loss"]["value"]
-    nothing = know_nothing(labels, len(sizes))
+    nothing = prior_log_loss(labels, len(sizes))
     assert best < nothing
     assert chosen <= min(1.2 * best, nothing)
 
@@ -246,9 +246,9 @@ def test_few_photos_are_no_excuse_for_a_head_that_knows_nothing(sizes, seed):
 def test_knowing_nothing_costs_the_entropy_of_the_shares():
     labels = np.array([0, 0, 0, 1])
     shares = np.tile([0.75, 0.25], (4, 1))
-    assert know_nothing(labels, 2) == pytest.approx(losses(labels, shares).mean())
+    assert prior_log_loss(labels, 2) == pytest.approx(losses(labels, shares).mean())
     table = np.eye(2, dtype=int)[labels]
-    assert know_nothing(table, 2) == pytest.approx(losses(table, shares).mean())
+    assert prior_log_loss(table, 2) == pytest.approx(losses(table, shares).mean())
 
 
 def test_the_refit_does_not_depend_on_the_cores(monkeypatch):
@@ -316,6 +316,6 @@ def test_a_folds_temperature_comes_from_the_others():
     held = dealt[0][1]
     wild = logits.copy()
     wild[held] *= 100
-    plain, odd = (cross_calibrate(one, labels, dealt) for one in (logits, wild))
+    plain, odd = (cross_calibrate(given, labels, dealt) for given in (logits, wild))
     ratio = np.log(odd[held, 0] / odd[held, 1]) / np.log(plain[held, 0] / plain[held, 1])
     np.testing.assert_allclose(ratio[np.isfinite(ratio)], 100, rtol=1e-6)

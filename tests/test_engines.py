@@ -6,7 +6,7 @@ import pytest
 from topgraft.backbones.backbone import Backbone
 from topgraft.backbones.card import Card
 from topgraft.engines import open_engine
-from topgraft.engines._open import settle
+from topgraft.engines._open import resolve_engine
 from topgraft.errors import MissingExtraError, UnknownNameError, UsageError
 from topgraft.importers.load import load_backbone
 from topgraft.settings import Settings
@@ -57,8 +57,8 @@ def test_openvino_and_torch_agree_on_the_default_backbone():
 
 
 def test_auto_is_openvino_on_the_cpu():
-    assert settle("auto", "f32", Settings.load(device="cpu")) == ("openvino", "f32")
-    assert settle("auto", "f32", Settings.load()) == ("openvino", "f32")
+    assert resolve_engine("auto", "f32", Settings.load(device="cpu")) == ("openvino", "f32")
+    assert resolve_engine("auto", "f32", Settings.load()) == ("openvino", "f32")
 
 
 def test_unknown_names_list_the_close_ones():

@@ -115,14 +115,14 @@ def test_leaving_out_in_closed_form_is_leaving_out():
     scale = features.std(axis=(0, 1)) + 1e-9
     features = (features / np.where(scale > 1e-3, scale, 1)).astype(np.float64)
     from topgraft.heads._ridge import _Path
-    from topgraft.heads._rows import rows_of
+    from topgraft.heads._rows import training_rows
 
-    rows = rows_of(features, labels, np.arange(24), classes=3, sample_weight=None)
+    rows = training_rows(features, labels, np.arange(24), classes=3, sample_weight=None)
     path = _Path.of(rows)
-    for strength, found in zip(STRENGTHS, path.left_out(STRENGTHS), strict=True):
+    for strength, found in zip(STRENGTHS, path.leave_one_out_errors(STRENGTHS), strict=True):
         total = 0.0
         penalty = strength * path.values.sum()
-        z, target = rows.z.astype(np.float64), 2 * rows.table - 1
+        z, target = rows.z.astype(np.float64), 2 * rows.indicators - 1
         for i in range(24):
             keep = np.arange(len(z)) % 24 != i
             mean, offset = z[keep].mean(axis=0), target[keep].mean(axis=0)
@@ -193,7 +193,7 @@ def test_the_number_of_cores_does_not_show(name, monkeypatch):
     for cores in (1, 4):
         monkeypatch.setenv("TOPGRAFT_THREADS", str(cores))
         swept = kind.sweep(features, labels, folds(labels, None, 4, 0), kind.grid(), classes=3)
-        found.append(b"".join(one.tobytes() for one in swept))
+        found.append(b"".join(logits.tobytes() for logits in swept))
     assert found[0] == found[1]
 
 

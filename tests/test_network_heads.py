@@ -44,13 +44,13 @@ def job(head, fold=0, seed=0):
     return Job(fold, head.shape, dropout=head.dropout, rate=head.rate, decay=head.decay, seed=seed)
 
 
-def trained(features, labels, jobs, folds, plan=None, weight=None, several=False):
+def trained(features, labels, jobs, folds, plan=None, weight=None, multilabel=False):
     from topgraft.heads._torch import train
     from topgraft.heads._torch_feed import Plan, Task
 
-    table = labels.astype(float) if several else np.eye(labels.max() + 1)[labels]
+    table = labels.astype(float) if multilabel else np.eye(labels.max() + 1)[labels]
     weight = np.ones(len(labels)) if weight is None else weight
-    task = Task(table, weight, several, plan or Plan(epochs=12, patience=4))
+    task = Task(table, weight, multilabel, plan or Plan(epochs=12, patience=4))
     return train(features, jobs, folds, task)
 
 
@@ -61,30 +61,30 @@ def test_together_is_as_alone(top):
     heads = [top(rate=rate, decay=decay) for rate, decay in ((0.003, 0.1), (0.01, 1.0))]
     jobs = [job(head, fold, seed) for fold in range(3) for head in heads for seed in (0, 7)]
     together = trained(features, labels, jobs, folds)
-    for one, found in zip(jobs, together, strict=True):
-        (alone,) = trained(features, labels, [one], folds)
+    for single, found in zip(jobs, together, strict=True):
+        (alone,) = trained(features, labels, [single], folds)
         for ours, theirs in zip(found, alone, strict=True):
             np.testing.assert_allclose(ours[0], theirs[0], atol=2e-4)
             np.testing.assert_allclose(ours[1], theirs[1], atol=2e-4)
 
 
-def ordinary(features, labels, one, fold, plan):
+def ordinary(features, labels, job, fold, plan):
     """The same network as a plain torch module, one model, one optimizer, the same draws."""
-    from topgraft.heads._torch_feed import START, Feed, Task, draw
+    from topgraft.heads._torch_feed import START, StackBatches, Task, draw
     from topgraft.heads._torch_stack import Stack
 
-    given = prepare(features, labels, None, fold, seed=one.seed)
+    given = prepare(features, labels, None, fold, seed=job.seed)
     task = Task(np.eye(labels.max() + 1)[labels], np.ones(len(labels)), plan=plan)
-    feed = Feed(features, [one], [given], task)
-    sizes = [given.turn.shape[1], *one.shape.widths, labels.max() + 1]
+    feed = StackBatches(features, [job], [given], task)
+    sizes = [given.projection.shape[1], *job.shape.widths, labels.max() + 1]
     drawn = [
-        draw(one.seed, START + k).random((1, a + 1, b), np.float32)
+        draw(job.seed, START + k).random((1, a + 1, b), np.float32)
         for k, (a, b) in enumerate(pairwise(sizes))
     ]
-    first = Stack.start(one.shape, [features.shape[2], *one.shape.widths], drawn)
+    first = Stack.start(job.shape, [features.shape[2], *job.shape.widths], drawn)
 
     dense = [torch.nn.Linear(a, b) for a, b in pairwise(sizes)]
-    norms = [torch.nn.BatchNorm1d(units) for units in (one.shape.widths if one.shape.norm else ())]
+    norms = [torch.nn.BatchNorm1d(units) for units in (job.shape.widths if job.shape.norm else ())]
     for layer, weight, bias in zip(dense, first.weights, first.biases, strict=True):
         layer.weight.data, layer.bias.data = weight[0].T.clone(), bias[0, 0].clone()
 
@@ -101,24 +101,24 @@ def ordinary(features, labels, one, fold, plan):
             return self.dense[-1](x)
 
     module = Module()
-    optimizer = torch.optim.AdamW(module.parameters(), lr=one.rate, weight_decay=one.decay)
+    optimizer = torch.optim.AdamW(module.parameters(), lr=job.rate, weight_decay=job.decay)
     factors = plan.schedule.factors(plan.epochs * feed.steps)
-    rows, targets, _ = feed.held()
+    rows, stop_labels, _ = feed.held()
     best, kept, step, since = np.inf, None, 0, 0
     for epoch in range(plan.epochs):
         module.train()
         for batch in feed.epoch(epoch):
             real = batch.share[0, :, 0] > 0
-            optimizer.param_groups[0]["lr"] = one.rate * factors[step]
+            optimizer.param_groups[0]["lr"] = job.rate * factors[step]
             step += 1
             logits = module(batch.rows[0, real], [drop[0, real] for drop in batch.drops])
-            loss = torch.nn.functional.cross_entropy(logits, batch.targets[0, real].argmax(1))
+            loss = torch.nn.functional.cross_entropy(logits, batch.labels[0, real].argmax(1))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
         module.eval()
         with torch.no_grad():
-            now = torch.nn.functional.cross_entropy(module(rows[0]), targets[0].argmax(1)).item()
+            now = torch.nn.functional.cross_entropy(module(rows[0]), stop_labels[0].argmax(1)).item()
         since += 1
         if now < best:
             best, since = now, 0
@@ -128,7 +128,7 @@ def ordinary(features, labels, one, fold, plan):
     module.load_state_dict(kept)
     module.eval()
     with torch.no_grad():
-        return module(torch.from_numpy((features[0] - given.centre) @ given.turn)).numpy()
+        return module(torch.from_numpy((features[0] - given.centre) @ given.projection)).numpy()
 
 
 @pytest.mark.parametrize("top", TOPS)
@@ -139,21 +139,21 @@ def test_as_an_ordinary_torch_module(top):
     features, labels = photos(count=83)
     fold = np.arange(70)
     plan = Plan(epochs=8, patience=3)  # more steps let float32 rounding grow past the tolerance
-    one = job(top(rate=0.003), seed=3)
-    (layers,) = trained(features, labels, [one], [fold], plan)
+    single = job(top(rate=0.003), seed=3)
+    (layers,) = trained(features, labels, [single], [fold], plan)
     np.testing.assert_allclose(
-        score(layers, features[0]), ordinary(features, labels, one, fold, plan), atol=2e-3
+        score(layers, features[0]), ordinary(features, labels, single, fold, plan), atol=2e-3
     )
 
 
 def test_the_scored_part_and_foreign_folds_change_nothing():
     features, labels = photos()
     cut = make_folds(labels, None, 3)
-    one = job(T1(), fold=1)
-    (before,) = trained(features, labels, [one], [fit for fit, _ in cut])
+    single = job(T1(), fold=1)
+    (before,) = trained(features, labels, [single], [fit for fit, _ in cut])
     spoiled = features.copy()
     spoiled[:, cut[1][1]] += 100
-    (after,) = trained(spoiled, labels, [one], [fit for fit, _ in cut])
+    (after,) = trained(spoiled, labels, [single], [fit for fit, _ in cut])
     assert all((a[0] == b[0]).all() for a, b in zip(before, after, strict=True))
 
 
@@ -166,7 +166,7 @@ def test_the_inner_split_keeps_groups_together_and_out_of_training():
     assert 0.1 < len(given.stop) / 80 < 0.3
     spoiled = features.copy()
     spoiled[:, given.stop] += 100
-    assert (prepare(spoiled, labels, groups, np.arange(80), seed=1).turn == given.turn).all()
+    assert (prepare(spoiled, labels, groups, np.arange(80), seed=1).projection == given.projection).all()
 
 
 def test_what_is_too_large_to_keep_is_made_again_each_epoch(monkeypatch):
@@ -174,7 +174,7 @@ def test_what_is_too_large_to_keep_is_made_again_each_epoch(monkeypatch):
 
     features, labels = photos()
     kept = T1().fit(features, labels)
-    monkeypatch.setattr(_axes, "TABLE", 0)
+    monkeypatch.setattr(_axes, "MOST_KEPT", 0)
     monkeypatch.setattr(_axes, "_LAST", {})
     made = T1().fit(features, labels)
     np.testing.assert_allclose(made.logits(features[0]), kept.logits(features[0]), atol=2e-3)
@@ -183,10 +183,10 @@ def test_what_is_too_large_to_keep_is_made_again_each_epoch(monkeypatch):
 def test_dropout_on_features_scatters_the_axes_as_drawing_it_does():
     features, labels = photos(width=400)
     given = prepare(features, labels, None, np.arange(90), seed=0)
-    mean, spread = given.look(features, 1, np.array([5]))
+    mean, spread = given.coordinates_of(features, 1, np.array([5]))
     row = features[1, given.rows[5]] - given.centre
     rng = np.random.default_rng(0)
-    drawn = (row * (rng.random((4000, 400)) < 0.5) / 0.5) @ given.turn
+    drawn = (row * (rng.random((4000, 400)) < 0.5) / 0.5) @ given.projection
     np.testing.assert_allclose(drawn.mean(0), mean[0], atol=5 * spread.max() / 4000**0.5)
     np.testing.assert_allclose(drawn.std(0), spread[0], rtol=0.08)
 
@@ -196,7 +196,7 @@ def test_the_axes_hold_what_the_best_axes_hold():
     features = (rng.standard_normal((2, 150, 30)) @ rng.standard_normal((30, 300))).astype(np.float32)
     given = prepare(features, np.zeros(150, int), None, np.arange(150), seed=0)
     rows = (features[:, given.rows].reshape(-1, 300) - given.centre) / features[:, given.rows].std((0, 1))
-    axes = given.turn * features[:, given.rows].std((0, 1))[:, None]
+    axes = given.projection * features[:, given.rows].std((0, 1))[:, None]
     assert axes.shape == (300, 30)  # no more than the rows span
     np.testing.assert_allclose(axes.T @ axes, np.eye(30), atol=1e-3)
     assert ((rows @ axes) ** 2).sum() == pytest.approx((rows**2).sum(), rel=1e-3)
@@ -260,7 +260,7 @@ def test_flat_reads_maps_channel_by_channel():
     head = Flat().fit(maps, labels)
     heads = [head, *(Flat().fit(maps, labels, seed=seed) for seed in (1, 2, 3))]
     # One draw of 16 photos to stop by is luck: four of them are less.
-    assert np.mean([one.logits(maps[0]).argmax(1) == labels for one in heads]) > 0.9
+    assert np.mean([head.logits(maps[0]).argmax(1) == labels for head in heads]) > 0.9
     assert isinstance(head.layers()[0], Flatten)
     assert head.layers()[1].weight.shape == (54, 2)
     given = prepare(maps.reshape(2, 80, -1), labels, None, np.arange(80), seed=0, positions=9)
@@ -306,9 +306,9 @@ def test_without_torch_the_comparison_goes_on_and_says_so():
         "import sys; sys.modules['torch'] = None\n"
         "from topgraft.errors import MissingExtraError\n"
         "from topgraft.selection.compare import pick\n"
-        "found, notes = pick('all', several=False, maps=False)\n"
+        "found, notes = pick('all', multilabel=False, maps=False)\n"
         "print([head.name for head in found], notes)\n"
-        "try: pick(['ridge', 't1'], several=False, maps=False)\n"
+        "try: pick(['ridge', 't1'], multilabel=False, maps=False)\n"
         "except MissingExtraError as error: print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -352,8 +352,8 @@ def test_a_feature_that_never_varies_has_no_scale():
     features, labels = photos(count=60, width=20)
     features[:, :, 4] = 50.3  # a mean of float32 numbers is off by its last bit
     given = prepare(features, labels, None, np.arange(60), seed=0)
-    assert (given.turn[4] == 0).all()
-    assert np.abs(given.turn).max() < 10
+    assert (given.projection[4] == 0).all()
+    assert np.abs(given.projection).max() < 10
 
 
 def test_photos_that_weigh_nothing_are_not_there():

@@ -118,14 +118,14 @@ def test_every_head_says_the_same_inside_the_graph(backbone, drawn, engine, name
     predictor = Predictor(predictor.card, predictor._graph, engine=engine)
     found = predictor.predict(images)
     expected = to_probabilities(logits, temperature=TEMPERATURE)
-    np.testing.assert_allclose([list(one.probabilities.values()) for one in found], expected, atol=1e-3)
-    assert [one.label for one in found] == [CLASSES[best] for best in expected.argmax(axis=1)]
+    np.testing.assert_allclose([list(answer.probabilities.values()) for answer in found], expected, atol=1e-3)
+    assert [answer.label for answer in found] == [CLASSES[best] for best in expected.argmax(axis=1)]
     if how:
         distances = measure(how, features, logits)
-        np.testing.assert_allclose([one.distance for one in found], distances, rtol=1e-2, atol=1e-3)
-        assert [one.unknown for one in found] == [one.distance > 0 for one in found]
+        np.testing.assert_allclose([answer.distance for answer in found], distances, rtol=1e-2, atol=1e-3)
+        assert [answer.unknown for answer in found] == [answer.distance > 0 for answer in found]
     else:
-        assert not any(one.unknown for one in found)
+        assert not any(answer.unknown for answer in found)
 
 
 @pytest.mark.timm
@@ -138,7 +138,7 @@ def test_network_heads_say_the_same_inside_the_graph(backbone, drawn, name) -> N
     head = kind().fit(inputs[None], labels, classes=2)
     found = Predictor.build(backbone, head, classes=CLASSES).predict(images[:6])
     expected = to_probabilities(head.logits(inputs[:6]))
-    np.testing.assert_allclose([list(one.probabilities.values()) for one in found], expected, atol=1e-3)
+    np.testing.assert_allclose([list(answer.probabilities.values()) for answer in found], expected, atol=1e-3)
 
 
 def test_several_labels_go_through_a_sigmoid(backbone, drawn) -> None:
@@ -146,16 +146,16 @@ def test_several_labels_go_through_a_sigmoid(backbone, drawn) -> None:
     table = np.stack([labels == 0, labels == 1, np.arange(len(labels)) % 2], axis=1).astype(np.int64)
     head = head_class("ridge")().fit(features, table)
     predictor = Predictor.build(backbone, head, classes=("a", "b", "c"))
-    assert predictor.card.several
+    assert predictor.card.multilabel
     found = predictor.predict(images[:4])
-    expected = to_probabilities(head.logits(features[:4]), several=True)
-    np.testing.assert_allclose([list(one.probabilities.values()) for one in found], expected, atol=1e-3)
+    expected = to_probabilities(head.logits(features[:4]), multilabel=True)
+    np.testing.assert_allclose([list(answer.probabilities.values()) for answer in found], expected, atol=1e-3)
 
 
 def test_both_runtimes_agree_on_odd_sizes_and_drawn_photos(folder, drawn) -> None:
     images = [photo(*size) for size in ODD] + drawn[0][:8]
-    one, other = (Predictor.load(folder, engine=engine) for engine in ENGINES)
-    for a, b in zip(one.predict(images), other.predict(images), strict=True):
+    openvino, ort = (Predictor.load(folder, engine=engine) for engine in ENGINES)
+    for a, b in zip(openvino.predict(images), ort.predict(images), strict=True):
         assert a.label == b.label
         assert list(a.probabilities.values()) == pytest.approx(list(b.probabilities.values()), abs=1e-3)
 
@@ -163,9 +163,9 @@ def test_both_runtimes_agree_on_odd_sizes_and_drawn_photos(folder, drawn) -> Non
 @pytest.mark.shared
 def test_both_runtimes_agree_on_real_photos_and_with_the_parts(folder, shared, backbone) -> None:
     paths = sorted((shared / "data" / "sushi_sandwich").glob("*/*"))[::4]
-    one, other = (Predictor.load(folder, engine=engine).predict(paths) for engine in ENGINES)
-    assert [a.label for a in one] == [b.label for b in other]
-    for a, b in zip(one, other, strict=True):
+    openvino, ort = (Predictor.load(folder, engine=engine).predict(paths) for engine in ENGINES)
+    assert [a.label for a in openvino] == [b.label for b in ort]
+    for a, b in zip(openvino, ort, strict=True):
         assert list(a.probabilities.values()) == pytest.approx(list(b.probabilities.values()), abs=1e-3)
     session = onnxruntime.InferenceSession(fit_graph(backbone.card))
     pixels = [decode(path) for path in paths]
@@ -184,12 +184,12 @@ def test_answers_keep_their_order_and_a_bad_file_ends_nothing(folder, tmp_path) 
     paths.insert(4, tmp_path / "absent.jpg")
     predictor = load(folder, settings=Settings(threads=2))
     found = predictor.predict(paths)
-    assert [one.path for one in found] == [str(path) for path in paths]
-    assert [bool(one.error) for one in found] == [index in (2, 4) for index in range(7)]
+    assert [answer.path for answer in found] == [str(path) for path in paths]
+    assert [bool(answer.error) for answer in found] == [index in (2, 4) for index in range(7)]
     assert found[2].as_dict() == {"path": str(paths[2]), "error": found[2].error}
     assert "2.jpg" in found[2].error
     alone = [predictor.predict(path)[0] for path in paths]
-    assert [one.as_dict() for one in alone] == [one.as_dict() for one in found]
+    assert [answer.as_dict() for answer in alone] == [answer.as_dict() for answer in found]
     assert predictor.predict([]) == []
 
 
@@ -250,8 +250,8 @@ def test_a_large_photo_takes_bounded_memory(folder, tmp_path) -> None:
 
 def test_the_graph_names_its_classes_and_checks_itself(folder) -> None:
     model = onnx.load(str(folder / "model.onnx"))
-    assert json.loads({one.key: one.value for one in model.metadata_props}["classes"]) == list(CLASSES)
-    assert [one.name for one in model.graph.input] == ["image"]
+    assert json.loads({prop.key: prop.value for prop in model.metadata_props}["classes"]) == list(CLASSES)
+    assert [value.name for value in model.graph.input] == ["image"]
     predictor = load(folder)
     predictor.check()
     assert predictor.classes == CLASSES
@@ -265,7 +265,7 @@ def test_a_predictor_that_cannot_be_written_is_one_line(folder, tmp_path) -> Non
     (tmp_path / "model" / "card.json").mkdir(parents=True)
     with pytest.raises(StoreError, match=r"model: a folder lies where a file is needed\. Give another place"):
         load(folder).save(tmp_path / "model")
-    assert {one.name for one in (tmp_path / "model").iterdir()} == {"model.onnx", "card.json"}
+    assert {path.name for path in (tmp_path / "model").iterdir()} == {"model.onnx", "card.json"}
 
 
 def test_damage_is_noticed(folder, tmp_path) -> None:

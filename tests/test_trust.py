@@ -11,7 +11,7 @@ from PIL import Image
 
 from topgraft.heads._linear import NearestMean
 from topgraft.selection.compare import compare, fit_chosen
-from topgraft.testing.heads import clouds, several_labels
+from topgraft.testing.heads import clouds, multilabel_indicators
 from topgraft.trust.trust import calibration_error, if_calibrated, label_issues, reliability, trust
 from topgraft.trust.unknown import (
     Energy,
@@ -40,18 +40,18 @@ def test_the_calibration_error_knows_what_chance_does():
     lying = [calibration_error(*answers(seed, lie=0.25), EDGES, seed=seed) for seed in range(40)]
     perfect = if_calibrated(answers(0)[0], EDGES)
     assert 0.01 < perfect.low < perfect.high < 0.12
-    assert sum(one.value <= perfect.high for one in honest) >= 36
-    assert sum(one.value > perfect.high for one in lying) >= 39
-    covered = sum(one.low <= 0.25 <= one.high for one in lying)
+    assert sum(error.value <= perfect.high for error in honest) >= 36
+    assert sum(error.value > perfect.high for error in lying) >= 39
+    covered = sum(error.low <= 0.25 <= error.high for error in lying)
     assert covered >= 34
-    assert all(0 <= one.low <= one.value <= one.high for one in honest + lying)
+    assert all(0 <= error.low <= error.value <= error.high for error in honest + lying)
 
 
 def test_near_duplicates_do_not_make_chance_look_like_a_lie():
     groups = np.repeat(np.arange(40), 5)
     accused = 0
     for seed in range(100):
-        sure, right = (np.repeat(one, 5) for one in answers(seed, n=40))
+        sure, right = (np.repeat(answer, 5) for answer in answers(seed, n=40))
         error = calibration_error(sure, right, EDGES, groups=groups, seed=seed)
         accused += error.value > if_calibrated(sure, EDGES, groups=groups, seed=seed).high
     assert accused <= 9  # 2.5 expected
@@ -69,7 +69,7 @@ def test_several_answers_a_photo_are_counted_and_drawn_with_it():
 
 def test_yes_and_no_answers_have_bins_from_one_half():
     features, labels = clouds(photos=60)
-    table = several_labels(labels, 3)
+    table = multilabel_indicators(labels, 3)
     rows = trust(compare(features, table, heads=["ridge"]), features[0], table).numbers["reliability"]
     assert (rows[0]["low"], rows[-1]["high"]) == (0.5, 1.0)
 
@@ -129,14 +129,14 @@ def test_the_threshold_accepts_what_it_says():
     assert threshold(np.arange(10.0)) == 9
 
 
-@pytest.mark.parametrize("several", [False, True])
-def test_strangers_are_unknown_and_most_photos_are_not(several):
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_strangers_are_unknown_and_most_photos_are_not(multilabel):
     features, labels = clouds(photos=120)
     features = features[:, :, 2:]
-    targets = several_labels(labels, 3) if several else labels
-    found = compare(features, targets, heads=["ridge"])
-    judged = trust(found, features[0], targets, ids=[f"p{i}" for i in range(120)], classes=list("abc"))
-    head = fit_chosen(found, features, targets)
+    given = multilabel_indicators(labels, 3) if multilabel else labels
+    found = compare(features, given, heads=["ridge"])
+    judged = trust(found, features[0], given, ids=[f"p{i}" for i in range(120)], classes=list("abc"))
+    head = fit_chosen(found, features, given)
     unknown = judged.unknown
     assert unknown.accepted == pytest.approx(0.95, abs=0.02)
     assert (judged.distances <= unknown.threshold).mean() == unknown.accepted
@@ -146,7 +146,7 @@ def test_strangers_are_unknown_and_most_photos_are_not(several):
     json.dumps(judged.numbers, allow_nan=False)
     assert judged.numbers["unknown"]["method"] in ("neighbours", "mahalanobis", "energy")
     assert set(judged.numbers["unknown"]["evidence"]) == (
-        set() if several else {"neighbours", "mahalanobis", "energy"}
+        set() if multilabel else {"neighbours", "mahalanobis", "energy"}
     )
     assert judged.notes
 
@@ -263,9 +263,9 @@ def test_classes_that_are_mostly_unknown_are_named():
 def test_the_unknown_answer_survives_being_written_down(method, how):
     rng = np.random.default_rng(0)
     features, logits = rng.random((6, 4)), rng.random((6, 3))
-    one = Unknown(method, how, 1.5, 0.95, {})
-    again = Unknown.from_state(method, 1.5, one.state())
-    assert (again.distance(features, logits) == one.distance(features, logits)).all()
+    unknown = Unknown(method, how, 1.5, 0.95, {})
+    again = Unknown.from_state(method, 1.5, unknown.state())
+    assert (again.distance(features, logits) == unknown.distance(features, logits)).all()
 
 
 def test_out_of_fold_distances_are_of_photos_not_fitted_on():
@@ -295,14 +295,16 @@ def test_caltech_is_unknown_to_sushi_and_sandwiches(shared, tmp_path, side):
         image = Image.open(path).convert("RGB")
         if side:
             scale = side / min(image.size)
-            image = image.resize([round(one * scale) for one in image.size], Image.Resampling.BICUBIC)
+            image = image.resize([round(side * scale) for side in image.size], Image.Resampling.BICUBIC)
         (known / path.parent.name).mkdir(parents=True, exist_ok=True)
         image.save(known / path.parent.name / path.name, quality=85 if side else 95)
     strange.mkdir(parents=True)
     with tarfile.open(shared / "data" / "caltech101_144px.tar") as tar:
-        members = sorted((one for one in tar if one.name.endswith(".jpg")), key=lambda one: one.name)
-        for one in members[::30]:
-            (strange / one.name.strip("./").replace("/", "_")).write_bytes(tar.extractfile(one).read())
+        members = sorted(
+            (member for member in tar if member.name.endswith(".jpg")), key=lambda member: member.name
+        )
+        for member in members[::30]:
+            (strange / member.name.strip("./").replace("/", "_")).write_bytes(tar.extractfile(member).read())
     store = embed(Dataset.from_folder(known), tmp_path / "known.zarr")
     others = Dataset.from_pairs(
         [str(path) for path in sorted(strange.iterdir())], ["other"] * len(members[::30])

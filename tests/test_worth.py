@@ -23,7 +23,7 @@ class Source:
         self.labels = np.arange(photos) % 2
         mean = np.where(self.labels[:, None] > 0, 0.35, -0.35)
         policies = ["identity", "hflip", "hflip | rotate(60)", "rotate(60) | vflip", "vflip", "rotate(60)"]
-        self.views = [SimpleNamespace(policy=one) for one in policies]
+        self.views = [SimpleNamespace(policy=policy) for policy in policies]
         plain = mean + rng.standard_normal((photos, width))
         self.rows = [plain]
         for policy in policies[1:]:
@@ -43,14 +43,14 @@ def judged():
 
 def test_what_helps_helps_and_what_harms_harms(judged):
     _, found = judged
-    levels = {one["level"]: one for one in found.numbers["levels"]}
+    levels = {level["level"]: level for level in found.numbers["levels"]}
     assert set(levels) == {"hflip", "rotate(60)", "vflip"}
     assert levels["hflip"]["views"] == 2
     for beside in ("to_view_0", "to_the_rest"):
         assert levels["hflip"][beside]["log_loss"]["high"] < 0
         assert levels["hflip"][beside]["accuracy"]["value"] > 0
         assert levels["vflip"][beside]["log_loss"]["low"] > 0
-    same = next(one for one in found.numbers["policies"] if one["policy"] == "rotate(60)")
+    same = next(row for row in found.numbers["policies"] if row["policy"] == "rotate(60)")
     assert same["to_view_0"]["log_loss"]["low"] < 0 < same["to_view_0"]["log_loss"]["high"]
     assert "horizontal flips (hflip): a gain on 90 photos" in "\n".join(found.sentences)
     assert "vertical flips (vflip): a harm on 90 photos" in "\n".join(found.sentences)
@@ -83,13 +83,13 @@ def test_from_sums_is_from_rows(judged):
     strength = numbers["strength"]["all"]
     full = direct(range(6), strength)
     assert numbers["all"]["log_loss"]["value"] == pytest.approx(full, abs=1e-4)
-    plain = min(direct([0], one) for one in STRENGTHS)
+    plain = min(direct([0], strength) for strength in STRENGTHS)
     assert numbers["view_0"]["log_loss"]["value"] == pytest.approx(plain, abs=1e-4)
     last = numbers["policies"][-1]
     assert last["to_the_rest"]["log_loss"]["value"] == pytest.approx(
         full - direct(range(5), strength), abs=1e-3
     )
-    beside = min(direct([0, 5], one) for one in STRENGTHS) - plain
+    beside = min(direct([0, 5], strength) for strength in STRENGTHS) - plain
     assert last["to_view_0"]["log_loss"]["value"] == pytest.approx(beside, abs=1e-3)
 
 
@@ -102,7 +102,7 @@ def test_on_noise_it_says_that_nothing_can_be_said():
     source = Source(photos=40)
     source.rows = [np.random.default_rng(i).standard_normal((40, 30)) for i in range(6)]
     said = worth(source, source.labels, repeats=2).sentences
-    assert sum("no measurable harm or gain on 40 photos" in one for one in said) >= 3
+    assert sum("no measurable harm or gain on 40 photos" in sentence for sentence in said) >= 3
 
 
 def test_levels_are_the_terms_that_not_all_have():

@@ -285,7 +285,7 @@ def _refused(data: Dataset, known: list[int], read: NDArray[np.bool_]) -> tuple[
 
 def _takes_several(runs: list[Run]) -> bool:
     """Tell whether the runs' predictors give several labels a photo; all of them or none must."""
-    kinds = [PredictorCard.read(run.model / "card.json").several for run in runs]
+    kinds = [PredictorCard.read(run.model / "card.json").multilabel for run in runs]
     if len(set(kinds)) > 1:
         single, other = runs[kinds.index(False)], runs[kinds.index(True)]
         raise UsageError(

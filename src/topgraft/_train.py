@@ -191,7 +191,7 @@ def _test(store: FeatureStore, maps: FeatureStore | None, head: Head, judged: Tr
     features = store.features(0)[test.rows].astype(np.float32)
     read = features if maps is None or not head.on_map else maps.features(0)[test.rows]
     logits = head.logits(read.astype(np.float32))
-    answers = to_probabilities(logits, several=head.several, temperature=judged.numbers["temperature"])
+    answers = to_probabilities(logits, multilabel=head.multilabel, temperature=judged.numbers["temperature"])
     nowhere = np.full(len(test.rows), -1, dtype=np.int64)
     return Answers(test, answers[None], nowhere, judged.unknown.distance(features, logits))
 

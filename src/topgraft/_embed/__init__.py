@@ -8,7 +8,7 @@ from pathlib import Path
 
 from topgraft._embed.partition import BATCH, Partition, compute
 from topgraft.backbones.backbone import Backbone
-from topgraft.engines import settle
+from topgraft.engines import resolve_engine
 from topgraft.errors import DataError, UsageError
 from topgraft.importers.load import DEFAULT, load_backbone
 from topgraft.photos.dataset import Dataset
@@ -70,7 +70,7 @@ def embed(
     data.keep_out(path)
     if not isinstance(backbone, Backbone):
         backbone = load_backbone(backbone, settings=settings, progress=progress)
-    engine, precision = settle(engine, precision, settings)
+    engine, precision = resolve_engine(engine, precision, settings)
     label = precision if engine != "fake" else "fake"  # no real engine may take these rows for its own
     table = Table.of(data, backbone.card, label, views_of(policies, seed))
     place = Place.at(path)

@@ -56,7 +56,7 @@ STAGES = (
 
 
 def weights_file() -> Path:
-    """Find the package's weights file.
+    """Return the path of the package's weights file.
 
     Raises:
         BackboneError: where the package is missing or holds no weights.
@@ -90,7 +90,7 @@ def read_weights() -> dict[str, NDArray[Any]]:
 
 
 def card() -> Card:
-    """Give the facts of the built-in backbone; no file is read."""
+    """Return the facts of the built-in backbone; no file is read."""
     return Card(
         name=NAME,
         input_size=(SIDE, SIDE),
@@ -114,7 +114,7 @@ def write(folder: Path) -> Card:
 
 
 def _blocks() -> Iterator[tuple[str, int]]:
-    """Name the blocks as timm does and count their weights; the head convolution belongs to the last one."""
+    """Yield timm's names of the blocks and their weights; the head convolution belongs to the last one."""
     inputs = 32
     for index, stage in enumerate(STAGES):
         for repeat in range(stage.repeats):

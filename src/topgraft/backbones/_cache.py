@@ -27,7 +27,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 @contextmanager
 def temporary(beside: Path) -> Iterator[Path]:
-    """Give an empty folder beside the place its content will go to; what is left in it is removed."""
+    """Yield an empty folder beside the place its content will go to; what is left in it is removed."""
     try:
         beside.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=".new-", dir=beside.parent))
@@ -50,7 +50,7 @@ def temporary(beside: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def settle(folder: Path, place: Path) -> None:
+def rename_into_place(folder: Path, place: Path) -> None:
     """Rename a finished folder to its place; where another process was first, its result stays."""
     try:
         os.rename(folder, place)  # noqa: PTH104 the atomic one
@@ -60,15 +60,15 @@ def settle(folder: Path, place: Path) -> None:
 
 
 def keep(cache: Path, write: Callable[[Path], Card]) -> Path:
-    """Let `write` fill a folder and keep it under its card's fingerprint; gives the folder's place."""
+    """Let `write` fill a folder, keep it under its card's fingerprint, and return its place."""
     with temporary(cache / "backbones" / "any") as folder:
         place = cache / "backbones" / write(folder).fingerprint()
-        settle(folder, place)
+        rename_into_place(folder, place)
     return place
 
 
 def complete(folder: Path) -> bool:
-    """Tell whether a folder holds a backbone."""
+    """Return whether a folder holds a backbone."""
     return (folder / GRAPH).is_file() and (folder / CARD).is_file()
 
 
@@ -81,7 +81,7 @@ def remember(cache: Path, request: dict[str, Any], place: Path) -> None:
 
 
 def find(cache: Path, request: dict[str, Any]) -> Path | None:
-    """Find the folder that answers a request, where there is one."""
+    """Return the folder that answers a request, where there is one."""
     try:
         place = cache / "backbones" / json.loads(_note(cache, request).read_text())["folder"]
     except FileNotFoundError:
@@ -94,7 +94,7 @@ def _note(cache: Path, request: dict[str, Any]) -> Path:
 
 
 def sums(folder: Path) -> str:
-    """List the SHA-256 of all files of a folder, in the form `sha256sum -c` reads."""
+    """Return the SHA-256 of all files of a folder, in the form `sha256sum -c` reads."""
     files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != SUMS)
     return "".join(f"{_sha256(file)}  {file.relative_to(folder).as_posix()}\n" for file in files)
 

@@ -8,7 +8,7 @@ from topgraft.types import Images
 
 
 def pictures(count: int, height: int, width: int, seed: int = 0) -> Images:
-    """Draw pictures: coloured 1/f noise, as photos have, with a few shapes that have sharp edges.
+    """Return drawn pictures: coloured 1/f noise, as photos have, with a few shapes that have sharp edges.
 
     The amplitude spectrum of natural images falls about as 1/f (Field 1987, J. Opt. Soc. Am. A 4:2379).
 
@@ -30,12 +30,12 @@ def pictures(count: int, height: int, width: int, seed: int = 0) -> Images:
         )  # the channels of a photo rise and fall together
         mixed = 128 + 50 * mixed / mixed.std() + random.normal(0, 25, 3)
         for _ in range(4):
-            y, x, reach = (
+            y, x, radius = (
                 random.random() * height,
                 random.random() * width,
                 (0.1 + 0.2 * random.random()) * height,
             )
-            inside = (rows - y) ** 2 + (columns - x) ** 2 < reach**2
+            inside = (rows - y) ** 2 + (columns - x) ** 2 < radius**2
             mixed[inside] = 0.3 * mixed[inside] + 0.7 * random.integers(0, 256, 3)
         picture[:] = np.clip(mixed, 0, 255)
     return drawn

@@ -37,7 +37,7 @@ def system_errors() -> Iterator[None]:
 
 
 def torch_model(backbone: Backbone) -> torch.nn.Module:
-    """Make a backbone's network again, with its weights and without a classifier, in evaluation mode.
+    """Return a backbone's network again, with its weights and without a classifier, in evaluation mode.
 
     Raises:
         BackboneError: for a backbone that is nothing but a graph.
@@ -71,7 +71,7 @@ def _builtin_model() -> torch.nn.Module:
 class FromPixels(torch.nn.Module):  # type: ignore[misc]
     """A network with its normalisation in front, from (N, H, W, 3) uint8.
 
-    Gives (features (N, D), map (N, C, h, w)), or the features alone where there is no map.
+    Returns (features (N, D), map (N, C, h, w)), or the features alone where there is no map.
     """
 
     def __init__(self, model: torch.nn.Module, card: Card) -> None:
@@ -80,13 +80,13 @@ class FromPixels(torch.nn.Module):  # type: ignore[misc]
         self.mapped = card.map_size is not None
         self.channels_last = self.mapped and getattr(model, "output_fmt", "NCHW") == "NHWC"
         mean, std = (torch.tensor(numbers).view(1, 3, 1, 1) for numbers in (card.mean, card.std))
-        self.register_buffer("middle", mean * 255, persistent=False)
+        self.register_buffer("pixel_mean", mean * 255, persistent=False)
         self.register_buffer("scale", 1 / (std * 255), persistent=False)
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Normalise, run, and pool."""
         levels = images.permute(0, 3, 1, 2).float()
-        maps = self.model.forward_features((levels - self.middle) * self.scale)
+        maps = self.model.forward_features((levels - self.pixel_mean) * self.scale)
         features = self.model.forward_head(maps, pre_logits=True)
         if not self.mapped:
             return (features,)
@@ -94,7 +94,7 @@ class FromPixels(torch.nn.Module):  # type: ignore[misc]
 
 
 def groups(model: torch.nn.Module) -> list[tuple[str, list[str]]]:
-    """Name the blocks that fine-tuning can unfreeze, first to last, with the names of their parameters.
+    """Return the blocks that fine-tuning can unfreeze, first to last, and the names of their parameters.
 
     They are the groups of timm's own matcher, at its finer grain, without the stem, which stays frozen; none
     where timm has no matcher for the model.
@@ -113,7 +113,7 @@ def groups(model: torch.nn.Module) -> list[tuple[str, list[str]]]:
 
 
 def _prefix(names: list[str], deeper: int = 0) -> str:
-    """Give the longest dotted start that a block's first parameters share, and more parts of the first's."""
+    """Return the longest dotted start a block's first parameters share, and more parts of the first's."""
     paths = [name.split(".")[:-1] for name in names if name.split(".")[0] == names[0].split(".")[0]]
     shared = []
     for parts in zip(*paths, strict=False):

@@ -52,7 +52,7 @@ class Backbone:
         return cls(card, folder / GRAPH)
 
     def maps(self) -> Backbone:
-        """Give the same backbone with its map before pooling, flattened, in place of its features.
+        """Return the same backbone with its map before pooling, flattened, in place of its features.
 
         Raises:
             BackboneError: where it has no map.

@@ -77,12 +77,12 @@ class Card(BaseModel):
         return Depths(self.features, self.depths)
 
     def preprocessing(self) -> str:
-        """Name the fit and normalisation in one canonical line; it is part of every feature's address."""
+        """Return the fit and normalisation in one canonical line; it is part of every feature's address."""
         height, width = self.input_size
         numbers = ",".join(f"{value:.6g}" for value in (*self.mean, *self.std))
         return f"{self.crop_mode} {self.crop_fraction:.6g} {self.interpolation} {height}x{width} [{numbers}]"
 
     def fingerprint(self) -> str:
-        """Hash what decides the features: name, weights, preprocessing and width (not licence or blocks)."""
+        """Return the hash of what decides the features: name, weights, preprocessing and width."""
         facts = [self.name, self.weights_sha256, self.preprocessing(), self.features, self.source]
         return fingerprint([*facts, self.output] if self.output == "map" else facts)

@@ -80,7 +80,7 @@ class Axis:
 
 
 def axes(height: int, width: int, card: Card) -> tuple[Axis, Axis]:
-    """Place a photo of this size in the card's input: (vertical, horizontal).
+    """Return how a photo of this size meets the card's input: (vertical, horizontal).
 
     Sizes are timm's; in whole-number arithmetic, so that the graph can repeat it.
     """
@@ -117,13 +117,13 @@ def _first(resized: int, kept: int) -> int:
 
 
 def border_colour(card: Card) -> tuple[int, int, int]:
-    """Give the colour of what is missing in `border` mode: the card's mean, as timm has it."""
+    """Return the colour of what is missing in `border` mode: the card's mean, as timm has it."""
     red, green, blue = (round(255 * value) for value in card.mean)
     return red, green, blue
 
 
 def fit(image: Image, card: Card) -> Image:
-    """Resize and crop a photo to a backbone's input size.
+    """Return a photo resized and cropped to a backbone's input size.
 
     Args:
         image: (h, w, 3) uint8 RGB, of any size.
@@ -159,6 +159,6 @@ def _resample(image: Image, vertical: Axis, horizontal: Axis, method: Pillow.Res
 
 
 def _nearest(axis: Axis) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Index the photo's pixel under each kept pixel's centre, without Pillow's rounding of the box."""
+    """Return the photo's pixel under each kept pixel's centre, without Pillow's rounding of the box."""
     kept = np.arange(axis.low, axis.high, dtype=np.int64)
     return (2 * kept + 1) * axis.source // (2 * axis.resized)

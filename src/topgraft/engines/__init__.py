@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from topgraft.engines._base import Engine
-from topgraft.engines._open import open_engine, settle
+from topgraft.engines._open import open_engine, resolve_engine
 
-__all__ = ["Engine", "open_engine", "settle"]
+__all__ = ["Engine", "open_engine", "resolve_engine"]

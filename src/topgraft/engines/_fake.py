@@ -18,7 +18,7 @@ GRID = 8  # the picture is averaged over this many cells each way
 
 
 class FakeEngine(Engine):
-    """Mean colours of a grid of cells, turned by a fixed random matrix that belongs to the card."""
+    """Mean colours of a grid of cells, multiplied by a fixed random matrix that belongs to the card."""
 
     name: ClassVar[str] = "fake"
 
@@ -44,7 +44,7 @@ class FakeEngine(Engine):
 
 
 def _cells(image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Average an (H, W, 3) picture over the grid; returns (GRID * GRID * 3,) in -1..1."""
+    """Return the mean of an (H, W, 3) picture over each cell, (GRID * GRID * 3,) in -1..1."""
     bands = np.array_split(image.astype(np.float32) / 127.5 - 1, GRID)
     cells = [cell.mean(axis=(0, 1)) for band in bands for cell in np.array_split(band, GRID, axis=1)]
     return np.concatenate(cells).astype(np.float32)

@@ -15,8 +15,8 @@ ENGINES = ("openvino", "torch", "fake")
 PRECISIONS = ("f32", "f16", "int8")
 
 
-def settle(engine: str, precision: str, settings: Settings) -> tuple[str, str]:
-    """Say which engine and precision `open_engine` would give; nothing heavy is imported but for CUDA.
+def resolve_engine(engine: str, precision: str, settings: Settings) -> tuple[str, str]:
+    """Return the engine and precision that `open_engine` would use; nothing heavy is imported but for CUDA.
 
     `auto` is openvino, or torch where the device is `cuda`. On CUDA, torch computes in float16 where that
     is safe (autocast), whatever was asked for, and says so in its precision.
@@ -49,12 +49,12 @@ def settle(engine: str, precision: str, settings: Settings) -> tuple[str, str]:
 def open_engine(
     backbone: Backbone, *, engine: str = "auto", precision: str = "f32", settings: Settings | None = None
 ) -> Engine:
-    """Open an engine on a backbone.
+    """Return an engine opened on a backbone.
 
     Args:
         backbone: what to run.
         engine: `auto`, `openvino`, `torch` or `fake`.
-        precision: `f32`, or `int8` for a backbone that `quantize` made; see `settle` for CUDA.
+        precision: `f32`, or `int8` for a backbone that `quantize` made; see `resolve_engine` for CUDA.
         settings: cores and device.
 
     Raises:
@@ -63,7 +63,7 @@ def open_engine(
         BackboneError: where the graph cannot be run.
     """
     settings = settings or Settings.load()
-    engine, precision = settle(engine, precision, settings)
+    engine, precision = resolve_engine(engine, precision, settings)
     if (precision == "int8") != (backbone.card.precision == "int8"):
         raise UsageError(
             f"{backbone.card.name}: precision {precision} was asked for, its graph is "

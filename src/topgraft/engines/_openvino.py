@@ -28,7 +28,7 @@ _FIRST_LOOK = threading.Lock()
 def compile_model(
     graph: Path | str | bytes, *, shape: dict[str, list[int]] | None = None, streams: int = 1
 ) -> Any:
-    """Compile an ONNX graph for the CPU in float32.
+    """Return an ONNX graph compiled for the CPU in float32.
 
     Args:
         graph: a file, or a serialised model.

@@ -22,7 +22,7 @@ CPU_BATCH, CUDA_BATCH = 4, 64  # of one fixed size each: kernels are chosen by s
 
 
 def device(settings: Settings) -> torch.device:
-    """Choose where PyTorch runs.
+    """Return the device PyTorch runs on.
 
     Raises:
         UsageError: where CUDA was asked for and is not there.

@@ -1,4 +1,4 @@
-"""The rows of a fold as its networks see them: standardised, then turned onto their principal axes.
+"""The rows of a fold as its networks see them: standardised, then projected onto their principal axes.
 
 Features do not change while a head is trained, so a BatchNorm on them needs no running average: its
 statistics over all rows of the fold are known before the first step. And a few hundred photos span far fewer
@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from topgraft.errors import DataError
 from topgraft.fingerprint import digest
-from topgraft.heads._parallel import each
+from topgraft.heads._base import Array
+from topgraft.heads._parallel import parallel_map
 from topgraft.heads._rows import standardise
 from topgraft.splits import holdout
 from topgraft.types import Features, Labels
@@ -27,16 +28,14 @@ INNER = 0.2
 """Share of a fold's photos kept for early stopping."""
 SPARE = 16
 """Directions the search for axes carries beyond those it keeps (Halko and others 2011, section 4.3)."""
-TURNS = 3
+POWER_ITERATIONS = 3
 """Power iterations of that search."""
 AXES = (64, 512)
 """Principal axes kept: half as many as photos, rounded down to a power of two, between these."""
-TABLE = 2**22
+MOST_KEPT = 2**22
 """Coordinates of a fold that are kept; of more, each epoch makes those it needs."""
 SAMPLE = 2048
 """Rows the axes are found on."""
-
-Matrix = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -46,19 +45,20 @@ class Inputs:
     Attributes:
         rows: photos (n,) that are trained on.
         stop: photos (m,) of the inner split, for early stopping alone; empty where there were too few.
-        turn: (D, K) from a centred feature row to its coordinates, the scale folded in.
+        projection: (D, K) from a centred feature row to its coordinates, the scale folded in.
         centre: (D,) what is subtracted first.
-        table: every view of `rows` as `look` gives it, two of (V, n, K), where that is not too large to keep.
+        coordinates: what `coordinates_of` returns for every view of `rows`, two of (V, n, K), where that is
+            not too large to keep.
     """
 
     rows: Labels
     stop: Labels
-    turn: Matrix
-    centre: Matrix
-    table: tuple[Matrix, Matrix] | None = None
+    projection: Array
+    centre: Array
+    coordinates: tuple[Array, Array] | None = None
 
-    def look(self, features: Features, view: Any, place: Any) -> tuple[Matrix, Matrix]:
-        """Give coordinates on the axes, and how far Dropout scatters them.
+    def coordinates_of(self, features: Features, view: Any, place: Any) -> tuple[Array, Array]:
+        """Return coordinates on the axes, and how far Dropout scatters them.
 
         Dropout on many features, seen on a few axes, is a sum of many small independent changes: a normal
         deviate. That leaves nothing to be done in the width of the features. Source: Wang and Manning 2013,
@@ -72,15 +72,15 @@ class Inputs:
         Returns:
             (n, K) coordinates; (n, K) their standard deviation under Dropout of one half.
         """
-        if self.table is not None:
-            return self.table[0][view, place], self.table[1][view, place]
-        return self.turned(features[view, self.rows[place]])
+        if self.coordinates is not None:
+            return self.coordinates[0][view, place], self.coordinates[1][view, place]
+        return self.project(features[view, self.rows[place]])
 
-    def turned(self, rows: Features) -> tuple[Matrix, Matrix]:
-        """Give what `look` gives for rows (n, D) from anywhere."""
-        seen: Matrix = np.asarray(rows, np.float32) - self.centre
-        spread: Matrix = np.sqrt(np.square(seen) @ np.square(self.turn))
-        mean: Matrix = seen @ self.turn
+    def project(self, rows: Features) -> tuple[Array, Array]:
+        """Project any feature rows (n, D): what `coordinates_of` returns for rows of the fold."""
+        seen: Array = np.asarray(rows, np.float32) - self.centre
+        spread: Array = np.sqrt(np.square(seen) @ np.square(self.projection))
+        mean: Array = seen @ self.projection
         return mean, spread
 
 
@@ -97,7 +97,7 @@ def prepare_all(
     *,
     positions: int = 1,
 ) -> dict[tuple[int, int], Inputs]:
-    """Make the inputs for (fold, seed) pairs, or give those made last where they are the same."""
+    """Return the inputs of (fold, seed) pairs; those made last are used again where nothing changed."""
     wanted = sorted(set(keys))
     facts = [
         features,
@@ -108,7 +108,7 @@ def prepare_all(
     ]
     name = digest(b"".join(digest(np.ascontiguousarray(fact).data).encode() for fact in facts))
     if name not in _LAST:
-        made = each(
+        made = parallel_map(
             lambda key: prepare(features, labels, groups, folds[key[0]], seed=key[1], positions=positions),
             wanted,
         )
@@ -126,11 +126,11 @@ def prepare(
     seed: int,
     positions: int = 1,
 ) -> Inputs:
-    """Make a fold's inputs.
+    """Return the inputs of one fold.
 
     Args:
         features: (V, N, D).
-        labels: (N,) class indices or a 0/1 table (N, C): what the inner split is stratified by.
+        labels: (N,) class indices or 0/1 indicators (N, C): what the inner split is stratified by.
         groups: (N,) photos that must stay together.
         photos: the fold's photos to fit on.
         seed: of the inner split.
@@ -148,12 +148,12 @@ def prepare(
     centre = mean.astype(np.float32).repeat(positions)
     scale = inverse.astype(np.float32).repeat(positions)
     basis = _principal((block[_thinned(len(block), len(rows))] - centre) * scale, _axes(len(rows)))
-    turn = np.ascontiguousarray(scale[:, None] * basis)
-    given = Inputs(rows=rows, stop=stop, turn=turn, centre=centre)
-    if block.shape[0] * turn.shape[1] > TABLE:
+    projection = np.ascontiguousarray(scale[:, None] * basis)
+    given = Inputs(rows=rows, stop=stop, projection=projection, centre=centre)
+    if block.shape[0] * projection.shape[1] > MOST_KEPT:
         return given
-    seen, spread = (part.reshape(count, len(rows), -1) for part in given.turned(block))
-    return replace(given, table=(seen, spread))
+    seen, spread = (part.reshape(count, len(rows), -1) for part in given.project(block))
+    return replace(given, coordinates=(seen, spread))
 
 
 def _axes(photos: int) -> int:
@@ -176,7 +176,7 @@ def _thinned(count: int, photos: int) -> NDArray[np.int64]:
     return np.concatenate([np.arange(photos), np.linspace(photos, count - 1, rest).astype(np.int64)])
 
 
-def _principal(rows: Matrix, axes: int) -> Matrix:
+def _principal(rows: Array, axes: int) -> Array:
     """Find the leading principal axes (D, K) of centred rows by randomised subspace iteration.
 
     Source: Halko, Martinsson and Tropp 2011, "Finding structure with randomness", algorithm 4.4.
@@ -186,7 +186,7 @@ def _principal(rows: Matrix, axes: int) -> Matrix:
         return np.eye(width, dtype=np.float32)
     start = np.random.default_rng(0x70F5).standard_normal((rows.shape[1], min(axes + SPARE, rows.shape[1])))
     basis = _orthonormal(start.astype(np.float32))
-    for _ in range(TURNS):
+    for _ in range(POWER_ITERATIONS):
         basis = _orthonormal(rows.T @ (rows @ basis))
     found = basis @ _leading(rows @ basis)[1][:, :width]
     largest = found[np.abs(found).argmax(axis=0), np.arange(found.shape[1])]
@@ -194,15 +194,15 @@ def _principal(rows: Matrix, axes: int) -> Matrix:
     return np.asarray(found * np.sign(largest), np.float32)
 
 
-def _orthonormal(columns: Matrix) -> Matrix:
+def _orthonormal(columns: Array) -> Array:
     """Span the same space with orthonormal columns: many times faster than a QR of a tall matrix."""
-    size, turn = _leading(columns)
-    kept = size > size[0] * 1e-10
-    return np.asarray(columns @ (turn[:, kept] / np.sqrt(size[kept])).astype(np.float32))
+    values, vectors = _leading(columns)
+    kept = values > values[0] * 1e-10
+    return np.asarray(columns @ (vectors[:, kept] / np.sqrt(values[kept])).astype(np.float32))
 
 
-def _leading(columns: Matrix) -> tuple[NDArray[np.float64], Matrix]:
-    """Give the eigenvalues and eigenvectors of the columns' inner products, the largest first."""
+def _leading(columns: Array) -> tuple[NDArray[np.float64], Array]:
+    """Return the eigenvalues and eigenvectors of the columns' inner products, the largest first."""
     tall = columns.astype(np.float64)
-    size, turn = np.linalg.eigh(tall.T @ tall)
-    return size[::-1], turn[:, ::-1].astype(np.float32)
+    values, vectors = np.linalg.eigh(tall.T @ tall)
+    return values[::-1], vectors[:, ::-1].astype(np.float32)

@@ -1,7 +1,7 @@
 """What every head is: fitted on feature rows, gives logits, and can be written down as a few plain layers.
 
 A head is made from its setting (`LogisticRegression(C=0.01)`), fitted once, and never changed again. Labels
-are class indices (N,), or a 0/1 table (N, C) where a photo may carry several labels; the table makes a
+are class indices (N,), or 0/1 indicators (N, C) where a photo may carry several labels; indicators make a
 one-vs-rest head whose logits go through a sigmoid instead of a softmax.
 """
 
@@ -93,18 +93,18 @@ class Head(ABC):
     Attributes:
         name: what the user types.
         simplicity: lower is simpler; decides between heads that are equally good.
-        takes_several: True where it can be fitted on several labels per photo.
+        takes_multilabel: True where it can be fitted on several labels per photo.
         on_map: True where the head wants maps (N, C, h, w) in place of feature rows (N, D).
         classes: C, known after the fit.
-        several: True where a photo may carry several labels, known after the fit.
+        multilabel: True where a photo may carry several labels, known after the fit.
     """
 
     name: ClassVar[str]
     simplicity: ClassVar[int]
-    takes_several: ClassVar[bool] = True
+    takes_multilabel: ClassVar[bool] = True
     on_map: ClassVar[bool] = False
     classes: int = 0
-    several: bool = False
+    multilabel: bool = False
 
     @property
     @abstractmethod
@@ -131,7 +131,7 @@ class Head(ABC):
 
         Args:
             features: (V, N, D) or (N, D); a head `on_map` takes (V, N, C, h, w) or (N, C, h, w).
-            labels: (N,) class indices, or a 0/1 table (N, C).
+            labels: (N,) class indices, or 0/1 indicators (N, C).
             classes: C; None takes it from the labels.
             sample_weight: (N,) one weight a photo, shared by its views; None is one each.
             groups: (N,) photos that must stay together in an inner split; None is each alone.
@@ -173,40 +173,42 @@ class Head(ABC):
 
     @abstractmethod
     def logits(self, features: Features) -> Logits:
-        """Score rows (N, D): unnormalised log probabilities (N, C)."""
+        """Return the logits (N, C), unnormalised log probabilities, of rows (N, D)."""
 
     @abstractmethod
     def state(self) -> dict[str, NDArray[Any]]:
-        """Give the fitted arrays, fit for safetensors; `from_state` takes them back."""
+        """Return the fitted arrays, ready for safetensors; `from_state` takes them back."""
 
     @classmethod
     @abstractmethod
-    def from_state(cls, setting: Setting, state: dict[str, NDArray[Any]], *, several: bool = False) -> Self:
-        """Make the fitted head again from its setting and arrays."""
+    def from_state(
+        cls, setting: Setting, state: dict[str, NDArray[Any]], *, multilabel: bool = False
+    ) -> Self:
+        """Return the fitted head again from its setting and arrays."""
 
     @abstractmethod
     def layers(self) -> list[Layer]:
-        """Write the head down as plain layers from features to logits, standardisation folded in."""
+        """Return the head as plain layers from features to logits, standardisation folded in."""
 
     def probabilities(self, features: Features) -> Probabilities:
-        """Score rows (N, D): (N, C); rows sum to 1, or each class lies in 0..1 with several labels."""
-        return to_probabilities(self.logits(features), several=self.several)
+        """Return the probabilities (N, C) of rows (N, D); they sum to 1, unless `multilabel`."""
+        return to_probabilities(self.logits(features), multilabel=self.multilabel)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({setting_text(self.setting)})"
 
 
-def to_probabilities(logits: Logits, *, several: bool = False, temperature: float = 1.0) -> Probabilities:
-    """Softmax over the last axis, or a sigmoid each where a photo may carry several labels."""
+def to_probabilities(logits: Logits, *, multilabel: bool = False, temperature: float = 1.0) -> Probabilities:
+    """Return the softmax over the last axis, or a sigmoid each where a photo may carry several labels."""
     scaled = np.asarray(logits, np.float64) / temperature
-    if several:
+    if multilabel:
         return np.asarray(0.5 * (1 + np.tanh(scaled / 2)))
     exponent = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
     return np.asarray(exponent / exponent.sum(axis=-1, keepdims=True))
 
 
 def setting_text(setting: Setting) -> str:
-    """Write a setting as it is printed: `C=0.01, views=16`."""
+    """Return a setting as it is printed: `C=0.01, views=16`."""
     return ", ".join(
         f"{key}={value:.6g}" if isinstance(value, float) else f"{key}={value}"
         for key, value in setting.items()
@@ -214,12 +216,12 @@ def setting_text(setting: Setting) -> str:
 
 
 def as_views(features: Features) -> Features:
-    """Give (V, N, …) whether or not there is a view axis: (N, D) and (N, C, h, w) have none."""
+    """Return (V, N, …) whether or not there is a view axis: (N, D) and (N, C, h, w) have none."""
     return features[None] if features.ndim in (2, 4) else features
 
 
-def as_table(labels: Labels, classes: int) -> NDArray[np.float64]:
-    """Give a 0/1 table (N, C) of class indices (N,), or of a table as it is.
+def as_indicators(labels: Labels, classes: int) -> NDArray[np.float64]:
+    """Return 0/1 indicators (N, C) of class indices (N,), or indicators as they are.
 
     Raises:
         DataError: for a label outside 0..C-1.
@@ -233,7 +235,7 @@ def as_table(labels: Labels, classes: int) -> NDArray[np.float64]:
 
 
 @dataclass(frozen=True)
-class Entry:
+class HeadEntry:
     """Where a head's class lives, and the extra (with its module) that brings what it needs."""
 
     module: str
@@ -242,16 +244,16 @@ class Entry:
     requires: str = ""
 
 
-def _network(attribute: str) -> Entry:
-    return Entry("topgraft.heads._network", attribute, "timm", "torch")
+def _network(attribute: str) -> HeadEntry:
+    return HeadEntry("topgraft.heads._network", attribute, "timm", "torch")
 
 
-HEADS: dict[str, Entry] = {
-    "mean": Entry("topgraft.heads._linear", "NearestMean"),
-    "ridge": Entry("topgraft.heads._ridge", "Ridge"),
-    "lda": Entry("topgraft.heads._linear", "Discriminant"),
-    "logistic": Entry("topgraft.heads._logistic", "LogisticRegression"),
-    "knn": Entry("topgraft.heads._knn", "NearestNeighbours"),
+HEADS: dict[str, HeadEntry] = {
+    "mean": HeadEntry("topgraft.heads._linear", "NearestMean"),
+    "ridge": HeadEntry("topgraft.heads._ridge", "Ridge"),
+    "lda": HeadEntry("topgraft.heads._linear", "Discriminant"),
+    "logistic": HeadEntry("topgraft.heads._logistic", "LogisticRegression"),
+    "knn": HeadEntry("topgraft.heads._knn", "NearestNeighbours"),
     "linear_bn": _network("LinearBN"),
     "light": _network("Light"),
     "t1": _network("T1"),
@@ -264,7 +266,7 @@ HEADS: dict[str, Entry] = {
 
 
 def head_class(name: str) -> type[Head]:
-    """Give the class of a head by name.
+    """Return the class of a head by name.
 
     Raises:
         UnknownNameError: where there is no such head.

@@ -9,9 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topgraft.errors import UsageError
-from topgraft.heads._base import Affine, Array, Fold, Head, Layer, Neighbours, Setting, as_table, as_views
+from topgraft.heads._base import (
+    Affine,
+    Array,
+    Fold,
+    Head,
+    Layer,
+    Neighbours,
+    Setting,
+    as_indicators,
+    as_views,
+)
 from topgraft.heads._linear import known_classes
-from topgraft.heads._parallel import each
+from topgraft.heads._parallel import parallel_map
 from topgraft.heads._rows import standardise
 from topgraft.types import Features, Labels, Logits
 
@@ -61,17 +71,17 @@ class NearestNeighbours(Head):
         seed: int = 0,  # noqa: ARG002 - nothing is drawn
     ) -> Self:
         """Keep the rows of view 0 (see `Head.fit`)."""
-        table = as_table(labels, known_classes(features, labels, classes))
+        votes = as_indicators(labels, known_classes(features, labels, classes))
         x = as_views(features)[0].astype(np.float64)
         mean, inverse = standardise(x.sum(axis=0), (x**2).sum(axis=0), len(x))
-        self.several = labels.ndim == 2
-        if self.several:  # every class is asked yes or no: the second half of the votes says no
-            table = np.hstack([table, 1 - table])
+        self.multilabel = labels.ndim == 2
+        if self.multilabel:  # every class is asked yes or no: the second half of the votes says no
+            votes = np.hstack([votes, 1 - votes])
         if sample_weight is not None:
-            table = table * sample_weight[:, None]
+            votes = votes * sample_weight[:, None]
         self.centre, self.scale = mean.astype(np.float32), inverse.astype(np.float32)
-        self.rows, self.votes = self._unit(x), table.astype(np.float32)
-        self.classes = table.shape[1] // 2 if self.several else table.shape[1]
+        self.rows, self.votes = self._unit(x), votes.astype(np.float32)
+        self.classes = votes.shape[1] // 2 if self.multilabel else votes.shape[1]
         return self
 
     @classmethod
@@ -89,7 +99,7 @@ class NearestNeighbours(Head):
     ) -> list[Logits]:
         """Sort the neighbours of a fold once for all k (see `Head.sweep`)."""
 
-        def one(fold: Fold) -> Logits:
+        def score_fold(fold: Fold) -> Logits:
             fit, score = fold
             weight = None if sample_weight is None else sample_weight[fit]
             head = cls().fit(features[0, fit], labels[fit], classes=classes, sample_weight=weight)
@@ -97,40 +107,42 @@ class NearestNeighbours(Head):
             order = head.neighbours(features[0, score], max(ks))
             return np.stack([head.vote(order[:, :k]) for k in ks])
 
-        return each(one, folds)
+        return parallel_map(score_fold, folds)
 
     def neighbours(self, features: Features, k: int) -> NDArray[np.intp]:
-        """Give the indices (N, k) of the nearest training rows, nearest first."""
+        """Return the indices (N, k) of the nearest training rows, nearest first."""
         similarity = self._unit(features.astype(np.float64)) @ self.rows.T
         return np.argsort(-similarity, axis=1, kind="stable")[:, :k]
 
     def vote(self, order: NDArray[np.intp]) -> Logits:
         """Count the votes of neighbours (N, k)."""
         votes = np.log(self.votes[order].sum(axis=1, dtype=np.float64) + SMOOTHING)
-        return np.asarray(votes[:, : self.classes] - votes[:, self.classes :] if self.several else votes)
+        return np.asarray(votes[:, : self.classes] - votes[:, self.classes :] if self.multilabel else votes)
 
     def logits(self, features: Features) -> Logits:
-        """Score rows (N, D): (N, C)."""
+        """Return the logits (N, C) of rows (N, D)."""
         return self.vote(self.neighbours(features, self.k))
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """Give the standardisation, the rows and their votes."""
+        """Return the standardisation, the rows and their votes."""
         return {"centre": self.centre, "scale": self.scale, "rows": self.rows, "votes": self.votes}
 
     @classmethod
-    def from_state(cls, setting: Setting, state: dict[str, NDArray[Any]], *, several: bool = False) -> Self:
-        """Make the fitted head again."""
+    def from_state(
+        cls, setting: Setting, state: dict[str, NDArray[Any]], *, multilabel: bool = False
+    ) -> Self:
+        """Return the fitted head again."""
         head = cls(k=int(setting["k"]))
         head.centre, head.scale = state["centre"], state["scale"]
         head.rows, head.votes = state["rows"], state["votes"]
-        head.several, head.classes = several, head.votes.shape[1] // (2 if several else 1)
+        head.multilabel, head.classes = multilabel, head.votes.shape[1] // (2 if multilabel else 1)
         return head
 
     def layers(self) -> list[Layer]:
-        """Give the vote, and with several labels the difference of yes and no."""
+        """Return the vote, and with several labels the difference of yes and no."""
         count = min(self.k, len(self.rows))
         vote = Neighbours(self.centre, self.scale, self.rows, self.votes, count, SMOOTHING)
-        if not self.several:
+        if not self.multilabel:
             return [vote]
         sides = np.vstack([np.eye(self.classes), -np.eye(self.classes)]).astype(np.float32)
         return [vote, Affine(sides, np.zeros(self.classes, np.float32))]

@@ -12,8 +12,8 @@ from scipy.linalg import cho_factor, cho_solve
 
 from topgraft.errors import DataError, UsageError
 from topgraft.heads._base import Affine, Array, Fold, Head, Layer, Setting
-from topgraft.heads._parallel import each
-from topgraft.heads._rows import Matrix, Rows, rows_of
+from topgraft.heads._parallel import parallel_map
+from topgraft.heads._rows import Array64, TrainingRows, training_rows
 from topgraft.types import Features, Labels, Logits
 
 NOTHING = 1e-6  # a variance of standardised features that is rounding alone
@@ -32,8 +32,8 @@ class Linear(Head):
 
     @classmethod
     @abstractmethod
-    def solve(cls, rows: Rows, settings: Sequence[Setting]) -> list[tuple[Matrix, Matrix]]:
-        """Give a weight (r, C) and bias (C,) on `rows.z` for every setting."""
+    def solve(cls, rows: TrainingRows, settings: Sequence[Setting]) -> list[tuple[Array64, Array64]]:
+        """Return a weight (r, C) and bias (C,) on `rows.z` for every setting."""
 
     @final
     def fit(
@@ -53,9 +53,11 @@ class Linear(Head):
         """
         count = known_classes(features, labels, classes)
         self._check(labels)
-        rows = rows_of(features, labels, np.arange(len(labels)), classes=count, sample_weight=sample_weight)
+        rows = training_rows(
+            features, labels, np.arange(len(labels)), classes=count, sample_weight=sample_weight
+        )
         weight, bias = rows.fold_in(*self.solve(rows, [self.setting])[0])
-        return self.keep(weight, bias, several=labels.ndim == 2)
+        return self.keep(weight, bias, multilabel=labels.ndim == 2)
 
     @final
     @classmethod
@@ -74,47 +76,49 @@ class Linear(Head):
         """Solve all settings of a fold on the same prepared rows (see `Head.sweep`)."""
         cls._check(labels)
 
-        def one(fold: Fold) -> Logits:
+        def score_fold(fold: Fold) -> Logits:
             fit, score = fold
-            rows = rows_of(features, labels, fit, classes=classes, sample_weight=sample_weight)
+            rows = training_rows(features, labels, fit, classes=classes, sample_weight=sample_weight)
             solved = [rows.fold_in(*pair) for pair in cls.solve(rows, settings)]
             x = features[0, score].astype(np.float64)
             return np.stack([x @ weight + bias for weight, bias in solved])
 
-        return each(one, folds)
+        return parallel_map(score_fold, folds)
 
     @final
     def logits(self, features: Features) -> Logits:
-        """Score rows (N, D): (N, C)."""
+        """Return the logits (N, C) of rows (N, D)."""
         return np.asarray(features.astype(np.float64) @ self.weight.astype(np.float64) + self.bias)
 
     @final
     def state(self) -> dict[str, NDArray[Any]]:
-        """Give `weight` (D, C) and `bias` (C,)."""
+        """Return `weight` (D, C) and `bias` (C,)."""
         return {"weight": self.weight, "bias": self.bias}
 
     @final
     @classmethod
-    def from_state(cls, setting: Setting, state: dict[str, NDArray[Any]], *, several: bool = False) -> Self:
-        """Make the fitted head again."""
-        return cls(**setting).keep(state["weight"], state["bias"], several=several)
+    def from_state(
+        cls, setting: Setting, state: dict[str, NDArray[Any]], *, multilabel: bool = False
+    ) -> Self:
+        """Return the fitted head again."""
+        return cls(**setting).keep(state["weight"], state["bias"], multilabel=multilabel)
 
     @final
     def layers(self) -> list[Layer]:
-        """Give the one affine layer."""
+        """Return the one affine layer."""
         return [Affine(self.weight, self.bias)]
 
     @final
-    def keep(self, weight: NDArray[Any], bias: NDArray[Any], *, several: bool) -> Self:
+    def keep(self, weight: NDArray[Any], bias: NDArray[Any], *, multilabel: bool) -> Self:
         self.weight = np.ascontiguousarray(weight, np.float32)
         self.bias = np.asarray(bias, np.float32)
-        self.classes, self.several = len(self.bias), several
+        self.classes, self.multilabel = len(self.bias), multilabel
         return self
 
     @final
     @classmethod
     def _check(cls, labels: Labels) -> None:
-        if labels.ndim == 2 and not cls.takes_several:
+        if labels.ndim == 2 and not cls.takes_multilabel:
             raise DataError(
                 f"head {cls.name}: expected one label per photo, got a table of several."
                 " Try logistic or ridge."
@@ -122,7 +126,7 @@ class Linear(Head):
 
 
 def known_classes(features: Features, labels: Labels, classes: int | None) -> int:
-    """Give C, from the labels where it is not said.
+    """Return C, from the labels where it is not given.
 
     Raises:
         DataError: where there is not one label for every photo.
@@ -144,7 +148,7 @@ class NearestMean(Linear):
 
     name: ClassVar[str] = "mean"
     simplicity: ClassVar[int] = 0
-    takes_several: ClassVar[bool] = False
+    takes_multilabel: ClassVar[bool] = False
 
     @property
     def setting(self) -> Setting:
@@ -157,8 +161,8 @@ class NearestMean(Linear):
         return [{}]
 
     @classmethod
-    def solve(cls, rows: Rows, settings: Sequence[Setting]) -> list[tuple[Matrix, Matrix]]:
-        """Take the means."""
+    def solve(cls, rows: TrainingRows, settings: Sequence[Setting]) -> list[tuple[Array64, Array64]]:
+        """Compare with the class means."""
         means = class_means(rows)
         width = max(int((rows.inverse > 0).sum()), 1)
         solved = without_absent(rows, means.T / width, -0.5 * (means**2).sum(axis=1) / width)
@@ -176,7 +180,7 @@ class Discriminant(Linear):
 
     name: ClassVar[str] = "lda"
     simplicity: ClassVar[int] = 2
-    takes_several: ClassVar[bool] = False
+    takes_multilabel: ClassVar[bool] = False
 
     def __init__(self, shrinkage: float = 0.5) -> None:
         if not 0 < shrinkage <= 1:
@@ -194,11 +198,11 @@ class Discriminant(Linear):
         return [{"shrinkage": value} for value in (0.95, 0.8, 0.5, 0.2, 0.05)]
 
     @classmethod
-    def solve(cls, rows: Rows, settings: Sequence[Setting]) -> list[tuple[Matrix, Matrix]]:
+    def solve(cls, rows: TrainingRows, settings: Sequence[Setting]) -> list[tuple[Array64, Array64]]:
         """Solve the shrunken covariance for the class means, one Cholesky factor a setting."""
         means = class_means(rows)
-        share = rows.weight @ rows.table / rows.photos
-        inside = (rows.z - (rows.table @ means)) * np.sqrt(rows.weight)[:, None]
+        share = rows.weight @ rows.indicators / rows.photos
+        inside = (rows.z - (rows.indicators @ means)) * np.sqrt(rows.weight)[:, None]
         covariance = inside.T @ inside / rows.photos
         width = max(int((rows.inverse > 0).sum()), 1)
         target = np.trace(covariance) / width
@@ -214,15 +218,15 @@ class Discriminant(Linear):
         return solved
 
 
-def class_means(rows: Rows) -> Matrix:
-    """Give the weighted mean of every class's rows (C, r); a class without rows lies at the overall mean."""
-    weighted = rows.table * rows.weight[:, None]
+def class_means(rows: TrainingRows) -> Array64:
+    """Return the weighted means of the classes (C, r); that of a class without rows is the overall mean."""
+    weighted = rows.indicators * rows.weight[:, None]
     return np.asarray(weighted.T @ rows.z / np.maximum(weighted.sum(axis=0), 1e-12)[:, None])
 
 
-def without_absent(rows: Rows, weight: Matrix, bias: Matrix) -> tuple[Matrix, Matrix]:
+def without_absent(rows: TrainingRows, weight: Array64, bias: Array64) -> tuple[Array64, Array64]:
     """Let a class without rows answer as the average of the others, less 1: never the likeliest."""
-    absent = rows.weight @ rows.table == 0
+    absent = rows.weight @ rows.indicators == 0
     if absent.any():
         weight[:, absent] = weight[:, ~absent].mean(axis=1, keepdims=True)
         bias[absent] = bias[~absent].mean() - 1

@@ -17,7 +17,7 @@ from scipy.optimize import minimize
 from topgraft.errors import UsageError
 from topgraft.heads._base import Setting
 from topgraft.heads._linear import Linear
-from topgraft.heads._rows import Matrix, Rows
+from topgraft.heads._rows import Array64, TrainingRows
 
 TIE = 1e-6  # a pull on the bias, so that a class without rows stays finite
 
@@ -52,12 +52,12 @@ class LogisticRegression(Linear):
         return [{"C": value} for value in (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0)]
 
     @classmethod
-    def solve(cls, rows: Rows, settings: Sequence[Setting]) -> list[tuple[Matrix, Matrix]]:
+    def solve(cls, rows: TrainingRows, settings: Sequence[Setting]) -> list[tuple[Array64, Array64]]:
         """Follow the path from the strongest penalty to the weakest."""
-        binary = rows.classes == 2 and not rows.several
+        binary = rows.classes == 2 and not rows.multilabel
         loss = _Loss(rows, binary=binary)
         order = sorted(range(len(settings)), key=lambda i: float(settings[i]["C"]))
-        found: dict[int, tuple[Matrix, Matrix]] = {}
+        found: dict[int, tuple[Array64, Array64]] = {}
         weight, bias = np.zeros((rows.z.shape[1], loss.columns)), loss.prior.copy()
         for i in order:
             weight, bias = loss.minimise(weight, bias, penalty=1 / float(settings[i]["C"]))
@@ -72,11 +72,11 @@ class LogisticRegression(Linear):
 class _Loss:
     """The loss of some rows, and how to minimise it."""
 
-    def __init__(self, rows: Rows, *, binary: bool) -> None:
+    def __init__(self, rows: TrainingRows, *, binary: bool) -> None:
         self.z = rows.z
         self.weight = rows.weight[:, None].astype(np.float32)
-        self.target = (rows.table[:, 1:] if binary else rows.table).astype(np.float32)
-        self.softmax = not binary and not rows.several
+        self.target = (rows.indicators[:, 1:] if binary else rows.indicators).astype(np.float32)
+        self.softmax = not binary and not rows.multilabel
         self.columns = self.target.shape[1]
         self.photos = rows.photos
         share = (rows.weight @ self.target + 0.5) / (rows.photos + 1)
@@ -84,8 +84,8 @@ class _Loss:
         scaled = self.z * np.sqrt(self.weight)
         self.gram = (scaled.T @ scaled).astype(np.float64)
 
-    def answers(self, weight: Matrix, bias: Matrix) -> tuple[Matrix, Matrix]:
-        """Give the loss of every row (R,) and the probabilities (R, columns)."""
+    def losses(self, weight: Array64, bias: Array64) -> tuple[Array64, Array64]:
+        """Return the loss of every row (R,) and the probabilities (R, columns)."""
         logits = (self.z @ weight.astype(np.float32)).astype(np.float64) + bias
         if self.softmax:
             top = logits.max(axis=1, keepdims=True)
@@ -96,35 +96,43 @@ class _Loss:
         loss = np.logaddexp(0, logits) - logits * self.target
         return loss.sum(axis=1), 0.5 * (1 + np.tanh(logits / 2))
 
-    def minimise(self, weight: Matrix, bias: Matrix, penalty: float) -> tuple[Matrix, Matrix]:
-        """Start from a weight (r, columns) and bias (columns,), end at the minimum for this penalty."""
-        _, probabilities = self.answers(weight, bias)
-        bend = float((self.weight * probabilities * (1 - probabilities)).sum() / self.photos / self.columns)
-        bend = max(bend, 1e-3)
-        lower = cholesky(bend * self.gram + penalty * np.eye(len(self.gram)), lower=True, check_finite=False)
-        bias_scale = 1 / np.sqrt(bend * self.photos + TIE)
+    def minimise(self, weight: Array64, bias: Array64, penalty: float) -> tuple[Array64, Array64]:
+        """Return the weight (r, columns) and bias (columns,) at the minimum, starting from these."""
+        _, probabilities = self.losses(weight, bias)
+        curvature = float(
+            (self.weight * probabilities * (1 - probabilities)).sum() / self.photos / self.columns
+        )
+        curvature = max(curvature, 1e-3)
+        lower = cholesky(
+            curvature * self.gram + penalty * np.eye(len(self.gram)), lower=True, check_finite=False
+        )
+        bias_scale = 1 / np.sqrt(curvature * self.photos + TIE)
         shape = weight.shape
 
-        def unpack(point: Matrix) -> tuple[Matrix, Matrix]:
+        def unpack(point: Array64) -> tuple[Array64, Array64]:
             flat = point[: weight.size].reshape(shape)
             plain = solve_triangular(lower, flat, lower=True, trans=1, check_finite=False)
             return plain, self.prior + point[weight.size :] * bias_scale
 
-        def value(point: Matrix) -> tuple[float, Matrix]:
+        def loss_and_grad(point: Array64) -> tuple[float, Array64]:
             w, b = unpack(point)
-            loss, answer = self.answers(w, b)
-            error = self.weight * (answer - self.target)
-            slope = (self.z.T @ error.astype(np.float32)).astype(np.float64) + penalty * w
+            loss, probabilities = self.losses(w, b)
+            error = self.weight * (probabilities - self.target)
+            grad = (self.z.T @ error.astype(np.float32)).astype(np.float64) + penalty * w
             offset = b - self.prior
             total = float(loss @ self.weight[:, 0]) + penalty / 2 * float((w * w).sum())
             total += TIE / 2 * float(offset @ offset)
-            tilt = (error.sum(axis=0) + TIE * offset) * bias_scale
+            bias_grad = (error.sum(axis=0) + TIE * offset) * bias_scale
             return total, np.concatenate(
-                [solve_triangular(lower, slope, lower=True, check_finite=False).ravel(), tilt]
+                [solve_triangular(lower, grad, lower=True, check_finite=False).ravel(), bias_grad]
             )
 
         start = np.concatenate([(lower.T @ weight).ravel(), (bias - self.prior) / bias_scale])
         found = minimize(
-            value, start, jac=True, method="L-BFGS-B", options={"maxiter": 200, "ftol": 1e-7, "gtol": 1e-4}
+            loss_and_grad,
+            start,
+            jac=True,
+            method="L-BFGS-B",
+            options={"maxiter": 200, "ftol": 1e-7, "gtol": 1e-4},
         )
         return unpack(found.x)

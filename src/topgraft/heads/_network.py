@@ -15,13 +15,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topgraft.errors import DataError, UnknownNameError, UsageError, need
-from topgraft.heads._base import Affine, Array, Flatten, Fold, Head, Layer, Relu, Setting, as_table, as_views
+from topgraft.heads._base import (
+    Affine,
+    Array,
+    Flatten,
+    Fold,
+    Head,
+    Layer,
+    Relu,
+    Setting,
+    as_indicators,
+    as_views,
+)
 from topgraft.heads._shape import Shape
 from topgraft.types import Features, Labels, Logits
 
 
 def _every(**choices: tuple[float | str, ...]) -> tuple[Setting, ...]:
-    """Give every combination, the first choice of each coming first."""
+    """Return every combination, the first choice of each coming first."""
     return tuple(dict(zip(choices, chosen, strict=True)) for chosen in product(*choices.values()))
 
 
@@ -94,7 +105,7 @@ class Network(Head):
         """
         count = classes or (labels.shape[1] if labels.ndim == 2 else int(labels.max()) + 1)
         everything = np.arange(len(labels))
-        self.several, self.classes = labels.ndim == 2, count
+        self.multilabel, self.classes = labels.ndim == 2, count
         (self.arrays,) = _train(
             [self],
             features,
@@ -140,14 +151,14 @@ class Network(Head):
 
     @final
     def logits(self, features: Features) -> Logits:
-        """Score rows (N, D): (N, C)."""
+        """Return the logits (N, C) of rows (N, D)."""
         if not self.arrays:
             raise UsageError(f"head {self.name}: not fitted yet. Call fit first.")
         return score(self.arrays, features)
 
     @final
     def state(self) -> dict[str, NDArray[Any]]:
-        """Give the Dense layers' `weight0` (D, E), `bias0` (E,), `weight1`, ..."""
+        """Return the Dense layers' `weight0` (D, E), `bias0` (E,), `weight1`, ..."""
         return {
             f"{name}{number}": array
             for number, pair in enumerate(self.arrays)
@@ -156,19 +167,21 @@ class Network(Head):
 
     @final
     @classmethod
-    def from_state(cls, setting: Setting, state: dict[str, NDArray[Any]], *, several: bool = False) -> Self:
-        """Make the fitted head again; PyTorch is not needed."""
+    def from_state(
+        cls, setting: Setting, state: dict[str, NDArray[Any]], *, multilabel: bool = False
+    ) -> Self:
+        """Return the fitted head again; PyTorch is not needed."""
         head = cls(**setting)
         head.arrays = tuple(
             (np.asarray(state[f"weight{k}"], np.float32), np.asarray(state[f"bias{k}"], np.float32))
             for k in range(len(state) // 2)
         )
-        head.classes, head.several = len(head.arrays[-1][1]), several
+        head.classes, head.multilabel = len(head.arrays[-1][1]), multilabel
         return head
 
     @final
     def layers(self) -> list[Layer]:
-        """Write the head down: Affine, then Relu and Affine in turn; a map is flattened first."""
+        """Return the layers: Affine, then Relu and Affine in turn; a map is flattened first."""
         found: list[Layer] = [Flatten()] if self.on_map else []
         for number, (weight, bias) in enumerate(self.arrays):
             found += [Relu()] if number else []
@@ -177,7 +190,7 @@ class Network(Head):
 
 
 def score(arrays: Sequence[tuple[Array, Array]], features: Features) -> Logits:
-    """Run the layers on rows (N, D) or maps (N, C, h, w)."""
+    """Return the logits (N, C) that the layers make of rows (N, D) or maps (N, C, h, w)."""
     value = np.asarray(features, np.float32).reshape(len(features), -1)
     for number, (weight, bias) in enumerate(arrays):
         value = (np.maximum(value, 0) if number else value) @ weight + bias
@@ -218,7 +231,7 @@ def _train(
         for head in heads
     ]
     weight = np.ones(len(labels)) if sample_weight is None else sample_weight
-    task = Task(as_table(labels, classes), weight, several=labels.ndim == 2)
+    task = Task(as_indicators(labels, classes), weight, multilabel=labels.ndim == 2)
     return train(views, jobs, folds, task, groups=groups, positions=positions)
 
 

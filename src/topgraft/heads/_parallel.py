@@ -22,7 +22,7 @@ Result = TypeVar("Result")
 
 @functools.cache
 def _libraries() -> ThreadpoolController:
-    """Find the matrix libraries of numpy and scipy: once, for it takes milliseconds."""
+    """Return the matrix libraries of numpy and scipy: once, for it takes milliseconds."""
     import scipy.linalg  # noqa: F401 - so that its library is there to be found
 
     return ThreadpoolController()
@@ -35,7 +35,7 @@ def one_core() -> Iterator[None]:
         yield
 
 
-def each(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+def parallel_map(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
     """Do the same work on every item, as many at once as `threads` allows; results in their order.
 
     The work must release the interpreter lock where it is long (numpy and scipy do).

@@ -13,7 +13,7 @@ from scipy.linalg import cho_factor, cho_solve
 from topgraft.errors import UsageError
 from topgraft.heads._base import Setting
 from topgraft.heads._linear import Linear
-from topgraft.heads._rows import Matrix, Rows, standardise
+from topgraft.heads._rows import Array64, TrainingRows, standardise
 
 STRENGTHS = (0.1, 0.03, 0.01, 0.003, 0.001, 0.0003)
 """From a strong penalty to a weak one."""
@@ -25,17 +25,17 @@ class Sums(Protocol):
     """Sums over rows X (n, D) of C classes, as `FeatureStore.gram` hands them out."""
 
     @property
-    def xtx(self) -> Matrix:
+    def xtx(self) -> Array64:
         """(D, D)."""
         ...
 
     @property
-    def xty(self) -> Matrix:
+    def xty(self) -> Array64:
         """(D, C)."""
         ...
 
     @property
-    def sums(self) -> Matrix:
+    def sums(self) -> Array64:
         """(D,)."""
         ...
 
@@ -74,14 +74,14 @@ class Ridge(Linear):
         return [{"strength": value} for value in (*STRENGTHS, "loo")]
 
     @classmethod
-    def solve(cls, rows: Rows, settings: Sequence[Setting]) -> list[tuple[Matrix, Matrix]]:
+    def solve(cls, rows: TrainingRows, settings: Sequence[Setting]) -> list[tuple[Array64, Array64]]:
         """Solve the normal equations for all strengths at once, on the axes of the features' covariance."""
         path = _Path.of(rows)
         asked = [setting["strength"] for setting in settings]
         if "loo" in asked:
             # Without one photo of one there is nobody to ask: the strongest penalty.
-            best = STRENGTHS[int(np.argmin(path.left_out(STRENGTHS))) if rows.photos > 1 else 0]
-            asked = [best if one == "loo" else one for one in asked]
+            best = STRENGTHS[int(np.argmin(path.leave_one_out_errors(STRENGTHS))) if rows.photos > 1 else 0]
+            asked = [best if strength == "loo" else strength for strength in asked]
         return [path.solve(float(strength)) for strength in asked]
 
     @classmethod
@@ -109,12 +109,12 @@ class Ridge(Linear):
         found = []
         for strength in strengths:
             plain = _solve(gram, moment, strength) * inverse[:, None]
-            found.append(cls(strength).keep(plain, offset - mean @ plain, several=False))
+            found.append(cls(strength).keep(plain, offset - mean @ plain, multilabel=False))
         return found
 
 
-def _solve(gram: Matrix, moment: Matrix, strength: float) -> Matrix:
-    """Solve for the weights; gram is the correlation of standardised rows, its trace D."""
+def _solve(gram: Array64, moment: Array64, strength: float) -> Array64:
+    """Return the weights; gram is the correlation of standardised rows, its trace D."""
     raised = gram.copy()
     raised[np.diag_indices_from(raised)] += strength * max(float(np.trace(gram)), 1e-12)
     factor = cho_factor(raised, check_finite=False, overwrite_a=True)
@@ -133,38 +133,38 @@ class _Path:
         centre, offset: weighted means of rows (r,) and target (C,).
     """
 
-    rows: Rows
-    values: Matrix
-    axes: Matrix
-    moment: Matrix
-    centre: Matrix
-    offset: Matrix
+    rows: TrainingRows
+    values: Array64
+    axes: Array64
+    moment: Array64
+    centre: Array64
+    offset: Array64
 
     @classmethod
-    def of(cls, rows: Rows) -> Self:
+    def of(cls, rows: TrainingRows) -> Self:
         """Sum over the rows, some at a time: they are many, and double precision is wide."""
         width, share = rows.z.shape[1], rows.weight / rows.photos
         gram, moment = np.zeros((width, width)), np.zeros((width, rows.classes))
-        centre, offset = share @ rows.z, share @ (2 * rows.table - 1)
+        centre, offset = share @ rows.z, share @ (2 * rows.indicators - 1)
         for at in range(0, len(rows.z), CHUNK):
             some = slice(at, at + CHUNK)
             z = rows.z[some] - centre
             weighted = z * share[some, None]
             gram += z.T @ weighted
-            moment += weighted.T @ (2 * rows.table[some] - 1 - offset)
+            moment += weighted.T @ (2 * rows.indicators[some] - 1 - offset)
         values, axes = np.linalg.eigh(gram)
         return cls(rows, np.maximum(values, 0), axes, axes.T @ moment, centre, offset)
 
-    def _shrink(self, strength: float) -> Matrix:
+    def _shrink(self, strength: float) -> Array64:
         return np.asarray(1 / (self.values + strength * max(self.values.sum(), 1e-12)))[:, None]
 
-    def solve(self, strength: float) -> tuple[Matrix, Matrix]:
-        """Give the weight (r, C) and bias (C,) on the rows as they are given."""
+    def solve(self, strength: float) -> tuple[Array64, Array64]:
+        """Return the weight (r, C) and bias (C,) on the rows as they are given."""
         weight = self.axes @ (self._shrink(strength) * self.moment)
         return weight, self.offset - self.centre @ weight
 
-    def left_out(self, strengths: Sequence[float]) -> Matrix:
-        """Give the mean squared error on view 0 of photos left out one at a time with all their views.
+    def leave_one_out_errors(self, strengths: Sequence[float]) -> Array64:
+        """Return the mean squared error on view 0 of photos left out one at a time with all their views.
 
         Nothing is fitted again: with H the hat matrix, the errors without photo i are (I - H_ii)⁻¹ times
         those with it, H_ii being the block of its views (Cook & Weisberg 1982, section 3.4). The
@@ -174,17 +174,17 @@ class _Path:
             One number a strength.
         """
         V, n = self.rows.views, self.rows.photos
-        stack, tables = self.rows.z.reshape(V, n, -1), self.rows.table.reshape(V, n, -1)
+        stack, indicators = self.rows.z.reshape(V, n, -1), self.rows.indicators.reshape(V, n, -1)
         shares = (self.rows.weight / n).reshape(V, n)
         total = np.zeros(len(strengths))
         for at in range(0, n, max(1, CHUNK // V)):
             some = slice(at, at + max(1, CHUNK // V))
-            pull = np.sqrt(shares[:, some].T)[:, :, None]
-            turned = (stack[:, some].swapaxes(0, 1) - self.centre) @ self.axes * pull
-            target = (2 * tables[:, some].swapaxes(0, 1) - 1 - self.offset) * pull
+            root = np.sqrt(shares[:, some].T)[:, :, None]
+            on_axes = (stack[:, some].swapaxes(0, 1) - self.centre) @ self.axes * root
+            target = (2 * indicators[:, some].swapaxes(0, 1) - 1 - self.offset) * root
             for index, strength in enumerate(strengths):
                 shrink = self._shrink(strength)
-                residual = target - turned @ (shrink * self.moment)
-                hat = (turned * shrink[:, 0]) @ turned.swapaxes(1, 2) + pull @ pull.swapaxes(1, 2)
+                residual = target - on_axes @ (shrink * self.moment)
+                hat = (on_axes * shrink[:, 0]) @ on_axes.swapaxes(1, 2) + root @ root.swapaxes(1, 2)
                 total[index] += (np.linalg.solve(np.eye(V) - hat, residual)[:, 0] ** 2).sum()
         return np.asarray(total / shares[0].sum())

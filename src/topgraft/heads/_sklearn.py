@@ -48,11 +48,11 @@ class HeadClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def predict_proba(self, X: Features) -> Probabilities:
-        """Score rows (N, D): (N, C), in the order of `classes_`."""
+        """Return the probabilities (N, C) of rows (N, D), in the order of `classes_`."""
         check_is_fitted(self)
         return self.head_.probabilities(validate_data(self, X, reset=False))
 
     def predict(self, X: Features) -> NDArray[Any]:
-        """Give the likeliest label of every row (N,)."""
+        """Return the likeliest label of every row (N,)."""
         likeliest = self.predict_proba(X).argmax(axis=1)
         return np.asarray(self.classes_[likeliest])

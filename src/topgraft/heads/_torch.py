@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from topgraft.errors import DataError
 from topgraft.heads._axes import Inputs, prepare_all
-from topgraft.heads._parallel import each
+from topgraft.heads._parallel import parallel_map
 from topgraft.heads._shape import Shape
-from topgraft.heads._torch_feed import START, Feed, Job, Task, draw
+from topgraft.heads._torch_feed import START, Job, StackBatches, Task, draw
 from topgraft.heads._torch_stack import Optimizer, Stack, losses
 from topgraft.types import Features, Labels
 
@@ -53,7 +53,7 @@ def train(
         features: (V, N, D).
         jobs: the models.
         folds: the photos each fold is fitted on, as indices.
-        task: targets and plan.
+        task: labels, weights and plan.
         groups: (N,) photos that stay together in the inner split.
         positions: how many numbers in a row share a channel's statistics: h·w of a flattened map.
 
@@ -67,17 +67,19 @@ def train(
     folds = [fold[task.weight[fold] > 0] for fold in folds]
     if not all(map(len, folds)):
         raise DataError("sample_weight: expected a photo that weighs something in every fold, got none.")
-    labels = task.targets.astype(np.int64) if task.several else task.targets.argmax(axis=1)
+    strata = task.labels.astype(np.int64) if task.multilabel else task.labels.argmax(axis=1)
     keys = [(job.fold, job.seed) for job in jobs]
-    ready = prepare_all(features, labels, groups, folds, keys, positions=positions)
+    ready = prepare_all(features, strata, groups, folds, keys, positions=positions)
 
     def fitted(members: list[int]) -> list[tuple[int, tuple[Dense, ...]]]:
         inputs = [ready[jobs[i].fold, jobs[i].seed] for i in members]
         found = _Training(features, [jobs[i] for i in members], inputs, task).run().plain()
-        return [(i, _on_features(one, given)) for i, one, given in zip(members, found, inputs, strict=True)]
+        return [
+            (i, _on_features(layers, given)) for i, layers, given in zip(members, found, inputs, strict=True)
+        ]
 
     with one_core_each():
-        trained = dict(chain.from_iterable(each(fitted, _pieces(jobs, ready, task))))
+        trained = dict(chain.from_iterable(parallel_map(fitted, _pieces(jobs, ready, task))))
     return [trained[i] for i in range(len(jobs))]
 
 
@@ -95,9 +97,9 @@ def one_core_each() -> Iterator[None]:
 def _on_features(
     layers: list[tuple[NDArray[np.float64], NDArray[np.float64]]], given: Inputs
 ) -> tuple[Dense, ...]:
-    """Fold the standardisation and the turn onto the axes into the first layer."""
+    """Fold the standardisation and the projection onto the axes into the first layer."""
     (weight, bias), *rest = layers
-    first = given.turn.astype(np.float64) @ weight
+    first = given.projection.astype(np.float64) @ weight
     whole = [(first, bias - given.centre.astype(np.float64) @ first), *rest]
     return tuple((weight.astype(np.float32), bias.astype(np.float32)) for weight, bias in whole)
 
@@ -108,11 +110,11 @@ def _pieces(jobs: Sequence[Job], ready: dict[tuple[int, int], Inputs], task: Tas
     for i, job in enumerate(jobs):
         inputs = ready[job.fold, job.seed]
         steps = task.plan.steps_of(len(inputs.rows))
-        kinds = alike.setdefault((job.shape, inputs.turn.shape[1], steps, len(inputs.stop) > 0), {})
+        kinds = alike.setdefault((job.shape, inputs.projection.shape[1], steps, len(inputs.stop) > 0), {})
         kinds.setdefault((job.fold, job.seed), []).append(i)
     pieces = []
     for (shape, width, _, _), kinds in alike.items():
-        places = sum(a * b for a, b in pairwise([width, *shape.widths, task.targets.shape[1]]))
+        places = sum(a * b for a, b in pairwise([width, *shape.widths, task.labels.shape[1]]))
         most = max(len(members) for members in kinds.values())
         share = min(int(np.clip(SMALL // (places * most), *TOGETHER)), max(PLACES // (places * most), 1))
         folds = list(kinds.values())
@@ -126,11 +128,11 @@ class _Training:
     """Models of one shape on their way from first weights to best ones."""
 
     def __init__(self, features: Features, jobs: Sequence[Job], inputs: Sequence[Inputs], task: Task) -> None:
-        self.task, self.feed = task, Feed(features, jobs, inputs, task)
+        self.task, self.feed = task, StackBatches(features, jobs, inputs, task)
         self.strengths = [(job.rate, job.decay) for job in jobs]
         self.stops = len(inputs[0].stop) > 0
         shape = jobs[0].shape
-        sizes = [inputs[0].turn.shape[1], *shape.widths, task.targets.shape[1]]
+        sizes = [inputs[0].projection.shape[1], *shape.widths, task.labels.shape[1]]
         drawn = [
             {seed: draw(seed, START + layer).random((a + 1, b), np.float32) for seed in self.feed.seeds}
             for layer, (a, b) in enumerate(pairwise(sizes))
@@ -140,45 +142,45 @@ class _Training:
         self.stack = begun.like(begun.values.to(self.feed.device), begun.stats.to(self.feed.device))
 
     def run(self) -> Stack:
-        """Train to the end; give every model's best weights, in the order of the jobs."""
-        plan, feed, stack, several = self.task.plan, self.feed, self.stack, self.task.several
+        """Train to the end; return every model's best weights, in the order of the jobs."""
+        plan, feed, stack, multilabel = self.task.plan, self.feed, self.stack, self.task.multilabel
         factors = plan.schedule.factors(plan.epochs * feed.steps)
         best = stack.like(stack.values.clone(), stack.stats.clone())
         models = torch.arange(len(self.strengths), device=feed.device)
         lowest = torch.full((len(models),), torch.inf, device=feed.device)
         since = torch.zeros_like(models)
-        slopes = stack.like(torch.empty_like(stack.values), stack.stats)
-        optimizer = Optimizer(stack.values, slopes.values, self.strengths)
-        rows, targets, weight = feed.held()
+        grads = stack.like(torch.empty_like(stack.values), stack.stats)
+        optimizer = Optimizer(stack.values, grads.values, self.strengths)
+        rows, labels, weight = feed.held()
         for epoch in range(plan.epochs):
             for batch in feed.epoch(epoch):
-                stack.learn(batch, slopes, several=several)
+                stack.learn(batch, grads, multilabel=multilabel)
                 optimizer.step(factors[optimizer.steps])
             if not self.stops:
                 continue
-            now = losses(stack.forward(rows), targets, weight, several=several)
+            now = losses(stack.forward(rows), labels, weight, multilabel=multilabel)
             better = now < lowest
             lowest = torch.where(better, now, lowest)
             since = torch.where(better, 0, since + 1)
             for kept, new in ((best.values, stack.values), (best.stats, stack.stats)):
                 kept[models[better]] = new[better]
             alive = since < plan.patience
-            _see_that(torch.isfinite(lowest[~alive]))
+            _require_finite(torch.isfinite(lowest[~alive]))
             if not alive.any():
                 break
             if not alive.all():  # finished models cost as much as others: go on without them
                 chosen = alive.nonzero()[:, 0]
                 stack = stack.like(stack.values[chosen], stack.stats[chosen])
-                slopes = stack.like(torch.empty_like(stack.values), stack.stats)
-                optimizer = optimizer.only(stack.values, slopes.values, chosen)
+                grads = stack.like(torch.empty_like(stack.values), stack.stats)
+                optimizer = optimizer.only(stack.values, grads.values, chosen)
                 models, lowest, since = models[chosen], lowest[chosen], since[chosen]
                 feed.only(chosen)
-                rows, targets, weight = feed.held()
-        _see_that(torch.isfinite(lowest if self.stops else stack.values))
+                rows, labels, weight = feed.held()
+        _require_finite(torch.isfinite(lowest if self.stops else stack.values))
         return best if self.stops else stack
 
 
-def _see_that(finite: torch.Tensor) -> None:
+def _require_finite(finite: torch.Tensor) -> None:
     if not finite.all():
         raise DataError(
             "network heads: the loss is not a finite number. Look for features or weights that are huge or"

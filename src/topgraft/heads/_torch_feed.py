@@ -55,7 +55,7 @@ class Plan:
     schedule: Schedule = field(default_factory=lambda: Schedule(name="cosine", warmup=0.05))
 
     def steps_of(self, photos: int) -> int:
-        """Give the steps of an epoch over so many photos."""
+        """Return the number of steps of an epoch over so many photos."""
         return min(max(round(photos / self.batch), FEWEST), self.steps, photos)
 
 
@@ -64,36 +64,36 @@ class Task:
     """What all models of a comparison share.
 
     Attributes:
-        targets: (N, C) 0/1.
+        labels: (N, C) 0/1.
         weight: (N,) of a photo in the loss.
-        several: a sigmoid for each class in place of a softmax.
+        multilabel: a sigmoid for each class in place of a softmax.
         plan: how to train.
     """
 
-    targets: NDArray[np.float64]
+    labels: NDArray[np.float64]
     weight: NDArray[np.float64]
-    several: bool = False
+    multilabel: bool = False
     plan: Plan = field(default_factory=Plan)
 
 
 def draw(seed: int, purpose: int, epoch: int = 0) -> np.random.Generator:
-    """Give a source of random numbers that is a function of the arguments, whatever was drawn before."""
+    """Return a source of random numbers that is a function of the arguments, whatever was drawn before."""
     return np.random.Generator(np.random.Philox(key=[seed, purpose], counter=[0, 0, 0, epoch]))
 
 
 def device() -> torch.device:
-    """Give where to train: what the settings say, else a GPU where there is one."""
+    """Return the device to train on: what the settings say, else a GPU where there is one."""
     wanted = Settings.load().device
     return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted)
 
 
-class Feed:
+class StackBatches:
     """Batches for models of one shape. Those on one fold with one seed and Dropout see the very same rows.
 
     Args:
         features: (V, N, D).
         jobs, inputs: the models and their folds' inputs.
-        task: targets and plan.
+        task: labels, weights and plan.
     """
 
     def __init__(self, features: Features, jobs: Sequence[Job], inputs: Sequence[Inputs], task: Task) -> None:
@@ -101,13 +101,13 @@ class Feed:
         keys = [(job.fold, job.seed) for job in jobs]
         self.kinds = dict(zip(keys, inputs, strict=True))
         self.seeds = list(dict.fromkeys(job.seed for job in jobs))
-        self.steps, self.axes = task.plan.steps_of(len(inputs[0].rows)), inputs[0].turn.shape[1]
+        self.steps, self.axes = task.plan.steps_of(len(inputs[0].rows)), inputs[0].projection.shape[1]
         self.order = list(self.kinds)
         self.kind = self._tensor(np.array([self.order.index(key) for key in keys]))
         self.seed = self._tensor(np.array([self.seeds.index(job.seed) for job in jobs]))
         self.keep = self._tensor(np.array([[[1 - job.dropout]] for job in jobs]))
         self.drops = any(job.dropout for job in jobs)
-        self.targets, self.weight = self._tensor(task.targets), self._tensor(task.weight)
+        self.labels, self.weight = self._tensor(task.labels), self._tensor(task.weight)
         self.stop = self._stop()
 
     def only(self, chosen: torch.Tensor) -> None:
@@ -115,9 +115,9 @@ class Feed:
         self.kind, self.seed, self.keep = self.kind[chosen], self.seed[chosen], self.keep[chosen]
 
     def held(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Give view 0 of every model's inner split: rows (M, m, K), targets (M, m, C), weight (M, m, 1)."""
-        rows, targets, weight = self.stop
-        return rows[self.kind], targets[self.kind], weight[self.kind]
+        """Return view 0 of every model's inner split: rows (M, m, K), labels (M, m, C), weight (M, m, 1)."""
+        rows, labels, weight = self.stop
+        return rows[self.kind], labels[self.kind], weight[self.kind]
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """Deal every photo of every model once, in one of its views."""
@@ -125,7 +125,7 @@ class Feed:
         scatter = self._normal(number, rows.shape[-1]) if self.drops and self.shape.drop_input else None
         widths = self.shape.widths if self.drops and self.shape.drop_hidden else ()
         chances = [self._uniform(number, layer + 1, width) for layer, width in enumerate(widths)]
-        reach = ((1 - self.keep) / self.keep).sqrt()
+        noise_scale = ((1 - self.keep) / self.keep).sqrt()
         seed, photo, present = self.seed[:, None], photos[self.kind], real[self.kind]  # (M, steps, B)
         count = present.sum(dim=2, keepdim=True)
         share, bessel = present / count, count / (count - 1).clamp(min=1)
@@ -134,10 +134,10 @@ class Feed:
         for step in range(self.steps):
             seen, shown = rows[self.kind, step], photo[:, step]
             if scatter is not None:
-                seen = seen.addcmul_(spread[self.kind, step], scatter[seed, shown].mul_(reach))
+                seen = seen.addcmul_(spread[self.kind, step], scatter[seed, shown].mul_(noise_scale))
             yield Batch(
                 rows=seen,
-                targets=self.targets[shown],
+                labels=self.labels[shown],
                 weight=weight[:, step, :, None],
                 share=share[:, step, :, None],
                 bessel=bessel[:, step, :, None],
@@ -156,14 +156,14 @@ class Feed:
         weight = torch.zeros(len(self.kinds), longest, device=self.device)
         for slot, given in enumerate(self.kinds.values()):
             count = len(given.stop)
-            rows[slot, :count] = self._tensor(given.turned(self.features[0, given.stop])[0])
+            rows[slot, :count] = self._tensor(given.project(self.features[0, given.stop])[0])
             photos[slot, :count] = self._tensor(given.stop)
             weight[slot, :count] = self.weight[photos[slot, :count]]
         share = weight / weight.sum(dim=1, keepdim=True)
-        return rows, self.targets[photos], share[:, :, None]
+        return rows, self.labels[photos], share[:, :, None]
 
     def _deal(self, number: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Give rows and spread (2, kinds, steps, B, K), their photos (kinds, steps, B), 1 for real ones."""
+        """Return rows and spread (2, kinds, steps, B, K), their photos (kinds, steps, B), 1 for real ones."""
         longest = max(-(-len(given.rows) // self.steps) for given in self.kinds.values())
         shape = (len(self.kinds), self.steps, longest)
         rows = np.zeros((2, *shape, self.axes), np.float32)
@@ -177,7 +177,7 @@ class Feed:
         for slot in set(self.kind.tolist()):  # kinds whose models have all stopped are left out
             (_, seed), given = self.order[slot], self.kinds[self.order[slot]]
             places = np.argsort(orders[seed][given.rows], kind="stable")
-            seen = given.look(self.features, chosen[seed][given.rows[places]], places)
+            seen = given.coordinates_of(self.features, chosen[seed][given.rows[places]], places)
             for step, part in enumerate(np.array_split(np.arange(len(places)), self.steps)):
                 rows[:, slot, step, : len(part)] = seen[0][part], seen[1][part]
                 photos[slot, step, : len(part)] = given.rows[places[part]]
@@ -186,13 +186,13 @@ class Feed:
 
     def _normal(self, number: int, units: int) -> torch.Tensor:
         """Draw for every seed, photo and axis (seeds, N, K) where Dropout on the features moves it."""
-        size = (len(self.targets), units)
+        size = (len(self.labels), units)
         drawn = [draw(seed, DROP, number).standard_normal(size, np.float32) for seed in self.seeds]
         return self._tensor(np.stack(drawn))
 
     def _uniform(self, number: int, layer: int, units: int) -> torch.Tensor:
         """Draw for every seed, photo and hidden unit (seeds, N, units) what decides whether it is dropped."""
-        size = (len(self.targets), units)
+        size = (len(self.labels), units)
         return self._tensor(
             np.stack([draw(seed, DROP + layer, number).random(size, np.float32) for seed in self.seeds])
         )

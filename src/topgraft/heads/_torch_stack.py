@@ -32,7 +32,7 @@ class Batch:
 
     Attributes:
         rows: (M, B, K).
-        targets: (M, B, C) 0/1.
+        labels: (M, B, C) 0/1.
         weight: (M, B, 1) share of each row in the loss; sums to 1 over B.
         share: (M, B, 1) share of each row in a mean over the batch; 0 where a smaller batch was filled up.
         bessel: (M, 1, 1) n / (n - 1) for n rows.
@@ -40,7 +40,7 @@ class Batch:
     """
 
     rows: torch.Tensor
-    targets: torch.Tensor
+    labels: torch.Tensor
     weight: torch.Tensor
     share: torch.Tensor
     bessel: torch.Tensor
@@ -83,7 +83,7 @@ class Stack:
         Args:
             shape: of every model.
             inputs: of every layer; for the first the width of a feature row, not the number of its axes: that
-                is the same start, turned.
+                is the same start, rotated.
             draws: for every layer uniform numbers (M, in + 1, out) in [0, 1).
         """
         sizes = [draws[0].shape[1] - 1, *(drawn.shape[2] for drawn in draws)]
@@ -99,7 +99,7 @@ class Stack:
         return stack
 
     def like(self, values: torch.Tensor, stats: torch.Tensor) -> Stack:
-        """Give a stack of the same shape with other numbers in it."""
+        """Return a stack of the same shape with other numbers in it."""
         return Stack(self.shape, self.sizes, values, stats)
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
@@ -110,17 +110,17 @@ class Stack:
             if layer < len(self.shape.widths):
                 value.clamp_(min=0)
                 if self.shape.norm:
-                    slope = torch.rsqrt(self.variances[layer] + EPSILON) * self.gains[layer]
-                    value = torch.addcmul(self.shifts[layer], value - self.means[layer], slope)
+                    scale = torch.rsqrt(self.variances[layer] + EPSILON) * self.gains[layer]
+                    value = torch.addcmul(self.shifts[layer], value - self.means[layer], scale)
         return value
 
-    def learn(self, batch: Batch, slopes: Stack, *, several: bool) -> None:
+    def learn(self, batch: Batch, grads: Stack, *, multilabel: bool) -> None:
         """Run one batch forward and backward, and note the running statistics.
 
         Args:
             batch: what is shown.
-            slopes: its `values` get the gradients of every model's loss.
-            several: a sigmoid for each class in place of a softmax.
+            grads: its `values` get the gradients of every model's loss.
+            multilabel: a sigmoid for each class in place of a softmax.
         """
         inputs, hidden, units = [batch.rows], [], []
         for layer in range(len(self.shape.widths)):
@@ -131,24 +131,24 @@ class Stack:
                 units.append(unit)
             inputs.append(value * batch.drops[layer] if batch.drops else value)
         logits = torch.baddbmm(self.biases[-1], inputs[-1], self.weights[-1])
-        answers = torch.sigmoid(logits) if several else torch.softmax(logits, dim=2)
-        upward = answers.sub_(batch.targets).mul_(batch.weight)
+        answers = torch.sigmoid(logits) if multilabel else torch.softmax(logits, dim=2)
+        upward = answers.sub_(batch.labels).mul_(batch.weight)
         for layer in reversed(range(len(self.weights))):
             if layer < len(self.shape.widths):
                 if batch.drops:
                     upward.mul_(batch.drops[layer])
                 if self.shape.norm:
-                    upward = self._through_norm(layer, upward, units[layer], batch.share, slopes)
+                    upward = self._through_norm(layer, upward, units[layer], batch.share, grads)
                 upward.mul_(hidden[layer] > 0)
-            torch.sum(upward, dim=1, keepdim=True, out=slopes.biases[layer])
-            torch.bmm(inputs[layer].transpose(1, 2), upward, out=slopes.weights[layer])
+            torch.sum(upward, dim=1, keepdim=True, out=grads.biases[layer])
+            torch.bmm(inputs[layer].transpose(1, 2), upward, out=grads.weights[layer])
             if layer:
                 upward = torch.bmm(upward, self.weights[layer].transpose(1, 2))
 
     def _normalise(
         self, layer: int, value: torch.Tensor, batch: Batch
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
-        """BatchNorm with the batch's own statistics; gives the output, unit rows, and their slope."""
+        """Apply BatchNorm with the batch's own statistics; returns the output, unit rows, and their scale."""
         over = batch.share.transpose(1, 2)
         mean = torch.bmm(over, value)
         unit = value - mean
@@ -166,27 +166,27 @@ class Stack:
         upward: torch.Tensor,
         kept: tuple[torch.Tensor, torch.Tensor],
         share: torch.Tensor,
-        slopes: Stack,
+        grads: Stack,
     ) -> torch.Tensor:
         """Go back through a BatchNorm. Source: Ioffe and Szegedy 2015, "Batch normalization", section 3."""
-        unit, slope = kept
-        shift, gain = slopes.shifts[layer], slopes.gains[layer]
+        unit, scale = kept
+        shift, gain = grads.shifts[layer], grads.gains[layer]
         torch.sum(upward, dim=1, keepdim=True, out=shift)
         torch.sum(upward * unit, dim=1, keepdim=True, out=gain)
-        return upward.sub_(share * torch.addcmul(shift, unit, gain)).mul_(slope)
+        return upward.sub_(share * torch.addcmul(shift, unit, gain)).mul_(scale)
 
     def plain(self) -> Iterator[list[Dense64]]:
-        """Give every model's Dense layers, each BatchNorm folded into the layer behind it."""
+        """Yield every model's Dense layers, each BatchNorm folded into the layer behind it."""
         weights, biases = (
             [part.double().cpu().numpy() for part in parts] for parts in (self.weights, self.biases)
         )
         for layer, (gain, shift, mean, variance) in enumerate(
             zip(self.gains, self.shifts, self.means, self.variances, strict=True)
         ):
-            slope = gain.double() / (variance.double() + EPSILON).sqrt()
-            offset = (shift.double() - mean.double() * slope).cpu().numpy()
+            scale = gain.double() / (variance.double() + EPSILON).sqrt()
+            offset = (shift.double() - mean.double() * scale).cpu().numpy()
             biases[layer + 1] = biases[layer + 1] + offset @ weights[layer + 1]
-            weights[layer + 1] = weights[layer + 1] * slope.cpu().numpy().transpose(0, 2, 1)
+            weights[layer + 1] = weights[layer + 1] * scale.cpu().numpy().transpose(0, 2, 1)
         for model in range(len(self.values)):
             yield [(weight[model], bias[model, 0]) for weight, bias in zip(weights, biases, strict=True)]
 
@@ -198,14 +198,14 @@ def _views(rows: torch.Tensor, sizes: Sequence[tuple[int, int]]) -> list[torch.T
 
 
 def losses(
-    logits: torch.Tensor, targets: torch.Tensor, weight: torch.Tensor, *, several: bool
+    logits: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor, *, multilabel: bool
 ) -> torch.Tensor:
-    """Give each model's log loss (M,) of logits (M, B, C); weights (M, B, 1) sum to 1 over B."""
-    if several:
-        each = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    """Return each model's log loss (M,) of logits (M, B, C); weights (M, B, 1) sum to 1 over B."""
+    if multilabel:
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
     else:
-        each = -(torch.log_softmax(logits, dim=2) * targets)
-    return (each * weight).sum(dim=(1, 2))
+        loss = -(torch.log_softmax(logits, dim=2) * labels)
+    return (loss * weight).sum(dim=(1, 2))
 
 
 class Optimizer:
@@ -215,7 +215,7 @@ class Optimizer:
     with the same strength.
 
     Args:
-        values, slopes: (M, P) what is moved, and its gradients.
+        values, grads: (M, P) what is moved, and its gradients.
         strengths: (peak rate, decay) of every model, equal ones side by side.
         memory: (2, M, P) first and second moments of an earlier optimizer.
         steps: how many steps that one had taken.
@@ -224,7 +224,7 @@ class Optimizer:
     def __init__(
         self,
         values: torch.Tensor,
-        slopes: torch.Tensor,
+        grads: torch.Tensor,
         strengths: Sequence[tuple[float, float]],
         memory: torch.Tensor | None = None,
         steps: int = 0,
@@ -233,7 +233,7 @@ class Optimizer:
         self.rates = [rate for (rate, _), _ in groupby(strengths)]
         self.memory = torch.zeros(2, *values.shape, device=values.device) if memory is None else memory
         sizes = [len(list(run)) for _, run in groupby(strengths)]
-        parts = [tensor.split(sizes) for tensor in (values, slopes, *self.memory)]
+        parts = [tensor.split(sizes) for tensor in (values, grads, *self.memory)]
         self.adam = torch.optim.AdamW(
             [
                 {"params": [some], "lr": rate, "weight_decay": decay}
@@ -241,8 +241,8 @@ class Optimizer:
             ],
             fused=True,
         )
-        for some, slope, first, second in zip(*parts, strict=True):
-            some.grad = slope
+        for some, grad, first, second in zip(*parts, strict=True):
+            some.grad = grad
             count = torch.tensor(float(steps), device=values.device)
             self.adam.state[some] = {"step": count, "exp_avg": first, "exp_avg_sq": second}
 
@@ -253,7 +253,7 @@ class Optimizer:
         self.adam.step()
         self.steps += 1
 
-    def only(self, values: torch.Tensor, slopes: torch.Tensor, chosen: torch.Tensor) -> Optimizer:
+    def only(self, values: torch.Tensor, grads: torch.Tensor, chosen: torch.Tensor) -> Optimizer:
         """Go on with some of the models, which are now `values`."""
         strengths = [self.strengths[i] for i in chosen.tolist()]
-        return Optimizer(values, slopes, strengths, self.memory[:, chosen], self.steps)
+        return Optimizer(values, grads, strengths, self.memory[:, chosen], self.steps)

@@ -13,7 +13,7 @@ from topgraft.settings import Settings
 
 
 @dataclass(frozen=True)
-class Entry:
+class Listed:
     """A backbone on offer, as timm's own configuration describes it.
 
     Attributes:
@@ -38,29 +38,31 @@ class Entry:
 
 
 RECOMMENDED = (
-    Entry("tf_efficientnet_lite0.in1k", 3371008, 1280, 224, "apache-2.0", "the default; comes with pip"),
-    Entry("mobilenetv1_100.ra4_e3600_r224_in1k", 3206976, 1024, 224, "apache-2.0", "small and quick"),
-    Entry("mobilenetv2_100.ra_in1k", 2223872, 1280, 224, "apache-2.0", "smallest"),
-    Entry("mobilenetv3_large_100.ra_in1k", 4202032, 1280, 224, "apache-2.0", "quickest"),
-    Entry("efficientnet_b0.ra_in1k", 4007548, 1280, 224, "apache-2.0"),
-    Entry("densenet121.ra_in1k", 6953856, 1024, 224, "apache-2.0"),
-    Entry("inception_v3.tv_in1k", 21785568, 2048, 299, "apache-2.0"),
-    Entry("legacy_xception.tf_in1k", 20806952, 2048, 299, "apache-2.0"),
-    Entry("resnet50.a1_in1k", 23508032, 2048, 224, "apache-2.0"),
-    Entry("convnext_tiny.fb_in22k", 27820128, 768, 224, "apache-2.0", "22,000 classes seen"),
-    Entry(
+    Listed("tf_efficientnet_lite0.in1k", 3371008, 1280, 224, "apache-2.0", "the default; comes with pip"),
+    Listed("mobilenetv1_100.ra4_e3600_r224_in1k", 3206976, 1024, 224, "apache-2.0", "small and quick"),
+    Listed("mobilenetv2_100.ra_in1k", 2223872, 1280, 224, "apache-2.0", "smallest"),
+    Listed("mobilenetv3_large_100.ra_in1k", 4202032, 1280, 224, "apache-2.0", "quickest"),
+    Listed("efficientnet_b0.ra_in1k", 4007548, 1280, 224, "apache-2.0"),
+    Listed("densenet121.ra_in1k", 6953856, 1024, 224, "apache-2.0"),
+    Listed("inception_v3.tv_in1k", 21785568, 2048, 299, "apache-2.0"),
+    Listed("legacy_xception.tf_in1k", 20806952, 2048, 299, "apache-2.0"),
+    Listed("resnet50.a1_in1k", 23508032, 2048, 224, "apache-2.0"),
+    Listed("convnext_tiny.fb_in22k", 27820128, 768, 224, "apache-2.0", "22,000 classes seen"),
+    Listed(
         "vit_small_patch14_dinov2.lvd142m", 22056192, 384, 518, "apache-2.0", "self-supervised; --size 224"
     ),
-    Entry("vit_base_patch16_clip_224.openai", 85799424, 768, 224, "apache-2.0", "photos and captions"),
-    Entry("vgg16.tv_in1k", 134260544, 4096, 224, "bsd-3-clause", "large; for comparison with old work"),
+    Listed("vit_base_patch16_clip_224.openai", 85799424, 768, 224, "apache-2.0", "photos and captions"),
+    Listed("vgg16.tv_in1k", 134260544, 4096, 224, "bsd-3-clause", "large; for comparison with old work"),
 )
 
 
 def kept(cache: Path) -> list[Card]:
-    """Give the cards of all backbones in the cache, by name."""
+    """Return the cards of all backbones in the cache, by name."""
     root = cache / "backbones"
-    folders = [one for one in root.iterdir() if complete(one)] if root.is_dir() else []
-    cards = [Card.model_validate_json((one / CARD).read_bytes()) for one in folders if one.name[0] != "."]
+    folders = [folder for folder in root.iterdir() if complete(folder)] if root.is_dir() else []
+    cards = [
+        Card.model_validate_json((folder / CARD).read_bytes()) for folder in folders if folder.name[0] != "."
+    ]
     return sorted(cards, key=lambda card: (card.name, card.precision))
 
 
@@ -73,7 +75,7 @@ def note_pace(cache: Path, card: Card, images_s: float) -> None:
 
 
 def pace(cache: Path, card: Card) -> float | None:
-    """Give the images a second of a backbone's last run here."""
+    """Return the images a second of a backbone's last run here."""
     try:
         text = (cache / "backbones" / "pace" / f"{card.fingerprint()}.json").read_text()
     except FileNotFoundError:
@@ -81,14 +83,14 @@ def pace(cache: Path, card: Card) -> float | None:
     return float(json.loads(text)["images_s"])
 
 
-def catalogue(settings: Settings | None = None) -> list[Entry]:
-    """List the recommended backbones and those that are kept on this machine besides."""
+def catalogue(settings: Settings | None = None) -> list[Listed]:
+    """Return the recommended backbones and those that are kept on this machine besides."""
     settings = settings or Settings.load()
     cards = {card.name: card for card in kept(settings.cache_dir) if card.precision == "f32"}
     cards.setdefault(_builtin.NAME, _builtin.card())
     known = {entry.name: entry for entry in RECOMMENDED}
     for name, card in cards.items():
-        entry = known.get(name) or Entry(
+        entry = known.get(name) or Listed(
             name,
             sum(block.parameters for block in card.blocks),
             card.features,

@@ -77,7 +77,7 @@ def write(folder: Path, graph: Path, facts: dict[str, Any]) -> Card:
 
 
 def _card(graph: Path, facts: dict[str, Any], sha256: str) -> Card:
-    """Make the card, but for what only a run of the graph can tell."""
+    """Return the card, but for what only a run of the graph can tell."""
     told = {"name": graph.stem, "origin": f"file:{graph.name}", **facts}
     try:
         return Card.model_validate({**told, "features": 1, "weights_sha256": sha256, "source": "onnx"})
@@ -89,13 +89,13 @@ def _card(graph: Path, facts: dict[str, Any], sha256: str) -> Card:
 def _give_pixels(model: onnx.ModelProto, place: Path, card: Card) -> None:
     """Put a uint8 (N, H, W, 3) input in front, with the card's normalisation where the graph wants floats."""
     graph, size = model.graph, card.input_size
-    held = {one.name for one in graph.initializer}
-    inputs = [one for one in graph.input if one.name not in held]
+    held = {weight.name for weight in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in held]
     shape = _shape(inputs[0]) if len(inputs) == 1 else []
     kind = inputs[0].type.tensor_type.elem_type if inputs else 0
     planes = len(shape) == 4 and shape[1] == 3
     if len(shape) != 4 or 3 not in (shape[1], shape[3]) or kind not in (TensorProto.FLOAT, TensorProto.UINT8):
-        told = ", ".join(f"{one.name.removeprefix('net/')} {_shape(one)}" for one in inputs)
+        told = ", ".join(f"{value.name.removeprefix('net/')} {_shape(value)}" for value in inputs)
         raise BackboneError(
             f"{place}: expected one picture input, float32 or uint8, (N, 3, H, W) or (N, H, W, 3), "
             f"got {told}."
@@ -129,7 +129,7 @@ def _give_pixels(model: onnx.ModelProto, place: Path, card: Card) -> None:
 def _name_outputs(model: onnx.ModelProto, place: Path) -> None:
     """Name the features and the map; all other outputs are dropped."""
     graph = model.graph
-    sizes = {one.name: _shape(one) for one in graph.output}
+    sizes = {value.name: _shape(value) for value in graph.output}
     maps = [name for name, shape in sizes.items() if len(shape) == 4 and shape[2:] != [1, 1]]
     rows = [name for name, shape in sizes.items() if name not in maps and len(shape) in (2, 4)]
     rows.sort(key=lambda name: name != "net/features")
@@ -171,5 +171,5 @@ def _try(model: onnx.ModelProto, place: Path, size: tuple[int, ...]) -> tuple[in
 
 
 def _shape(value: onnx.ValueInfoProto) -> list[int | str]:
-    """Give a tensor's sides: numbers where they are fixed, names where they are free."""
+    """Return a tensor's sides: numbers where they are fixed, names where they are free."""
     return [side.dim_value or side.dim_param or "?" for side in value.type.tensor_type.shape.dim]

@@ -93,7 +93,7 @@ def _card(model: torch.nn.Module, size: int | None, tag: str | None, **facts: An
 
 
 def _map_size(model: torch.nn.Module, maps: torch.Tensor) -> tuple[int, ...] | None:
-    """Give (channels, height, width) where the network keeps a map until its pooling."""
+    """Return (channels, height, width) where the network keeps a map until its pooling."""
     if not isinstance(maps, torch.Tensor) or maps.ndim != 4:
         return None
     order = (3, 1, 2) if getattr(model, "output_fmt", "NCHW") == "NHWC" else (1, 2, 3)
@@ -103,7 +103,8 @@ def _map_size(model: torch.nn.Module, maps: torch.Tensor) -> tuple[int, ...] | N
 def _blocks(model: torch.nn.Module) -> tuple[Block, ...]:
     counts = {name: value.numel() for name, value in model.named_parameters()}
     return tuple(
-        Block(name=name, parameters=sum(counts[one] for one in inside)) for name, inside in groups(model)
+        Block(name=name, parameters=sum(counts[parameter] for parameter in inside))
+        for name, inside in groups(model)
     )
 
 
@@ -141,7 +142,7 @@ def _check(folder: Path, network: FromPixels, card: Card) -> None:
 
     shown = pictures(PICTURES, *card.input_size, seed=1)
     with torch.inference_mode():
-        expected = np.concatenate([network(torch.from_numpy(one[None]))[0].numpy() for one in shown])
+        expected = np.concatenate([network(torch.from_numpy(picture[None]))[0].numpy() for picture in shown])
     with open_engine(Backbone(card, folder / GRAPH), engine="openvino") as engine:
         got = engine.embed(shown)
     lowest = float(cosine(got, expected).min())
@@ -153,7 +154,7 @@ def _check(folder: Path, network: FromPixels, card: Card) -> None:
 
 
 def cosine(a: Any, b: Any) -> Any:
-    """Compare rows (N, D) with rows (N, D); returns (N,) in -1..1."""
+    """Return the cosines (N,) of rows (N, D) with rows (N, D), in -1..1."""
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     return (a * b).sum(1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
 

@@ -31,7 +31,7 @@ def create(
     size: int | None = None,
     offline: bool = False,
 ) -> torch.nn.Module:
-    """Create a timm model without classifier.
+    """Return a timm model without classifier.
 
     Args:
         name: `architecture`, `architecture.tag`, `local-dir:PATH` or `hf-hub:OWNER/NAME`.
@@ -91,7 +91,9 @@ def _headless(model: Any, tensors: dict[str, torch.Tensor] | None) -> torch.nn.M
         heads = (heads,) if isinstance(heads, str) else tuple(heads)
         dropped = tuple(f"{head}." for head in heads)
         model.reset_classifier(0)
-        model.load_state_dict({name: one for name, one in tensors.items() if not name.startswith(dropped)})
+        model.load_state_dict(
+            {name: tensor for name, tensor in tensors.items() if not name.startswith(dropped)}
+        )
     model.eval()
     return cast("torch.nn.Module", model)
 
@@ -117,7 +119,7 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _resolve(name: str, size: int | None) -> dict[str, Any]:
-    """Turn a name into arguments of `timm.create_model`, with the size where the architecture needs it."""
+    """Return the arguments of `timm.create_model`, with the size where the architecture needs it."""
     import timm
     from timm.models import resolve_model_input_args
 
@@ -126,23 +128,25 @@ def _resolve(name: str, size: int | None) -> dict[str, Any]:
         if not timm.is_model(architecture):
             known = [*timm.list_models(), *timm.list_pretrained()]
             close = get_close_matches(name, known, n=1, cutoff=0.5)
-            raise UnknownNameError("backbone", name, known if close else [one.name for one in RECOMMENDED])
-        tags = [one.partition(".")[2] for one in timm.list_pretrained(f"{architecture}.*")]
+            raise UnknownNameError(
+                "backbone", name, known if close else [entry.name for entry in RECOMMENDED]
+            )
+        tags = [model.partition(".")[2] for model in timm.list_pretrained(f"{architecture}.*")]
         if tag and tag not in tags:
-            raise UnknownNameError("backbone", name, [f"{architecture}.{one}" for one in tags])
+            raise UnknownNameError("backbone", name, [f"{architecture}.{known}" for known in tags])
     facts: dict[str, Any] = resolve_model_input_args(name, {"img_size": size} if size else {})
     return facts
 
 
 def _known(name: str) -> bool:
-    """Tell whether it is worth asking the hub."""
+    """Return whether it is worth asking the hub."""
     import timm
 
     return name.startswith("hf-hub:") or bool(timm.is_model(name.partition(".")[0]))
 
 
 def _cut_off() -> str:
-    """Say why the hub cannot be reached, in seconds rather than after its client's many tries; or ""."""
+    """Return why the hub cannot be reached, in seconds rather than after its client's many tries; or ""."""
     from huggingface_hub import constants, get_session
 
     try:

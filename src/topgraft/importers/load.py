@@ -8,7 +8,17 @@ from typing import Any
 
 from topgraft import files
 from topgraft.backbones import _builtin
-from topgraft.backbones._cache import SUMS, complete, find, keep, remember, settle, sums, temporary, verify
+from topgraft.backbones._cache import (
+    SUMS,
+    complete,
+    find,
+    keep,
+    remember,
+    rename_into_place,
+    sums,
+    temporary,
+    verify,
+)
 from topgraft.backbones.backbone import Backbone
 from topgraft.backbones.card import Card
 from topgraft.errors import BackboneError, UsageError, need
@@ -35,7 +45,7 @@ def load_backbone(
     settings: Settings | None = None,
     progress: Progress = silent,
 ) -> Backbone:
-    """Find a backbone on this machine, or make it once and keep it in the cache.
+    """Return a backbone by name; one that has to be made is made once and kept in the cache.
 
     Args:
         name: the built-in `tf_efficientnet_lite0.in1k`; a folder that `fetch` wrote; an ONNX file; or, with
@@ -101,12 +111,12 @@ def fetch(
         files.copy(backbone.graph.parent, folder)
         (folder / "LICENCE").write_text(_licence(backbone.card), encoding="utf-8")
         (folder / SUMS).write_text(sums(folder), encoding="utf-8")
-        settle(folder, to)
+        rename_into_place(folder, to)
     return to
 
 
 def find_backbone(card: Card, *, settings: Settings | None = None, progress: Progress = silent) -> Backbone:
-    """Find the very backbone that a card describes: what made a store's features, or a run's.
+    """Return the very backbone that a card describes: what made a store's features, or a run's.
 
     Raises:
         BackboneError: where it is not on this machine and cannot be made again from its origin.
@@ -186,7 +196,7 @@ def _from_timm(
 
 
 def _kept(request: dict[str, Any], write: Callable[[Path], Card], settings: Settings) -> Backbone:
-    """Answer a request from the cache, or make what it asks for and keep it there."""
+    """Return what a request asks for from the cache, or make it and keep it there."""
     place = find(settings.cache_dir, request)
     if place is None:
         place = keep(settings.cache_dir, write)
@@ -195,7 +205,7 @@ def _kept(request: dict[str, Any], write: Callable[[Path], Card], settings: Sett
 
 
 def _request(name: str, weights: str, seed: int, size: int | None) -> dict[str, Any]:
-    """Say what is asked of timm; files are known by what is in them, so that moving them changes nothing."""
+    """Return what is asked of timm; files are named by their content, so that moving them changes nothing."""
     facts: dict[str, Any] = {"name": name, "weights": weights, "size": size}
     if weights == "random":
         facts["seed"] = seed
@@ -217,7 +227,7 @@ def _content(files: list[Path]) -> list[str]:
 
 
 def _origin(name: str) -> str:
-    """Say where a timm model came from, without the paths of this machine."""
+    """Return where a timm model came from, without the paths of this machine."""
     if name.startswith("local-dir:"):
         return f"local-dir:{Path(name.removeprefix('local-dir:')).resolve().name}"
     return name if name.startswith("hf-hub:") else f"timm:{name}"

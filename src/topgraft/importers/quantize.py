@@ -24,7 +24,7 @@ PICTURES = 128
 
 
 def quantize(backbone: Backbone, images: Images, *, settings: Settings | None = None) -> Backbone:
-    """Turn a backbone's arithmetic to 8 bits, with the ranges that these pictures show (NNCF, post-training).
+    """Return a backbone in 8-bit arithmetic, with the ranges that these pictures show (NNCF, post-training).
 
     The ONNX graph itself is quantised (QuantizeLinear and DequantizeLinear), so the predictor stays one file
     that any runtime reads. Weights use half of the 8-bit range: processors without VNNI add pairs of products

@@ -30,7 +30,7 @@ def build(
     temperature: float = 1.0,
     unknown: Unknown | None = None,
 ) -> onnx.ModelProto:
-    """Build the graph of a predictor.
+    """Return the graph of a predictor.
 
     Args:
         backbone: gives the features the head was fitted on.
@@ -41,7 +41,7 @@ def build(
 
     Returns:
         A graph from `image` (h, w, 3) uint8 RGB of any size to `probabilities` (1, C), `features` (1, D) and
-        `distance` (1,), how strange the picture is; and `map` (1, C', h', w') where the backbone has one.
+        `distance` (1,) from the training photos; and `map` (1, C', h', w') where the backbone has one.
 
     Raises:
         UsageError: where classes and head disagree, or the head needs a map the backbone has not.
@@ -67,7 +67,7 @@ def build(
     add_fit(fit, card, "image", "images")
     logits = add_head(top, head, "features", "map")
     scaled = top("Div", logits, float(temperature), out="logits")
-    last = ("Sigmoid", {}) if head.several else ("Softmax", {"axis": -1})
+    last = ("Sigmoid", {}) if head.multilabel else ("Softmax", {"axis": -1})
     top(last[0], scaled, out="probabilities", **last[1])
     add_distance(top, unknown.how if unknown else None, "features", logits, "distance")
     (fit_nodes, fit_weights), (top_nodes, top_weights) = fit.protos(), top.protos()
@@ -100,9 +100,9 @@ def build(
 
 
 def head_part(graph: bytes) -> bytes | None:
-    """Cut the head out of a predictor's graph: from `features` (N, D) to `logits` (N, C), temperature inside.
+    """Return the part of a predictor's graph from `features` (N, D) to `logits` (N, C), temperature inside.
 
-    Gives None for a head that reads the map.
+    None for a head that reads the map.
     """
     import onnx
     from onnx import TensorProto, helper
@@ -137,9 +137,9 @@ def _check(model: onnx.ModelProto, name: str) -> None:
     Raises:
         BackboneError: for another input or an operator set that is too old.
     """
-    inputs = [one.name for one in model.graph.input]
-    outputs = {one.name for one in model.graph.output}
-    version = next((one.version for one in model.opset_import if one.domain in ("", "ai.onnx")), 0)
+    inputs = [value.name for value in model.graph.input]
+    outputs = {value.name for value in model.graph.output}
+    version = next((opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx")), 0)
     if inputs != ["images"] or "features" not in outputs:
         raise BackboneError(
             f"{name}: expected a graph from `images` to `features`, got {inputs} to {sorted(outputs)}. "

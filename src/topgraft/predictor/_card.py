@@ -35,7 +35,8 @@ class PredictorCard(BaseModel):
     Attributes:
         version: of this form.
         classes: names in the order of the probabilities.
-        several: True where a photo may carry several labels: then probabilities do not sum to 1.
+        multilabel: True where a photo may carry several labels: then probabilities do not sum to 1. In the
+            file it is called `several`.
         head: name of the head.
         setting: what the head was made with.
         temperature: what the logits are divided by, inside the graph.
@@ -46,10 +47,10 @@ class PredictorCard(BaseModel):
         graph: digest of `model.onnx`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, serialize_by_alias=True)
     version: Literal[1] = 1
     classes: Annotated[tuple[str, ...], Field(min_length=1)]
-    several: bool = False
+    multilabel: bool = Field(default=False, validation_alias="several", serialization_alias="several")
     head: str
     setting: Setting
     temperature: float = Field(gt=0)

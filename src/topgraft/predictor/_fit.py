@@ -117,7 +117,7 @@ def _first(g: Nodes, resized: str, kept: int) -> str:
 
 
 def _weights(g: Nodes, side: _Side, interpolation: str) -> str:
-    """Give what every picture pixel counts for every kept pixel: (kept, source) float32."""
+    """Return what every picture pixel counts for every kept pixel: (kept, source) float32."""
     source, resized = (g("Cast", value, to=FLOAT) for value in (side.source, side.resized))
     pixels = g("Cast", g("Range", 0, side.source, 1), to=FLOAT)
     # from the picture's middle, a kept pixel's centre is place / (2 · resized) = whole + rest / (2 · resized)
@@ -133,28 +133,28 @@ def _weights(g: Nodes, side: _Side, interpolation: str) -> str:
     if interpolation == "nearest":
         under = g("And", g("Greater", away, g("Neg", unit)), g("LessOrEqual", away, unit))
         return g("Cast", under, to=FLOAT)
-    reach = g("Mul", g("Max", source, resized), 4.0)  # a reduction stretches the filter
-    weight = FILTERS[interpolation](g, g("Abs", away), reach)
+    scale = g("Mul", g("Max", source, resized), 4.0)  # a reduction stretches the filter
+    weight = FILTERS[interpolation](g, g("Abs", away), scale)
     weight = g("Div", weight, g("ReduceSum", weight, [1], keepdims=1))
     return g("Div", g("Floor", g("Add", g("Mul", weight, UNIT), 0.5)), UNIT)
 
 
-def _bilinear(g: Nodes, away: str, reach: str) -> str:
-    return g("Max", g("Sub", reach, away), 0.0)
+def _bilinear(g: Nodes, away: str, scale: str) -> str:
+    return g("Max", g("Sub", scale, away), 0.0)
 
 
-def _bicubic(g: Nodes, away: str, reach: str) -> str:
+def _bicubic(g: Nodes, away: str, scale: str) -> str:
     """Keys 1981 with a = -0.5, as Pillow has it."""
-    t = g("Min", g("Div", away, reach), 2.0)
+    t = g("Min", g("Div", away, scale), 2.0)
     square = g("Mul", t, t)
     near = g("Add", g("Mul", g("Sub", g("Mul", t, 1.5), 2.5), square), 1.0)
     far = g("Sub", g("Mul", g("Add", g("Mul", g("Sub", t, 5.0), t), 8.0), t), 4.0)
     return g("Where", g("Less", t, 1.0), near, g("Mul", far, -0.5))
 
 
-def _lanczos(g: Nodes, away: str, reach: str) -> str:
+def _lanczos(g: Nodes, away: str, scale: str) -> str:
     """A sinc of three lobes."""
-    t = g("Div", away, reach)
+    t = g("Div", away, scale)
     angle = g("Mul", g("Max", g("Min", t, 3.0), 1e-6), math.pi)
     third = g("Div", angle, 3.0)
     product = g("Div", g("Mul", g("Sin", angle), g("Sin", third)), g("Mul", angle, third))
@@ -171,6 +171,6 @@ def _levels(g: Nodes, value: str) -> str:
 
 
 def _there(g: Nodes, side: _Side) -> str:
-    """Tell which kept pixels lie in the resized picture: (kept,) bool."""
+    """Return which kept pixels lie in the resized picture: (kept,) bool."""
     place = g("Add", side.first, np.arange(side.kept, dtype=np.int64))
     return g("And", g("GreaterOrEqual", place, 0), g("Less", place, side.resized))

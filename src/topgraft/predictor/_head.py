@@ -93,7 +93,7 @@ def _unit(g: Nodes, x: str) -> str:
 
 
 def _top(g: Nodes, x: str, count: int) -> str:
-    """Give the largest values along the last axis; their places are under `<name>.index`."""
+    """Return the largest values along the last axis; their places are under `<name>.index`."""
     return g("TopK", x, [count], axis=-1)
 
 

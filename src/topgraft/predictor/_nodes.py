@@ -55,7 +55,7 @@ class Nodes:
         return name
 
     def protos(self) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
-        """Give the nodes and initialisers."""
+        """Return the nodes and initialisers."""
         from onnx import helper, numpy_helper
 
         nodes = []

@@ -40,7 +40,7 @@ class Prediction:
         probability: of that class.
         unknown: True where the photo looks like none of the classes; the label is then the nearest of them.
         probabilities: every class by name.
-        distance: how strange the photo is; above the card's threshold it is unknown.
+        distance: how far the photo lies from the training photos; above the card's threshold it is unknown.
         path: the photo's; empty for pixels.
         error: why the photo could not be read; empty where all went well.
     """
@@ -54,7 +54,7 @@ class Prediction:
     error: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """Give it as plain data for JSON; a photo that could not be read has its path and error alone."""
+        """Return plain data for JSON; a photo that could not be read has its path and error alone."""
         if self.error:
             return {"path": self.path, "error": self.error}
         answer = {
@@ -92,7 +92,7 @@ class Predictor:
         unknown: Unknown | None = None,
         metrics: Mapping[str, Any] | None = None,
     ) -> Predictor:
-        """Put a backbone and a fitted head together; see `topgraft.predictor.build`.
+        """Return a backbone and a fitted head as one; see `topgraft.predictor.build`.
 
         Args:
             backbone: gives the features the head was fitted on.
@@ -108,7 +108,7 @@ class Predictor:
         graph = model.SerializeToString(deterministic=True)
         card = PredictorCard(
             classes=tuple(classes),
-            several=head.several,
+            multilabel=head.multilabel,
             head=head.name,
             setting=head.setting,
             temperature=temperature,
@@ -168,7 +168,7 @@ class Predictor:
         return self.card.classes
 
     def predict(self, photos: Iterable[str | Path | Image] | str | Path | Image) -> list[Prediction]:
-        """Say what is on photos.
+        """Return what is on photos.
 
         Photos are read and looked at side by side, one on each core. A photo that cannot be read gives a
         prediction with `error` set, and the others go on.
@@ -195,7 +195,7 @@ class Predictor:
             return list(pool.map(self._predict, every))
 
     def look(self, image: Image) -> Outputs:
-        """Run the graph on one picture.
+        """Return all outputs of the graph for one picture.
 
         Args:
             image: (h, w, 3) uint8 RGB of any size.
@@ -207,7 +207,7 @@ class Predictor:
         return self._runtime(image=np.ascontiguousarray(image))
 
     def logits(self, features: Features) -> Logits | None:
-        """Run the head alone.
+        """Return the head's logits alone.
 
         Args:
             features: (N, D), as `look` gives them.
@@ -274,7 +274,7 @@ def load(folder: Path | str, *, engine: str = "auto", settings: Settings | None 
         BackboneError: where a file is damaged.
     """
     inside = Path(folder) / "model"
-    if not any(is_file(one / name) for one in (inside, Path(folder)) for name in (GRAPH, CARD)):
+    if not any(is_file(place / name) for place in (inside, Path(folder)) for name in (GRAPH, CARD)):
         raise DataError(
             f"{folder}: expected a run or the folder of a predictor, found {what_is_there(Path(folder))}"
         )

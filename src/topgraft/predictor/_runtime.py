@@ -18,13 +18,13 @@ RUNTIMES = ("openvino", "onnxruntime")
 
 
 class Runtime(Protocol):
-    """Gives the outputs of a graph for its inputs by name; may be called from several threads."""
+    """Returns the outputs of a graph for its inputs by name; may be called from several threads."""
 
     def __call__(self, **inputs: NDArray[Any]) -> Outputs: ...
 
 
 def open_runtime(graph: bytes, name: str, threads: int) -> Runtime:
-    """Open a graph.
+    """Return a graph opened in a runtime.
 
     Args:
         graph: a serialised ONNX model.
@@ -36,7 +36,7 @@ def open_runtime(graph: bytes, name: str, threads: int) -> Runtime:
         BackboneError: where nothing can run it.
     """
     if name == "auto":
-        name = next((one for one in RUNTIMES if importlib.util.find_spec(one)), RUNTIMES[0])
+        name = next((runtime for runtime in RUNTIMES if importlib.util.find_spec(runtime)), RUNTIMES[0])
     if name not in RUNTIMES:
         raise UnknownNameError("engine", name, ("auto", *RUNTIMES))
     return (_openvino if name == "openvino" else _onnxruntime)(graph, threads)

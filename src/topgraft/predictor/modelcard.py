@@ -36,7 +36,7 @@ def write_model_card(run: Run | str | Path) -> Path:
 
 
 def model_card(run: Run) -> str:
-    """Say in Markdown what the model is, from the run's own files."""
+    """Return in Markdown what the model is, from the run's own files."""
     metrics, card = run.metrics, run.read("model/card.json")
     key = "test" if metrics.get("test") else "cross_validation"
     environment = jinja2.Environment(
@@ -58,7 +58,7 @@ def model_card(run: Run) -> str:
 
 
 def _name(text: str) -> str:
-    """Write a class name so that Markdown and HTML leave it as it is."""
+    """Escape a class name so that Markdown and HTML leave it as it is."""
     plain = " ".join(text.split())
     return "".join(f"\\{letter}" if letter in r"\`*_{}[]<>#|~!&" else letter for letter in plain)
 
@@ -76,7 +76,7 @@ def _fixed(estimate: dict[str, float]) -> str:
 
 
 def _limits(metrics: dict[str, Any], scores: dict[str, Any], *, held_out: bool) -> list[str]:
-    """Say where the numbers end."""
+    """Return the sentences that say where the numbers end."""
     limits = [
         "It knows these classes only; whatever is on a photo, it names one of them, or calls it unknown.",
         "The numbers hold for photos of the same kind: other cameras, light or backgrounds can do worse.",

@@ -30,7 +30,7 @@ CELLS = 7
 
 
 def activation_map(predictor: Predictor, image: Image, label: str = "") -> NDArray[np.float32]:
-    """Show where a predictor found its reasons.
+    """Return where a predictor found its reasons.
 
     Args:
         predictor: a finished one.
@@ -58,7 +58,7 @@ def activation_map(predictor: Predictor, image: Image, label: str = "") -> NDArr
 def _leave_out(
     predictor: Predictor, found: dict[str, NDArray[np.float32]], index: int
 ) -> NDArray[np.float64] | None:
-    """Judge the mean of the map without each of its cells; None where features are no such mean."""
+    """Return the margin lost without each cell of the map; None where features are not the map's mean."""
     if "map" not in found:
         return None
     maps, features = found["map"][0], found["features"]
@@ -77,7 +77,7 @@ def _leave_out(
 
 
 def _occlude(predictor: Predictor, image: Image, index: int) -> NDArray[np.float64]:
-    """Paint over one part of the kept photo after the other."""
+    """Return the margin lost by painting over each part of the kept photo."""
     (top, bottom), (left, right) = _kept(image, predictor)
     rows, columns = np.linspace(top, bottom, CELLS + 1), np.linspace(left, right, CELLS + 1)
     mean = image.mean(axis=(0, 1)).astype(np.uint8)
@@ -95,13 +95,13 @@ def _occlude(predictor: Predictor, image: Image, index: int) -> NDArray[np.float
 
 
 def _margin(logits: Logits, index: int) -> Logits:
-    """Give how far a class is ahead of the mean of the others, (N,)."""
+    """Return how far a class is ahead of the mean of the others, (N,)."""
     others = np.delete(logits, index, axis=1)
     return np.asarray(logits[:, index] - (others.mean(axis=1) if others.size else 0.0))
 
 
 def _kept(image: Image, predictor: Predictor) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Give ((top, bottom), (left, right)) of the kept part in the photo; a border lies outside of it."""
+    """Return ((top, bottom), (left, right)) of the kept part in the photo; a border lies outside of it."""
     vertical, horizontal = axes(image.shape[0], image.shape[1], predictor.card.backbone)
     return _extent(vertical), _extent(horizontal)
 
@@ -112,7 +112,7 @@ def _extent(axis: Axis) -> tuple[float, float]:
 
 
 def _spread(cells: NDArray[np.float64], image: Image, predictor: Predictor) -> NDArray[np.float32]:
-    """Bring a map of the kept part to the photo's own size, smoothly."""
+    """Return a map of the kept part at the photo's own size, smoothly."""
     height, width = image.shape[:2]
     (top, bottom), (left, right) = _kept(image, predictor)
     rows, columns = cells.shape

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from topgraft.heads._base import Fold, as_table, to_probabilities
+from topgraft.heads._base import Fold, as_indicators, to_probabilities
 from topgraft.types import Labels, Logits, Probabilities
 
 MOST = 4000  # one number needs no more photos than that
@@ -17,8 +17,8 @@ PRIOR, PRIOR_SPREAD, PRIOR_PHOTOS = (
 )  # the log temperature expected, and how strongly
 
 
-def calibrate(logits: Logits, labels: Labels, *, several: bool = False) -> float:
-    """Find the temperature that makes held-out answers most likely (Guo et al. 2017).
+def calibrate(logits: Logits, labels: Labels, *, multilabel: bool = False) -> float:
+    """Return the temperature that makes held-out answers most likely (Guo et al. 2017).
 
     A label counts as certain only as far as n photos allow, (n_c + 1)/(n_c + 2) of class c (Platt 1999):
     else a few photos that are all answered right would make the head infinitely sure. A few photos answered
@@ -27,8 +27,8 @@ def calibrate(logits: Logits, labels: Labels, *, several: bool = False) -> float
 
     Args:
         logits: (N, C) of photos the head was not fitted on, or (R, N, C) for R repeats.
-        labels: (N,) class indices, or a 0/1 table (N, C).
-        several: True where a photo may carry several labels.
+        labels: (N,) class indices, or 0/1 indicators (N, C).
+        multilabel: True where a photo may carry several labels.
 
     Returns:
         What logits are divided by: above 1 makes the head less sure.
@@ -37,21 +37,21 @@ def calibrate(logits: Logits, labels: Labels, *, several: bool = False) -> float
 
     stack = logits.reshape(-1, *logits.shape[-2:])
     classes = stack.shape[2]
-    target = soften(as_table(labels, classes), several=several)
+    target = soften(as_indicators(labels, classes), multilabel=multilabel)
     chosen = np.unique(np.linspace(0, len(target) - 1, min(len(target), MOST)).astype(np.int64))
     stack, target = stack[:, chosen], target[chosen]
 
     def loss(log_temperature: float) -> float:
         scaled = stack / (unit * np.exp(log_temperature))
-        if several:
-            each = (np.logaddexp(0, scaled) - target * scaled).sum(axis=2)
+        if multilabel:
+            losses = (np.logaddexp(0, scaled) - target * scaled).sum(axis=2)
         else:
             top = scaled.max(axis=2, keepdims=True)
             total = np.log(np.exp(scaled - top).sum(axis=2)) + top[:, :, 0]
-            each = total - (target * scaled).sum(axis=2)
-        return float(each.mean() + belief * (log_temperature - PRIOR) ** 2)
+            losses = total - (target * scaled).sum(axis=2)
+        return float(losses.mean() + belief * (log_temperature - PRIOR) ** 2)
 
-    unit = spread(stack, several=several)
+    unit = spread(stack, multilabel=multilabel)
     belief = PRIOR_PHOTOS / (2 * PRIOR_SPREAD**2 * len(labels))
     found = minimize_scalar(
         loss, bounds=(np.log(SHARPEST), np.log(FLATTEST)), method="bounded", options={"xatol": 1e-4}
@@ -59,22 +59,22 @@ def calibrate(logits: Logits, labels: Labels, *, several: bool = False) -> float
     return float(unit * np.exp(found.x))
 
 
-def spread(stack: Logits, *, several: bool) -> float:
-    """Give how far the logits (R, N, C) of the median photo lie apart, or from 0 with several labels."""
-    centred = stack if several else stack - stack.mean(axis=2, keepdims=True)
+def spread(stack: Logits, *, multilabel: bool) -> float:
+    """Return how far the logits (R, N, C) of the median photo lie apart, or from 0 with several labels."""
+    centred = stack if multilabel else stack - stack.mean(axis=2, keepdims=True)
     return float(np.median(np.sqrt((centred**2).mean(axis=2)))) or 1.0
 
 
-def soften(table: NDArray[np.float64], *, several: bool) -> NDArray[np.float64]:
-    """Take from each class c of n_c photos the 1/(n_c + 2) that n_c photos cannot rule out (Platt 1999)."""
-    counts = table.sum(axis=0)
+def soften(indicators: NDArray[np.float64], *, multilabel: bool) -> NDArray[np.float64]:
+    """Return labels less the 1/(n_c + 2) of class c that its n_c photos cannot rule out (Platt 1999)."""
+    counts = indicators.sum(axis=0)
     doubt = 1 / (counts + 2)
-    if several:
-        absent = 1 / (len(table) - counts + 2)
-        return np.asarray(np.where(table > 0, 1 - doubt, absent))
-    own = table @ doubt
-    others = own / max(table.shape[1] - 1, 1)
-    return np.asarray(np.where(table > 0, 1 - own[:, None], others[:, None]))
+    if multilabel:
+        absent = 1 / (len(indicators) - counts + 2)
+        return np.asarray(np.where(indicators > 0, 1 - doubt, absent))
+    own = indicators @ doubt
+    others = own / max(indicators.shape[1] - 1, 1)
+    return np.asarray(np.where(indicators > 0, 1 - own[:, None], others[:, None]))
 
 
 def cross_calibrate(
@@ -82,13 +82,13 @@ def cross_calibrate(
     labels: Labels,
     folds: list[Fold],
     *,
-    several: bool = False,
+    multilabel: bool = False,
 ) -> Probabilities:
-    """Turn out-of-fold logits (N, C) into probabilities, each fold's temperature from the other folds."""
+    """Return the probabilities of out-of-fold logits (N, C), each fold's temperature from the other folds."""
     found = np.empty_like(logits)
     for _, score in folds:
         others = np.ones(len(logits), bool)
         others[score] = False
-        temperature = calibrate(logits[others], labels[others], several=several)
-        found[score] = to_probabilities(logits[score], several=several, temperature=temperature)
+        temperature = calibrate(logits[others], labels[others], multilabel=multilabel)
+        found[score] = to_probabilities(logits[score], multilabel=multilabel, temperature=temperature)
     return found

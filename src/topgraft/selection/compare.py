@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from topgraft import metrics
 from topgraft.errors import DataError, MissingExtraError, UsageError
-from topgraft.heads._base import HEADS, Fold, Head, Setting, as_table, head_class, setting_text
+from topgraft.heads._base import HEADS, Fold, Head, Setting, as_indicators, head_class, setting_text
 from topgraft.heads._parallel import one_core
 from topgraft.metrics import Estimate
 from topgraft.selection.calibrate import calibrate, cross_calibrate
@@ -42,7 +42,7 @@ class FeatureSource(Protocol):
         ...
 
     def features(self, view: int = 0) -> Features:
-        """Give (N, D), or maps (N, C, h, w)."""
+        """Return (N, D), or maps (N, C, h, w)."""
         ...
 
 
@@ -54,7 +54,7 @@ class Choice:
     setting: Setting
 
     def make(self) -> Head:
-        """Make the head, not yet fitted."""
+        """Return the head, not yet fitted."""
         return head_class(self.head)(**self.setting)
 
     def __str__(self) -> str:
@@ -110,7 +110,7 @@ def class_weights(labels: Labels, classes: int, mode: str = "auto") -> tuple[NDA
     so that probabilities fit the shares there really are.
 
     Args:
-        labels: (N,) class indices; a table (N, C) of several labels is not weighted.
+        labels: (N,) class indices; 0/1 indicators (N, C) of several labels are not weighted.
         classes: C.
         mode: `auto` weighs where the largest class has more than 1.5 times the photos of the smallest, `on`
             always, `off` never.
@@ -136,13 +136,13 @@ def class_weights(labels: Labels, classes: int, mode: str = "auto") -> tuple[NDA
 
 
 def pick(
-    heads: str | Sequence[str], *, several: bool, maps: bool, rows: bool = True
+    heads: str | Sequence[str], *, multilabel: bool, maps: bool, rows: bool = True
 ) -> tuple[list[type[Head]], list[str]]:
     """Find the heads to compare, and say which of them cannot take part.
 
     Args:
         heads: `all`, `linear` (those without PyTorch), or names.
-        several: photos carry several labels.
+        multilabel: photos carry several labels.
         maps: there are maps (N, C, h, w).
         rows: there are feature rows (N, D).
 
@@ -166,7 +166,7 @@ def pick(
                 raise
             missing.setdefault(error.extra, []).append(name)
             continue
-        if several and not head.takes_several:
+        if multilabel and not head.takes_multilabel:
             notes.append(f"Left out {name}: it takes one label per photo.")
         elif not (maps if head.on_map else rows):
             if name in named:
@@ -200,7 +200,7 @@ def compare(
     Args:
         features: a store, or an array (V, N, D) or (N, D), or maps: fitted on all views, scored on view 0.
         maps: of the same photos and views, (V, N, C, h, w), where heads on maps take part too.
-        labels: (N,) class indices, or a 0/1 table (N, C) where photos carry several.
+        labels: (N,) class indices, or 0/1 indicators (N, C) where photos carry several.
         groups: (N,) photos of one number stay in one fold.
         heads: `all`, `linear`, or names.
         folds: how many; fewer, with a note, where there are fewer groups.
@@ -217,21 +217,21 @@ def compare(
     """
     block = stack(features)
     given = {block.ndim == 5: block} | ({} if maps is None else {True: stack(maps)})
-    several = labels.ndim == 2
-    for one in given.values():
-        if len(labels) != one.shape[1]:
-            raise DataError(f"labels: expected one for each of {one.shape[1]} photos, got {len(labels)}.")
-        if not all(np.isfinite(view).all() for view in one):
-            bad = np.flatnonzero(~np.isfinite(one.reshape(*one.shape[:2], -1)).all(axis=(0, 2)))
+    multilabel = labels.ndim == 2
+    for views in given.values():
+        if len(labels) != views.shape[1]:
+            raise DataError(f"labels: expected one for each of {views.shape[1]} photos, got {len(labels)}.")
+        if not all(np.isfinite(view).all() for view in views):
+            bad = np.flatnonzero(~np.isfinite(views.reshape(*views.shape[:2], -1)).all(axis=(0, 2)))
             raise DataError(
                 f"features: expected finite numbers, got others for {len(bad)} photos (first: photo {bad[0]},"
                 " counted from 0). Embed them again."
             )
     if repeats < 1:
         raise UsageError(f"repeats must be at least 1, got {repeats}.")
-    C = classes or (labels.shape[1] if several else int(labels.max()) + 1)
+    C = classes or (labels.shape[1] if multilabel else int(labels.max()) + 1)
     weight, aloud = class_weights(labels, C, class_weight)
-    kinds, notes = pick(heads, several=several, maps=True in given, rows=False in given)
+    kinds, notes = pick(heads, multilabel=multilabel, maps=True in given, rows=False in given)
     count = len(labels) if groups is None else len(np.unique(groups))
     if count < 2:
         raise DataError(
@@ -245,7 +245,7 @@ def compare(
     if aloud:
         notes.insert(0, aloud)
 
-    entries: list[_Entry] = []
+    candidates: list[_Candidate] = []
     seconds: dict[str, float] = {}
     for done, kind in enumerate(kinds):
         progress("compare heads", done, len(kinds))
@@ -266,26 +266,26 @@ def compare(
             logits = np.empty((repeats, len(labels), C))
             for number, (_, score) in enumerate(flat):
                 logits[number // folds, score] = scored[number][index]
-            entries.append(_entry(kind, index, logits, labels, dealt))
+            candidates.append(_candidate(kind, index, logits, labels, dealt))
     progress("compare heads", len(kinds), len(kinds))
 
-    order = sorted(range(len(entries)), key=lambda i: entries[i].loss)
-    best = entries[order[0]]
-    gaps = {i: difference(entries[i].by_fold, best.by_fold, dealt) for i in order}
+    order = sorted(range(len(candidates)), key=lambda i: candidates[i].loss)
+    best = candidates[order[0]]
+    gaps = {i: difference(candidates[i].by_fold, best.by_fold, dealt) for i in order}
     within = [i for i in order if i == order[0] or gaps[i][0].value <= gaps[i][1]]
-    within = _worth_choosing(within, entries, know_nothing(labels, C))
-    winner = min(within, key=lambda i: (entries[i].kind.simplicity, entries[i].position))
+    within = _worth_choosing(within, candidates, prior_log_loss(labels, C))
+    winner = min(within, key=lambda i: (candidates[i].kind.simplicity, candidates[i].position))
     rows = [
-        _row(entries[i], gaps[i][0], labels, groups, chosen=i == winner, seed=seed, several=several)
+        _row(candidates[i], gaps[i][0], labels, groups, chosen=i == winner, seed=seed, multilabel=multilabel)
         for i in order
     ]
-    chosen = entries[winner]
+    chosen = candidates[winner]
     return Comparison(
         rows=rows,
         chosen=Choice(chosen.kind.name, chosen.setting),
         oof=chosen.probabilities,
         logits=chosen.logits,
-        temperature=calibrate(chosen.logits, labels, several=several),
+        temperature=calibrate(chosen.logits, labels, multilabel=multilabel),
         folds=dealt,
         sample_weight=weight,
         notes=notes,
@@ -317,7 +317,7 @@ def fit_chosen(
 
 
 @dataclass(frozen=True)
-class _Entry:
+class _Candidate:
     """One setting of one head, scored. loss is its mean log loss, by_fold (R·F,) that of each fold."""
 
     kind: type[Head]
@@ -330,19 +330,19 @@ class _Entry:
     by_fold: NDArray[np.float64]
 
 
-def _entry(
+def _candidate(
     kind: type[Head], position: int, logits: Logits, labels: Labels, dealt: list[list[Fold]]
-) -> _Entry:
-    several = labels.ndim == 2
+) -> _Candidate:
+    multilabel = labels.ndim == 2
     probabilities = np.stack(
         [
-            cross_calibrate(one, labels, folds, several=several)
-            for one, folds in zip(logits, dealt, strict=True)
+            cross_calibrate(repeat, labels, folds, multilabel=multilabel)
+            for repeat, folds in zip(logits, dealt, strict=True)
         ]
     )
-    losses = np.stack([metrics.losses(labels, one) for one in probabilities])
+    losses = np.stack([metrics.losses(labels, repeat) for repeat in probabilities])
     by_fold = [losses[repeat, score].mean() for repeat, folds in enumerate(dealt) for _, score in folds]
-    return _Entry(
+    return _Candidate(
         kind,
         position,
         kind.grid()[position],
@@ -354,27 +354,27 @@ def _entry(
     )
 
 
-def know_nothing(labels: Labels, classes: int) -> float:
-    """Give the log loss of always answering the share each class has, which asks for no photo at all."""
+def prior_log_loss(labels: Labels, classes: int) -> float:
+    """Return the log loss of always answering the share each class has, which asks for no photo at all."""
     from scipy.special import entr
 
-    shares = as_table(labels, classes).mean(axis=0)
+    shares = as_indicators(labels, classes).mean(axis=0)
     if labels.ndim == 2:
         return float((entr(shares) + entr(1 - shares)).mean())
     return float(entr(shares).sum())
 
 
-def _worth_choosing(within: list[int], entries: list[_Entry], nothing: float) -> list[int]:
-    """Keep the best, its first, and what is neither much worse nor knows nothing where the best does know."""
-    lowest = entries[within[0]].loss
-    limit = WORSE * lowest if lowest >= nothing else min(WORSE * lowest, nothing)
-    return [i for i in within if entries[i].loss <= limit]
+def _worth_choosing(within: list[int], candidates: list[_Candidate], prior: float) -> list[int]:
+    """Drop what is much worse than the best, its first, or no better than the classes' shares alone."""
+    lowest = candidates[within[0]].loss
+    limit = WORSE * lowest if lowest >= prior else min(WORSE * lowest, prior)
+    return [i for i in within if candidates[i].loss <= limit]
 
 
 def difference(
     ours: NDArray[np.float64], theirs: NDArray[np.float64], dealt: list[list[Fold]]
 ) -> tuple[Estimate, float]:
-    """Compare two scores fold by fold: mean difference with 95 % interval, and its standard error.
+    """Return the mean difference of two scores over folds with its 95 % interval, and its standard error.
 
     The corrected resampled t of Nadeau & Bengio 2003: variance (1/J + n_scored/n_fitted)·s² over the J =
     folds × repeats differences, because folds are fitted on mostly the same photos.
@@ -390,25 +390,25 @@ def difference(
     J = len(gaps)
     shares = [len(score) / len(fit) for folds in dealt for fit, score in folds]
     error = float(np.sqrt((1 / J + np.mean(shares)) * gaps.var(ddof=1)))
-    reach = float(t.ppf(0.975, J - 1)) * error
+    half_width = float(t.ppf(0.975, J - 1)) * error
     mean = float(gaps.mean())
-    return Estimate(mean, mean - reach, mean + reach), error
+    return Estimate(mean, mean - half_width, mean + half_width), error
 
 
 def _row(
-    entry: _Entry,
+    candidate: _Candidate,
     gap: Estimate,
     labels: Labels,
     groups: Labels | None,
     *,
     chosen: bool,
     seed: int,
-    several: bool,
+    multilabel: bool,
 ) -> dict[str, Any]:
     return {
-        "head": entry.kind.name,
-        "setting": setting_text(entry.setting),
-        **metrics.brief(labels, entry.probabilities, groups=groups, seed=seed, losses=entry.losses),
+        "head": candidate.kind.name,
+        "setting": setting_text(candidate.setting),
+        **metrics.brief(labels, candidate.probabilities, groups=groups, seed=seed, losses=candidate.losses),
         "difference": gap.as_dict(),
         "chosen": chosen,
-    } | ({"several": True} if several else {})
+    } | ({"several": True} if multilabel else {})

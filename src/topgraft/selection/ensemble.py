@@ -15,7 +15,7 @@ Weights = NDArray[np.float64]
 
 
 def ensemble(probabilities: Sequence[Probabilities], weights: Sequence[float] | None = None) -> Probabilities:
-    """Average the probabilities of several classifiers for the same photos.
+    """Return the weighted mean of the probabilities of several classifiers for the same photos.
 
     Args:
         probabilities: one (N, C) a classifier.
@@ -27,19 +27,24 @@ def ensemble(probabilities: Sequence[Probabilities], weights: Sequence[float] | 
     Raises:
         UsageError: for shapes that differ, or weights that do not fit.
     """
-    shapes = {one.shape for one in probabilities}
+    shapes = {member.shape for member in probabilities}
     if len(shapes) != 1:
         raise UsageError(f"an ensemble needs members of one shape (photos, classes), got {sorted(shapes)}.")
-    each = np.ones(len(probabilities)) if weights is None else np.asarray(weights, np.float64)
-    if each.shape != (len(probabilities),) or not np.isfinite(each).all() or each.min() < 0 or not each.sum():
+    counts = np.ones(len(probabilities)) if weights is None else np.asarray(weights, np.float64)
+    if (
+        counts.shape != (len(probabilities),)
+        or not np.isfinite(counts).all()
+        or counts.min() < 0
+        or not counts.sum()
+    ):
         raise UsageError(
-            f"weights must be {len(probabilities)} numbers from 0, not all of them 0, got {each.tolist()}."
+            f"weights must be {len(probabilities)} numbers from 0, not all of them 0, got {counts.tolist()}."
         )
-    return np.asarray(np.tensordot(each / each.sum(), np.stack(probabilities), axes=1))
+    return np.asarray(np.tensordot(counts / counts.sum(), np.stack(probabilities), axes=1))
 
 
 def weights_of(log_losses: Sequence[float]) -> Weights:
-    """Weigh members by the inverse of their out-of-fold log loss: half the loss counts twice.
+    """Return weights of members by the inverse of their out-of-fold log loss: half the loss counts twice.
 
     Args:
         log_losses: in nats, of photos each member had not seen; below 0.001 counts as 0.001.
@@ -54,14 +59,14 @@ def weights_of(log_losses: Sequence[float]) -> Weights:
 def paired(
     labels: Labels, one: Probabilities, other: Probabilities, *, groups: Labels | None = None
 ) -> Estimate:
-    """Give one classifier's accuracy minus another's on the same photos, with Newcombe's interval.
+    """Return one classifier's accuracy minus another's on the same photos, with Newcombe's interval.
 
     It is made of both accuracies' Wilson intervals and of how far they are right on the same photos, so it
     has a width where the two agree on every photo: Newcombe 1998, "Improved confidence intervals for the
     difference between binomial proportions based on paired data", method 10.
 
     Args:
-        labels: (N,) true class indices, or a 0/1 table (N, C): then all yes and no answers count.
+        labels: (N,) true class indices, or 0/1 indicators (N, C): then all yes and no answers count.
         one: (N, C) probabilities.
         other: (N, C) what is subtracted.
         groups: (N,) photos that count as one.
@@ -79,21 +84,21 @@ def paired(
     phi = together / spread if spread > 0 else 0.0
     gap = (mine - yours) / n
 
-    def reach(below: float, above: float) -> float:
+    def half_width(below: float, above: float) -> float:
         return float(np.sqrt(max(below**2 - 2 * phi * below * above + above**2, 0.0)))
 
-    low = gap - reach(first.value - first.low, second.high - second.value)
-    high = gap + reach(first.high - first.value, second.value - second.low)
+    low = gap - half_width(first.value - first.low, second.high - second.value)
+    high = gap + half_width(first.high - first.value, second.value - second.low)
     return Estimate(gap, max(low, -1.0), min(high, 1.0))
 
 
 def paired_loss(
     labels: Labels, one: Probabilities, other: Probabilities, *, groups: Labels | None = None, seed: int = 0
 ) -> Estimate:
-    """Give one classifier's log loss minus another's on the same photos, with a paired bootstrap interval.
+    """Return one classifier's log loss minus another's on the same photos, with a paired bootstrap interval.
 
     Args:
-        labels: (N,) true class indices, or a 0/1 table (N, C).
+        labels: (N,) true class indices, or 0/1 indicators (N, C).
         one: (N, C) probabilities.
         other: (N, C) what is subtracted.
         groups: (N,) photos that are drawn together.
@@ -105,7 +110,7 @@ def paired_loss(
 
 
 def _right(labels: Labels, probabilities: Probabilities) -> NDArray[np.bool_]:
-    """Say which answers are right: (N,), or (N, C) yes and no answers."""
+    """Return which answers are right: (N,), or (N, C) yes and no answers."""
     if labels.ndim == 2:
         return np.asarray((probabilities > 0.5) == (labels > 0))
     return np.asarray(probabilities.argmax(axis=1) == labels)

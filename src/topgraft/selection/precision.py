@@ -32,7 +32,7 @@ class Verdict:
     sentence: str
 
     def as_dict(self) -> dict[str, Any]:
-        """Give plain data for JSON."""
+        """Return plain data for JSON."""
         return {
             "kept": self.keep,
             "cosine": self.cosine,

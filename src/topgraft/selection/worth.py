@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from topgraft import metrics
 from topgraft.errors import DataError, UsageError
 from topgraft.heads._base import Fold, Setting
-from topgraft.heads._parallel import each
+from topgraft.heads._parallel import parallel_map
 from topgraft.heads._ridge import Ridge
 from topgraft.selection.calibrate import cross_calibrate
 from topgraft.selection.compare import FeatureSource, difference
@@ -145,7 +145,7 @@ def worth(
 
 
 def levels_of(policies: Sequence[str]) -> dict[str, list[int]]:
-    """Find the terms policies are made of, and the views that have each: `{"rotate(60)": [1, 5, …]}`.
+    """Return the terms policies are made of, and the views that have each: `{"rotate(60)": [1, 5, …]}`.
 
     A term that every policy has tells nothing and is left out; terms that only occur together are one level.
     """
@@ -184,14 +184,14 @@ class _Bench:
         self.few = 2 * len(labels) <= self.view_0.shape[1]  # two views have fewer rows than their sums
 
     def rows(self, view: int) -> Features:
-        """Read one view of the chosen photos: (N, D)."""
+        """Return one view of the chosen photos: (N, D)."""
         return self.source.features(view)[self.photos]
 
     def sums(self, views: Sequence[int], repeat: int) -> list[Gram]:
-        """Sum over the scored photos of every fold, over some views."""
+        """Return the sums over the scored photos of every fold, over some views."""
         width = self.view_0.shape[1]
 
-        def one(fold: Fold) -> Gram:
+        def sum_fold(fold: Fold) -> Gram:
             score = fold[1]
             some = max(1, BLOCK // len(score))  # views at once: sums of few rows are slow
             blocks = (
@@ -203,7 +203,7 @@ class _Bench:
             )
             return accumulate(blocks, width, self.classes)
 
-        return each(one, self.dealt[repeat])
+        return parallel_map(sum_fold, self.dealt[repeat])
 
     def score(self, parts: Sequence[list[Gram]], strengths: Sequence[float]) -> tuple[_Score, float]:
         """Fit on all parts but one, score view 0 of that one, and keep the strength of least log loss."""
@@ -211,20 +211,20 @@ class _Bench:
         for repeat, (dealt, sums) in enumerate(zip(self.dealt, parts, strict=True)):
             whole = functools.reduce(operator.add, sums)
 
-            def one(job: tuple[Gram, Fold]) -> list[Logits]:
+            def score_fold(job: tuple[Gram, Fold]) -> list[Logits]:
                 fitted_on, (_, score) = job
                 return [
                     head.logits(self.view_0[score]) for head in Ridge.path_from_sums(fitted_on, strengths)
                 ]
 
             jobs = [(whole - part, fold) for part, fold in zip(sums, dealt, strict=True)]
-            for (_, score), answers in zip(dealt, each(one, jobs), strict=True):
+            for (_, score), answers in zip(dealt, parallel_map(score_fold, jobs), strict=True):
                 for index, answer in enumerate(answers):
                     logits[index, repeat, score] = answer
         return self._best(logits, strengths)
 
     def pair(self, view: int) -> _Score:
-        """Fit on view 0 and one other."""
+        """Return the score of a fit on view 0 and one other."""
         both = np.stack([self.view_0, self.rows(view)])
         flat = [fold for dealt in self.dealt for fold in dealt]
         settings: list[Setting] = [{"strength": strength} for strength in STRENGTHS]
@@ -235,15 +235,18 @@ class _Bench:
         return self._best(logits, STRENGTHS)[0]
 
     def _best(self, logits: NDArray[np.float64], strengths: Sequence[float]) -> tuple[_Score, float]:
-        scored = each(self._scored, list(logits))
-        best = int(np.argmin([one.losses.mean() for one in scored]))
+        scored = parallel_map(self._scored, list(logits))
+        best = int(np.argmin([score.losses.mean() for score in scored]))
         return scored[best], strengths[best]
 
     def _scored(self, logits: Logits) -> _Score:
         probabilities = np.stack(
-            [cross_calibrate(one, self.labels, dealt) for one, dealt in zip(logits, self.dealt, strict=True)]
+            [
+                cross_calibrate(repeat, self.labels, dealt)
+                for repeat, dealt in zip(logits, self.dealt, strict=True)
+            ]
         )
-        losses = np.stack([metrics.losses(self.labels, one) for one in probabilities])
+        losses = np.stack([metrics.losses(self.labels, repeat) for repeat in probabilities])
         right = (probabilities.argmax(axis=2) == self.labels).astype(np.float64)
         by_fold = [(repeat, score) for repeat, dealt in enumerate(self.dealt) for _, score in dealt]
         return _Score(
@@ -254,13 +257,13 @@ class _Bench:
         )
 
     def gap(self, ours: _Score, theirs: _Score) -> dict[str, dict[str, float]]:
-        """Say how far two scores lie apart, with the corrected paired interval of `difference`."""
+        """Return how far two scores lie apart, with the corrected paired interval of `difference`."""
         loss, _ = difference(ours.loss_by_fold, theirs.loss_by_fold, self.dealt)
         right, _ = difference(ours.right_by_fold, theirs.right_by_fold, self.dealt)
         return {"log_loss": loss.as_dict(), "accuracy": right.as_dict()}
 
     def brief(self, score: _Score, seed: int) -> dict[str, Any]:
-        """Give the headline numbers of one score."""
+        """Return the headline numbers of one score."""
         row = metrics.brief(
             self.labels, score.probabilities, losses=score.losses, groups=self.groups, seed=seed
         )
@@ -268,25 +271,25 @@ class _Bench:
 
 
 def _plus(ours: list[Gram], theirs: list[Gram]) -> list[Gram]:
-    return [one + other for one, other in zip(ours, theirs, strict=True)]
+    return [mine + yours for mine, yours in zip(ours, theirs, strict=True)]
 
 
 def _minus(ours: list[Gram], theirs: list[Gram]) -> list[Gram]:
-    return [one - other for one, other in zip(ours, theirs, strict=True)]
+    return [mine - yours for mine, yours in zip(ours, theirs, strict=True)]
 
 
 def in_words(numbers: dict[str, Any]) -> list[str]:
-    """Say what the numbers mean, one sentence a level."""
+    """Return what the numbers mean, one sentence a level."""
     photos, policies = numbers["photos"], numbers["policies"]
     plain, full, gap = numbers["view_0"], numbers["all"], numbers["difference"]["log_loss"]
-    before, after = (f"{one['log_loss']['value']:.3f}" for one in (plain, full))
-    right, now = (f"{one['accuracy']['value']:.3f}" for one in (plain, full))
+    before, after = (f"{score['log_loss']['value']:.3f}" for score in (plain, full))
+    right, now = (f"{score['accuracy']['value']:.3f}" for score in (plain, full))
     together = (
         f"All {len(policies)} policies together: {_verdict(gap)} on {photos} photos. Log loss {before} on"
         f" photos as they are, {after} with all views ({_interval(gap)}); accuracy {right} and {now}."
     )
     said = [together, *(_of_level(level, photos) for level in numbers["levels"])]
-    telling = sum(1 for one in policies if _side(one["to_view_0"]["log_loss"]))
+    telling = sum(1 for policy in policies if _side(policy["to_view_0"]["log_loss"]))
     said.append(
         f"{telling} of {len(policies)} single policies change the log loss measurably when added to photos as"
         f" they are; where none did, chance would make about {0.05 * len(policies):.0f} look so."

@@ -31,14 +31,14 @@ class EngineSuite(ABC):
 
     @abstractmethod
     def open(self, threads: int = 2) -> Engine:
-        """Open a fresh engine that uses so many cores."""
+        """Return a fresh engine that uses so many cores."""
 
     def state(self, _engine: Engine) -> dict[str, Any]:
-        """Give the arrays the engine holds, where they can be reached: none of them may change."""
+        """Return the arrays the engine holds, where they can be reached: none of them may change."""
         return {}
 
     def pictures(self, engine: Engine, count: int, seed: int = 0) -> Images:
-        """Make noise of the engine's size, in colours that differ from picture to picture."""
+        """Return noise (count, H, W, 3) uint8 of the engine's size, each picture in a colour of its own."""
         random = np.random.default_rng(seed)
         size = (count, *engine.card.input_size, 3)
         colour = random.integers(0, 200, (count, 1, 1, 3))

@@ -36,7 +36,7 @@ from topgraft.types import Features, Labels, Logits
 def clouds(
     photos: int = 60, views: int = 3, width: int = 40, classes: int = 3, seed: int = 0
 ) -> tuple[Features, Labels]:
-    """Draw features (V, N, D) float32 of classes that overlap a little, and labels (N,).
+    """Return features (V, N, D) float32 of classes that overlap a little, and labels (N,).
 
     The first feature never varies and the second is 10,000 times larger than the rest.
     """
@@ -50,16 +50,16 @@ def clouds(
     return stack.astype(np.float32), labels
 
 
-def several_labels(labels: Labels, classes: int) -> Labels:
-    """Make a 0/1 table (N, C): every third photo is of the next class too, and every tenth of none."""
-    table = np.eye(classes, dtype=np.int64)[labels]
-    table[::3] |= np.roll(table[::3], 1, axis=1)
-    table[::10] = 0
-    return table
+def multilabel_indicators(labels: Labels, classes: int) -> Labels:
+    """Return 0/1 indicators (N, C): every third photo is of the next class too, and every tenth of none."""
+    indicators = np.eye(classes, dtype=np.int64)[labels]
+    indicators[::3] |= np.roll(indicators[::3], 1, axis=1)
+    indicators[::10] = 0
+    return indicators
 
 
 def run_layers(layers: list[Layer], features: Features) -> NDArray[np.float64]:
-    """Follow plain layers as their docstrings say: the reference for exports."""
+    """Return the logits of plain layers, run as their docstrings say: the reference for exports."""
     x = np.asarray(features, np.float64)
     for layer in layers:
         match layer:
@@ -97,15 +97,15 @@ class HeadSuite(ABC):
     draws: ClassVar[bool] = False
 
     def fitted(self, features: Features, labels: Labels) -> Head:
-        """Fit the head on these."""
+        """Return the head fitted on these."""
         return self.head(**self.setting).fit(features, labels)
 
     def data(self) -> tuple[Features, Labels]:
-        """Give features in the form the head takes, and labels."""
+        """Return features in the form the head takes, and labels."""
         return clouds()
 
     def answers(self, head: Head, features: Features) -> Logits:
-        """Score view 0."""
+        """Return the logits (N, C) of view 0."""
         return head.logits(features[0])
 
     def test_it_learns(self) -> None:
@@ -121,7 +121,7 @@ class HeadSuite(ABC):
         np.testing.assert_allclose(probabilities.sum(axis=1), 1)
         assert (logits.argmax(axis=1) == probabilities.argmax(axis=1)).all()
         assert head.classes == 3
-        assert not head.several
+        assert not head.multilabel
 
     def test_the_same_input_gives_the_same_bits(self) -> None:
         features, labels = self.data()
@@ -170,11 +170,13 @@ class HeadSuite(ABC):
         for (fit, score), found in zip(dealt, swept, strict=True):
             assert found.shape == (len(settings), len(score), 3)
             alone = [
-                self.head(**one).fit(features[:, fit], labels[fit], classes=3).logits(features[0, score])
-                for one in settings
+                self.head(**setting).fit(features[:, fit], labels[fit], classes=3).logits(features[0, score])
+                for setting in settings
             ]
             if self.draws:
-                right = [(each.argmax(axis=-1) == labels[score]).mean() for each in (found, np.stack(alone))]
+                right = [
+                    (logits.argmax(axis=-1) == labels[score]).mean() for logits in (found, np.stack(alone))
+                ]
                 assert abs(right[0] - right[1]) < 0.2
             else:
                 scale = max(1.0, float(np.abs(alone).max()))
@@ -208,21 +210,23 @@ class HeadSuite(ABC):
 
     def test_several_labels_per_photo(self, tmp_path: Path) -> None:
         features, labels = self.data()
-        table = several_labels(labels, 3)
-        if not self.head.takes_several:
+        indicators = multilabel_indicators(labels, 3)
+        if not self.head.takes_multilabel:
             with pytest.raises(DataError, match="one label per photo"):
-                self.fitted(features, table)
+                self.fitted(features, indicators)
             return
-        head = self.fitted(features, table)
-        assert head.several
-        assert np.mean((head.probabilities(features[0]) > 0.5) == table) > 0.8
+        head = self.fitted(features, indicators)
+        assert head.multilabel
+        assert np.mean((head.probabilities(features[0]) > 0.5) == indicators) > 0.8
         expected, found = head.logits(features[0]), run_layers(head.layers(), features[0])
         scale = max(1.0, float(np.abs(expected).max()))
         np.testing.assert_allclose(found / scale, expected / scale, atol=self.close)
         save_file(head.state(), tmp_path / "head.safetensors")
-        again = self.head.from_state(head.setting, load_file(tmp_path / "head.safetensors"), several=True)
+        again = self.head.from_state(head.setting, load_file(tmp_path / "head.safetensors"), multilabel=True)
         assert (again.logits(features[0]) == expected).all()
-        (swept,) = self.head.sweep(features, table, folds(table, None, 3, 0)[:1], [self.setting], classes=3)
+        (swept,) = self.head.sweep(
+            features, indicators, folds(indicators, None, 3, 0)[:1], [self.setting], classes=3
+        )
         assert swept.shape[2] == 3
 
     def test_weights_shift_the_answer_to_what_weighs_more(self) -> None:

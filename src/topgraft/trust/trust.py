@@ -26,7 +26,7 @@ class Trust:
     Attributes:
         numbers: the `trust` of metrics.json: plain data.
         unknown: the answer "none of these", fitted on all photos.
-        distances: (N,) how strange each photo is to a head that was not fitted on it.
+        distances: (N,) how far each photo lies from what a head knows that was not fitted on it.
         notes: plain sentences.
     """
 
@@ -47,12 +47,14 @@ def trust(
     unknown: tuple[Unknown, NDArray[np.float64]] | None = None,
     seed: int = 0,
 ) -> Trust:
-    """Judge the chosen head by its out-of-fold answers (the first repeat's; label issues by the mean of all).
+    """Return how far the chosen head can be trusted, by its out-of-fold answers.
+
+    They are the first repeat's; label issues go by the mean of all.
 
     Args:
         comparison: how it was chosen.
         features: (N, D) view 0 of the photos it was compared on.
-        labels: (N,) class indices, or a 0/1 table (N, C).
+        labels: (N,) class indices, or 0/1 indicators (N, C).
         groups: (N,) or None.
         ids: (N,) names of the photos; None numbers them.
         classes: C names; None numbers them.
@@ -106,7 +108,7 @@ def trust(
 def certainty(
     labels: Labels, probabilities: Probabilities
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Give how sure each answer was and whether it was right: (N,), or (N·C,) yes and no answers."""
+    """Return how sure each answer was and whether it was right: (N,), or (N·C,) yes and no answers."""
     if labels.ndim == 2:
         sure = np.maximum(probabilities, 1 - probabilities)
         return sure.ravel(), ((probabilities > 0.5) == (labels > 0)).astype(np.float64).ravel()
@@ -120,7 +122,7 @@ def _bins(sure: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np.i
 def reliability(
     sure: NDArray[np.float64], right: NDArray[np.float64], edges: NDArray[np.float64]
 ) -> list[dict[str, float | int | None]]:
-    """Give the reliability diagram: how sure the answers of each bin were, and how often right."""
+    """Return the reliability diagram: how sure the answers of each bin were, and how often right."""
     which = _bins(sure, edges)
     return [
         {
@@ -143,7 +145,7 @@ def calibration_error(
     photos: int | None = None,
     seed: int = 0,
 ) -> Estimate:
-    """Give the expected calibration error (Naeini et al. 2015) with a basic bootstrap interval.
+    """Return the expected calibration error (Naeini et al. 2015) with a basic bootstrap interval.
 
     Drawn photos are noisier than the photos themselves, so drawn errors lie too high; the basic interval
     mirrors them at the value and takes that out (Davison & Hinkley 1997, section 5.2).
@@ -177,7 +179,7 @@ def if_calibrated(
     seed: int = 0,
     draws: int = 1000,
 ) -> Estimate:
-    """Give the error that answers exactly as right as they are sure would show on as many photos.
+    """Return the calibration error that answers as right as they are sure would show on as many photos.
 
     It is not 0, because bins of few photos scatter (Bröcker & Smith 2007: consistency resampling). Photos of
     a group are right or wrong together. Arguments as for `calibration_error`.
@@ -195,7 +197,7 @@ def if_calibrated(
 
 
 def label_issues(labels: Labels, probabilities: Probabilities) -> list[tuple[int, int, float]]:
-    """List photos whose label looks wrong, most striking first (confident learning, Northcutt et al. 2021).
+    """Return photos whose label looks wrong, most striking first (confident learning, Northcutt et al. 2021).
 
     A photo is listed where its own class is not the likeliest, and it is at least as likely to be of another
     class as photos of that class are on average: at least 1/C, and of no class of fewer than 5 photos, whose
@@ -244,7 +246,7 @@ def _notes(error: Estimate, perfect: Estimate, unknown: Unknown, issues: int) ->
 
 
 def _often_unknown(labels: Labels, called: NDArray[np.bool_], names: Sequence[str]) -> list[str]:
-    """Name the classes of which half the photos or more are called unknown by what was fitted on others."""
+    """Return a note on classes of which half the photos or more are unknown to what was fitted on others."""
     often = []
     for c in np.unique(labels):
         gone, n = int(called[labels == c].sum()), int((labels == c).sum())

@@ -1,10 +1,9 @@
 """Whether a photo shows any of the classes at all, from how far its features lie from the training photos'.
 
 Three distances are offered, and nobody has pictures of "anything else" to choose with. The evidence used:
-each class in turn plays the stranger. The rest are fitted without it, and the distance that best tells its
-photos from held-out photos of the known classes, by area under the ROC curve, is taken. (Scrambled features
-as made-up
-strangers were tried and point the wrong way: see docs/heads.md.)
+each class in turn is left out. The rest are fitted without it, and the distance that best tells its photos
+from held-out photos of the known classes, by area under the ROC curve, is taken. (Scrambled
+features as made-up unknowns were tried and point the wrong way: see docs/heads.md.)
 
 Sources: nearest neighbours, Sun et al. 2022, "Out-of-distribution detection with deep nearest neighbors";
 Mahalanobis, Lee et al. 2018, "A simple unified framework for detecting out-of-distribution samples"; energy,
@@ -22,7 +21,7 @@ from scipy.linalg import cholesky, solve_triangular
 from scipy.special import logsumexp
 
 from topgraft.heads._base import Array, Fold, Head, Setting, head_class
-from topgraft.heads._parallel import each
+from topgraft.heads._parallel import parallel_map
 from topgraft.heads._rows import standardise
 from topgraft.metrics import ranking, resample
 from topgraft.splits import folds as make_folds
@@ -35,7 +34,7 @@ SHRINKAGE = 0.5
 ACCEPTED = 0.95
 DRAWS = 200
 ROLES = 5
-"""How often classes play strangers at most; with more classes several do so together."""
+"""How often classes are left out at most; of more classes several are left out together."""
 
 Distances = NDArray[np.float64]
 
@@ -71,14 +70,14 @@ Measure = NearestDistance | WhitenedDistance | Energy
 
 
 def neighbours(x: Features, labels: Labels | None = None) -> NearestDistance:
-    """Remember the directions of training rows (M, D): all, or REMEMBERED of them, small classes whole.
+    """Return the directions of training rows (M, D): all, or REMEMBERED of them, small classes whole.
 
     Counted are no more neighbours than the smallest class has photos: more would lie in other classes, and
     its own photos would look strange.
 
     Args:
         x: (N, D).
-        labels: (N,) class indices; a 0/1 table (N, C), or None, counts as one class.
+        labels: (N,) class indices; 0/1 indicators (N, C), or None, count as one class.
     """
     kinds = np.zeros(len(x), np.int64) if labels is None or labels.ndim == 2 else labels
     sizes = np.unique(kinds, return_counts=True)[1]
@@ -87,7 +86,7 @@ def neighbours(x: Features, labels: Labels | None = None) -> NearestDistance:
 
 
 def _remembered(kinds: Labels, sizes: Labels) -> NDArray[np.intp]:
-    """Choose REMEMBERED rows at most, evenly within a class, and the large classes alike."""
+    """Return the indices of REMEMBERED rows at most, evenly within a class, and the large classes alike."""
     if len(kinds) <= REMEMBERED:
         return np.arange(len(kinds))
     most = max((q for q in range(1, REMEMBERED + 1) if np.minimum(sizes, q).sum() <= REMEMBERED), default=1)
@@ -97,7 +96,7 @@ def _remembered(kinds: Labels, sizes: Labels) -> NDArray[np.intp]:
 
 
 def mahalanobis(x: Features, labels: Labels) -> WhitenedDistance:
-    """Measure from the class means in units of the shrunken covariance within classes."""
+    """Return the distance from the class means in units of the shrunken covariance within classes."""
     x = x.astype(np.float64)
     mean, inverse = standardise(x.sum(axis=0), (x**2).sum(axis=0), len(x))
     z = (x - mean) * inverse
@@ -114,7 +113,7 @@ def mahalanobis(x: Features, labels: Labels) -> WhitenedDistance:
 
 
 def measure(how: Measure, features: Features, logits: Logits) -> Distances:
-    """Give how strange rows are (N,): higher is stranger.
+    """Return how far rows (N, D) lie from the training photos, (N,); higher is further.
 
     Args:
         how: one of the three.
@@ -126,8 +125,8 @@ def measure(how: Measure, features: Features, logits: Logits) -> Distances:
         similarity = _unit(x) @ how.rows.astype(np.float64).T
         return np.asarray(1 - np.sort(similarity, axis=1)[:, -how.count :].mean(axis=1))
     if isinstance(how, WhitenedDistance):
-        point = x @ how.weight.astype(np.float64) + how.bias
-        return np.asarray(np.min([((point - one) ** 2).sum(axis=1) for one in how.points], axis=0))
+        x = x @ how.weight.astype(np.float64) + how.bias
+        return np.asarray(np.min([((x - point) ** 2).sum(axis=1) for point in how.points], axis=0))
     return np.asarray(-logsumexp(logits / how.temperature, axis=1))
 
 
@@ -155,18 +154,18 @@ class Unknown:
     evidence: dict[str, float]
 
     def distance(self, features: Features, logits: Logits) -> Distances:
-        """Give how strange rows are (N,), of features (N, D) and the head's logits (N, C)."""
+        """Return the distances (N,) from the training photos by features (N, D) and logits (N, C)."""
         return measure(self.how, features, logits)
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """Give the fitted arrays, fit for safetensors."""
+        """Return the fitted arrays, ready for safetensors."""
         return {name: np.asarray(value) for name, value in vars(self.how).items()}
 
     @classmethod
     def from_state(
         cls, method: str, threshold: float, state: dict[str, NDArray[Any]], *, accepted: float = ACCEPTED
     ) -> Self:
-        """Make it again."""
+        """Return it again from what `state` gave."""
         how: Measure
         if method == "neighbours":
             how = NearestDistance(state["rows"], int(state["count"]))
@@ -193,8 +192,8 @@ def learn_unknown(
 
     Args:
         features: (N, D) view 0 of the training photos.
-        labels: (N,) class indices, or a 0/1 table (N, C): then there is no evidence, and neighbours are
-        taken.
+        labels: (N,) class indices, or 0/1 indicators (N, C): then there is no evidence, and neighbours are
+            taken.
         groups: (N,) or None.
         folds: those the head was scored on.
         logits: (N, C) the chosen head's out-of-fold logits.
@@ -218,11 +217,11 @@ def learn_unknown(
             return neighbours(x[rows], labels[rows])
         return mahalanobis(x[rows], labels[rows]) if method == "mahalanobis" else Energy(temperature)
 
-    def one(fold: Fold) -> Distances:
+    def measure_fold(fold: Fold) -> Distances:
         return measure(fitted(fold[0]), x[fold[1]], logits[fold[1]])
 
     found = np.empty(len(x))
-    for (_, score), distances in zip(folds, each(one, folds), strict=True):
+    for (_, score), distances in zip(folds, parallel_map(measure_fold, folds), strict=True):
         found[score] = distances
     limit = threshold(found)
     accepted = float((found <= limit).mean())
@@ -230,7 +229,7 @@ def learn_unknown(
 
 
 def choose(areas: dict[str, Distances]) -> str:
-    """Take neighbours, unless another distance beats it by more than the difference's standard error.
+    """Return `neighbours`, or the distance that beats it by more than the difference's standard error.
 
     Args:
         areas: by method, (1 + B,): the area and what B draws of the photos make of it.
@@ -245,7 +244,7 @@ def choose(areas: dict[str, Distances]) -> str:
 
 
 def threshold(distances: Distances, accepted: float = ACCEPTED) -> float:
-    """Give the distance that the next photo of the same kind stays below with this probability.
+    """Return the distance that the next photo of the same kind stays below with this probability.
 
     The ⌈(n + 1)·accepted⌉-th smallest of n (Vovk et al. 2005, split conformal prediction).
     """
@@ -263,7 +262,7 @@ def class_against_class(
     seed: int,
     k: int,
 ) -> dict[str, Distances]:
-    """Let classes play the stranger in turn: the mean area under the ROC curve of each distance.
+    """Return the mean area under the ROC curve of each distance, with classes left out in turn.
 
     Returns:
         By method, (1 + DRAWS,): the area, then that of draws of the photos with replacement.
@@ -276,29 +275,29 @@ def class_against_class(
     order = np.random.default_rng([seed, 0x0DD]).permutation(present)
     areas: dict[str, list[Distances]] = {}
     weights = np.vstack([np.ones(len(x)), resample(len(x), groups, seed=seed, draws=DRAWS)])
-    for strangers in np.array_split(order, min(ROLES, len(order))):
-        strange = np.isin(labels, strangers)
+    for left_out in np.array_split(order, min(ROLES, len(order))):
+        unknown = np.isin(labels, left_out)
         count = len(labels) if groups is None else len(np.unique(groups))
         dealt = make_folds(labels, groups, min(k, count), seed)
-        rounds = [(fit[~strange[fit]], score) for fit, score in dealt]
+        rounds = [(fit[~unknown[fit]], score) for fit, score in dealt]
         if any(not len(fit) for fit, _ in rounds):
             continue
-        left = np.setdiff1d(present, strangers)
+        rest = np.setdiff1d(present, left_out)
         answers = None
-        if len(left) > 1:
-            known = np.clip(np.searchsorted(left, labels), 0, len(left) - 1)
+        if len(rest) > 1:
+            known = np.clip(np.searchsorted(rest, labels), 0, len(rest) - 1)
             answers = kind.sweep(
-                x[None], known, rounds, [setting], classes=len(left), groups=groups, seed=seed
+                x[None], known, rounds, [setting], classes=len(rest), groups=groups, seed=seed
             )
-        for name, distances in _play(x, labels, rounds, answers).items():
-            areas.setdefault(name, []).append(ranking(strange, distances, weights)[0])
+        for name, distances in _distances(x, labels, rounds, answers).items():
+            areas.setdefault(name, []).append(ranking(unknown, distances, weights)[0])
     return {name: np.nanmean(found, axis=0) for name, found in areas.items()}
 
 
-def _play(
+def _distances(
     x: Features, labels: Labels, rounds: list[Fold], answers: list[Logits] | None
 ) -> dict[str, Distances]:
-    def one(fold: Fold) -> dict[str, Distances]:
+    def measure_fold(fold: Fold) -> dict[str, Distances]:
         fit, score = fold
         nothing = np.empty((0, 0))
         return {
@@ -307,7 +306,7 @@ def _play(
         }
 
     found: dict[str, Distances] = {}
-    for number, ((_, score), here) in enumerate(zip(rounds, each(one, rounds), strict=True)):
+    for number, ((_, score), here) in enumerate(zip(rounds, parallel_map(measure_fold, rounds), strict=True)):
         if answers is not None:
             here["energy"] = measure(Energy(1.0), x[score], answers[number][0])
         for name, distances in here.items():
