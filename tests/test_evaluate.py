@@ -271,7 +271,7 @@ def test_the_command_prints_members_ensembles_and_json(runs: list[Run], photos: 
 
 
 @pytest.fixture(scope="module")
-def several(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[tg.Dataset, Run]:
+def multilabel(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[tg.Dataset, Run]:
     """Photos of which every third is both sushi and sandwich, and a run on them."""
     folder = tmp_path_factory.mktemp("several")
     names = sorted(path.relative_to(photos).as_posix() for path in photos.rglob("*.*"))
@@ -284,8 +284,8 @@ def several(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[tg.
     return data, run
 
 
-def test_several_labels_are_scored_as_the_run_scored_them(several: tuple[tg.Dataset, Run]) -> None:
-    data, run = several
+def test_several_labels_are_scored_as_the_run_scored_them(multilabel: tuple[tg.Dataset, Run]) -> None:
+    data, run = multilabel
     (member,) = evaluate(run, data).members
     own = run.metrics["test"]
     assert set(member.scores) == set(own)
@@ -296,12 +296,12 @@ def test_several_labels_are_scored_as_the_run_scored_them(several: tuple[tg.Data
     assert all(gap.value == 0 for gap in (together.against or {}).values())
 
 
-def test_several_labels_are_counted_for_every_class(several: tuple[tg.Dataset, Run]) -> None:
-    data, run = several
+def test_several_labels_are_counted_for_every_class(multilabel: tuple[tg.Dataset, Run]) -> None:
+    data, run = multilabel
     counted = sum(sum(sides.values()) for sides in run.metrics["counts"]["per_class"].values())
     assert counted == sum(len(one.labels) for one in data.samples) > len(data)
 
 
-def test_one_and_several_labels_make_no_ensemble(several: tuple[tg.Dataset, Run], runs: list[Run]) -> None:
+def test_one_and_several_labels_make_no_ensemble(multilabel: tuple[tg.Dataset, Run], runs: list[Run]) -> None:
     with pytest.raises(UsageError, match="one label a photo"):
-        evaluate([several[1], runs[0]], several[0])
+        evaluate([multilabel[1], runs[0]], multilabel[0])

@@ -159,8 +159,8 @@ def evaluate(
         raise UsageError(f"tta must be 0 or more views, got {tta}.")
     data = data if ids is None else data.subset(ids)
     chosen, notes = _choose(runs, data, split, given=ids is not None)
-    several = _takes_several(runs)
-    named = {i: _names(data, i, several=several) for i in chosen}
+    multilabel = _takes_multilabel(runs)
+    named = {i: _names(data, i, multilabel=multilabel) for i in chosen}
     known = [i for i in chosen if set(named[i]) <= set(classes)]
     strange = [i for i in chosen if not set(named[i]) <= set(classes)]
     if not known:
@@ -176,7 +176,7 @@ def evaluate(
             f"{data.root}: none of the {len(known)} photos can be read. Look at `topgraft check`."
         )
     shown = np.array([[name in named[i] for name in classes] for i in known])[read]
-    labels: Labels = shown.astype(np.int64) if several else shown.argmax(axis=1)
+    labels: Labels = shown.astype(np.int64) if multilabel else shown.argmax(axis=1)
     groups = data.groups[known][read]
     answered = [answer.probabilities[read] for answer in answers]
     members, ensembles = _score(runs, labels, answered, classes, groups=groups, seed=seed)
@@ -283,7 +283,7 @@ def _refused(data: Dataset, known: list[int], read: NDArray[np.bool_]) -> tuple[
     return tuple(sorted([*data.refused, *gone], key=lambda file: file.id))
 
 
-def _takes_several(runs: list[Run]) -> bool:
+def _takes_multilabel(runs: list[Run]) -> bool:
     """Tell whether the runs' predictors give several labels a photo; all of them or none must."""
     kinds = [PredictorCard.read(run.model / "card.json").multilabel for run in runs]
     if len(set(kinds)) > 1:
@@ -295,10 +295,10 @@ def _takes_several(runs: list[Run]) -> bool:
     return kinds[0]
 
 
-def _names(data: Dataset, i: int, *, several: bool) -> list[str]:
+def _names(data: Dataset, i: int, *, multilabel: bool) -> list[str]:
     sample = data.samples[i]
     return [
-        data.classes[label] for label in (sample.labels if several and sample.labels else (sample.label,))
+        data.classes[label] for label in (sample.labels if multilabel and sample.labels else (sample.label,))
     ]
 
 

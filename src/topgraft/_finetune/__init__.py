@@ -209,7 +209,7 @@ def _finish(made: Run, tuner: Tuner, outcome: Outcome, tried: list[Outcome]) -> 
     if len(base.test):
         features, logits = tuner.answers(base.test)
         distances = judged.unknown.distance(features, logits)
-        answers = to_probabilities(logits, multilabel=base.several, temperature=outcome.temperature)
+        answers = to_probabilities(logits, multilabel=base.multilabel, temperature=outcome.temperature)
         nowhere = np.full(len(base.test), -1, np.int64)
         tested = Answers(base.photos.side(base.test), answers[None], nowhere, distances)
     with made.timed("predictor"), files.guarded(made.path, AGAIN):
@@ -260,14 +260,14 @@ def _predictor(tuner: Tuner, backbone: Backbone, temperature: float, judged: Tru
     base = tuner.base
     affine = tuner.net.affine()
     head = head_class(base.head.head).from_state(
-        base.head.setting, {"weight": affine.weight, "bias": affine.bias}, multilabel=base.several
+        base.head.setting, {"weight": affine.weight, "bias": affine.bias}, multilabel=base.multilabel
     )
     built = Predictor.build(
         backbone, head, classes=base.photos.classes, temperature=temperature, unknown=judged.unknown
     )
     for i in base.learn[:: max(1, len(base.learn) // CHECKED)][:CHECKED]:
         image = base.photos.data.image(int(i))
-        expected = to_probabilities(tuner.asked(image), multilabel=base.several, temperature=temperature)
+        expected = to_probabilities(tuner.asked(image), multilabel=base.multilabel, temperature=temperature)
         apart = float(np.abs(built.look(image)["probabilities"] - expected).max())
         if not apart <= AGREEMENT:
             raise BackboneError(

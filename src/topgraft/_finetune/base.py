@@ -177,7 +177,7 @@ class Base:
         ]
 
     @property
-    def several(self) -> bool:
+    def multilabel(self) -> bool:
         """True where a photo may carry several labels."""
         return self.photos.labels.ndim == 2
 
@@ -244,6 +244,6 @@ def _match(run: Run, data: Dataset, classes: Sequence[str], rows: list[dict[str,
             " Give the photos it was trained from, or train again."
         )
     chosen = data.subset(digests)
-    several = any(sample.labels for sample in data.samples)
-    labels = indicators(chosen.samples, len(classes)) if several else chosen.labels
+    multilabel = any(sample.labels for sample in data.samples)
+    labels = indicators(chosen.samples, len(classes)) if multilabel else chosen.labels
     return Photos(chosen, labels, chosen.groups, None, tuple(classes))

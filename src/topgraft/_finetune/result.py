@@ -54,13 +54,13 @@ class Outcome:
     def temperature(self) -> float:
         """What logits are divided by."""
         base = self.base
-        return calibrate(self.logits, base.labels, multilabel=base.several)
+        return calibrate(self.logits, base.labels, multilabel=base.multilabel)
 
     @cached_property
     def answers(self) -> Probabilities:
         """(n, C), each fold's temperature from the other folds."""
         base = self.base
-        return cross_calibrate(self.logits, base.labels, base.folds, multilabel=base.several)
+        return cross_calibrate(self.logits, base.labels, base.folds, multilabel=base.multilabel)
 
     @cached_property
     def gain(self) -> dict[str, Estimate]:

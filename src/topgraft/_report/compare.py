@@ -99,7 +99,7 @@ def gaps(shown: list[Column], split: str) -> list[Gap]:
     first, *others = shown
     found = []
     for other in others:
-        if other.facts.classes == first.facts.classes and not first.facts.several | other.facts.several:
+        if other.facts.classes == first.facts.classes and not first.facts.multilabel | other.facts.multilabel:
             ours, theirs = _rows(first.facts, split), _rows(other.facts, split)
             shared = sorted(ours.keys() & theirs.keys())
             if shared:

@@ -96,7 +96,7 @@ class Facts:
         return [split for split, key in known if self.metrics.get(key)]
 
     @cached_property
-    def several(self) -> bool:
+    def multilabel(self) -> bool:
         """Whether photos may carry several labels: then there is no confusion matrix."""
         return any(len(row.labels) > 1 for row in self.rows)
 

@@ -195,7 +195,7 @@ class Dataset:
         digests, looks = _look_at(entries, root, settings, progress)
         classes = tuple(sorted({name for entry in entries for name in entry.names}, key=_natural))
         index = {name: i for i, name in enumerate(classes)}
-        several = any(len(entry.names) > 1 for entry in entries)
+        multilabel = any(len(entry.names) > 1 for entry in entries)
         samples = []
         for entry in entries:
             found = digests[entry.id]
@@ -212,7 +212,7 @@ class Dataset:
                     entry.group,
                     found[0],
                     entry.split,
-                    labels if several else (),
+                    labels if multilabel else (),
                 )
             )
         refused.sort(key=lambda file: file.id)

@@ -52,8 +52,8 @@ class Side:
             )
         rows = np.array(sorted(place[id_] for id_ in ids), dtype=np.int64)
         samples = tuple(store.samples[i] for i in rows)
-        several = any(sample.labels for sample in store.samples)
-        labels = indicators(samples, len(store.classes)) if several else store.labels[rows]
+        multilabel = any(sample.labels for sample in store.samples)
+        labels = indicators(samples, len(store.classes)) if multilabel else store.labels[rows]
         return cls(rows, samples, labels, store.groups[rows])
 
 
