@@ -10,9 +10,11 @@ import os
 import shutil
 import stat
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from topgraft.errors import DataError, StoreError, TopgraftError, UsageError, need
 
@@ -31,6 +33,8 @@ REASONS = {
     errno.EISDIR: "a folder lies where a file is needed. Give another place with `-o`",
     errno.ENAMETOOLONG: "the name is too long. Give a shorter one",
 }
+LOCK = ".topgraft-lock"
+"""A file of this name in a folder says that somebody writes to it, or was killed at it."""
 AGAIN = "run the same command again, `train` with --resume: what is done is kept"
 
 
@@ -230,19 +234,33 @@ def guarded(place: str | Path, again: str = AGAIN) -> Iterator[None]:
         raise StoreError(text if text.endswith("?") else f"{text}.") from error
 
 
-def write(path: Path, data: bytes) -> None:
-    """Write a file so that a crash leaves the old one or the new one, never half.
+@contextmanager
+def replacing(path: Path, *, alone: bool = False) -> Iterator[Path]:
+    """Yield where to write a file; it takes the place of the old one, whole, once the block is done.
+
+    So a crash leaves the old file or the new one, never half: what was written of it is removed, but for a
+    process that is killed.
+
+    Args:
+        path: of the file.
+        alone: no other process writes it, so what a killed one left may be overwritten.
 
     Raises:
-        OSError: as the system says it; half a file is gone again.
+        OSError: as the system says it.
     """
-    half = path.parent / f".{path.name}.{os.getpid()}"
+    half = path.with_name(f".{path.name}.{'half' if alone else os.getpid()}")
     try:
-        half.write_bytes(data)
-        half.replace(path)
-    except OSError:
+        yield half
+        half.replace(path)  # not synced: a power cut may lose the file, a killed process does not
+    except BaseException:
         half.unlink(missing_ok=True)
         raise
+
+
+def write(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all; see `replacing`."""
+    with replacing(path) as half:
+        half.write_bytes(data)
 
 
 def copy(folder: Path, to: Path) -> None:
@@ -261,25 +279,30 @@ def copy(folder: Path, to: Path) -> None:
 
 
 @contextmanager
-def locked(folder: str | Path) -> Iterator[None]:
+def locked(folder: str | Path, *, wait: bool = False) -> Iterator[None]:
     """Make a folder and keep a second writer out; the system frees the lock when a process dies.
+
+    Args:
+        folder: it holds the lock, a file named LOCK, while the block runs.
+        wait: for the other writer, in place of an error.
 
     Raises:
         StoreError: where another process is writing, or the folder cannot be made.
     """
-    import fcntl
-
     with guarded(folder):
         real = Path(folder).resolve()
         real.mkdir(parents=True, exist_ok=True)
-        handle = os.open(real, os.O_RDONLY)
-    try:
+        lock = FileLock(real / LOCK, timeout=-1 if wait else 0)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            lock.acquire()
+        except Timeout as error:
             raise StoreError(
                 f"{folder}: another process is writing to it. Wait, or give another place."
             ) from error
+    try:
         yield
     finally:
-        os.close(handle)
+        # Gone before it is free: who waits for it sees that and takes the next one. Windows keeps it.
+        with suppress(OSError):
+            (real / LOCK).unlink()
+        lock.release()

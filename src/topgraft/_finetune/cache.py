@@ -2,7 +2,6 @@
 
     <folder>/rows.f16     float16 rows of one width, one after the other
     <folder>/index.txt    one line a row, in the same order: the photo's digest, a tab, the view's key
-    <folder>/lock         held by who writes
 
 A row counts when its line is whole, and lines are written after their rows are on the disk. So a process that
 is killed leaves at most rows nobody knows of, which the next one overwrites.
@@ -10,7 +9,6 @@ is killed leaves at most rows nobody knows of, which the next one overwrites.
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +17,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from topgraft.errors import BackboneError, StoreError
+from topgraft import files
+from topgraft.errors import BackboneError, StoreError, TopgraftError
 
 KeptRows = NDArray[np.float16]
 Key = tuple[str, str]
@@ -63,11 +62,12 @@ class Activations:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with (self.folder / "lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
+            with files.locked(self.folder, wait=True):
                 self._refresh()
                 self._drop_half_a_line()
                 yield
+        except TopgraftError:
+            raise
         except OSError as error:
             raise StoreError(
                 f"{self.folder}: activations cannot be kept ({error.strerror})."

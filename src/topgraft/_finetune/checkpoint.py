@@ -73,11 +73,12 @@ class Checkpoint:
 
     def save(self, tensors: dict[str, Tensor], facts: str) -> None:
         """Keep an epoch: the old file or the new one is there, never half of one."""
-        half = self.path.with_name(f".{self.path.name}.half")
         with files.guarded(self.path, AGAIN), system_errors():
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            save_file({name: value.contiguous() for name, value in tensors.items()}, half, {"so_far": facts})
-            half.replace(self.path)  # not synced: a power cut may cost the training, a killed process nothing
+            with files.replacing(self.path, alone=True) as half:
+                save_file(
+                    {name: value.contiguous() for name, value in tensors.items()}, half, {"so_far": facts}
+                )
 
     @contextmanager
     def keeping(self) -> Iterator[Keep]:

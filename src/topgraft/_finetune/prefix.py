@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from topgraft import files
 from topgraft._finetune.cut import Cut
 from topgraft._finetune.pixels import normalised
 from topgraft.backbones._pictures import pictures
@@ -44,9 +45,7 @@ def in_graph(backbone: Backbone, cut: Cut, path: Path) -> Backbone | None:
         if made is None:
             return None
         path.parent.mkdir(parents=True, exist_ok=True)
-        half = path.with_suffix(".half")
-        half.write_bytes(made)
-        half.replace(path)
+        files.write(path, made)
     return Backbone(card, path)
 
 

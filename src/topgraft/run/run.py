@@ -58,7 +58,7 @@ class Run:
                 raise UsageError(
                     f"{folder}: expected a folder for the run, found a file. Choose another name."
                 )
-            held = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+            held = {entry.name for entry in folder.iterdir()} - {files.LOCK} if folder.is_dir() else set()
         except OSError as error:
             raise UsageError(
                 f"{folder}: cannot hold a run ({error.strerror}). Choose another name."
@@ -85,8 +85,10 @@ class Run:
         )
         with files.locked(folder), files.guarded(folder, AGAIN):
             if overwrite:
-                # What is in the folder, not the folder: it carries the lock, and may be behind a link.
+                # What is in the folder, not the folder: it holds the lock, and may be behind a link.
                 for entry in folder.iterdir():
+                    if entry.name == files.LOCK:
+                        continue
                     shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
             (folder / MARK).touch()
         return cls(folder)

@@ -49,7 +49,8 @@ class Place:
         if self.remote:
             return set(self._far(key))
         try:
-            return {name for name in os.listdir(Path(self.path, key)) if not name.endswith(PARTIAL)}  # noqa: PTH208
+            found = os.listdir(Path(self.path, key))  # noqa: PTH208
+            return {name for name in found if not name.endswith(PARTIAL) and name != files.LOCK}
         except (FileNotFoundError, NotADirectoryError):
             return set()
 

@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import tempfile
 from collections import defaultdict
@@ -41,6 +40,8 @@ FORMAT = "feature store"
 ROOT = {"topgraft": FORMAT, "schema": SCHEMA}
 IN_MEMORY = 1 << 30
 """Bytes of features, over all views, up to which they are held in memory; above, views are memory-mapped."""
+CHUNK = 1 << 24
+"""Bytes of a file that are written at once."""
 
 
 @dataclass(frozen=True)
@@ -484,7 +485,9 @@ def _mapped(shape: tuple[int, int]) -> Features:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
             # Without the space, writing into the map would end the process and say nothing.
-            os.posix_fallocate(file.fileno(), 0, 2 * shape[0] * shape[1])
+            for left in range(2 * shape[0] * shape[1], 0, -CHUNK):
+                file.write(bytes(min(left, CHUNK)))
+            file.flush()
             mapped: Features = np.memmap(file, np.float16, "r+", shape=shape)
     except OSError as error:
         raise StoreError(
