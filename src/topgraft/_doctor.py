@@ -5,11 +5,8 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
-import time
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-
-import numpy as np
 
 from topgraft.engines import open_engine
 from topgraft.errors import TopgraftError
@@ -84,15 +81,8 @@ def _cache(settings: Settings) -> Finding:
 def _run(settings: Settings) -> Finding:
     try:
         backbone = load_backbone(settings=settings)
-        height, width = backbone.card.input_size
-        grey = np.full((8 * settings.threads, height, width, 3), 128, np.uint8)
         with open_engine(backbone, settings=settings) as engine:
-            engine.embed(grey)
-            begun, done = time.perf_counter(), 0
-            while time.perf_counter() - begun < 0.5:
-                engine.embed(grey)
-                done += len(grey)
-            pace = done / (time.perf_counter() - begun)
+            pace = engine.images_per_second(8 * settings.threads)
     except TopgraftError as error:
         return Finding("default backbone", str(error), ok=False)
     note_pace(settings.cache_dir, backbone.card, pace)

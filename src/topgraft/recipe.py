@@ -239,17 +239,8 @@ def _quantized(
 
 def _estimate(backbone: Backbone, rows: int, settings: Settings) -> None:
     """Say how long embedding will take, from a quarter of a second of trying."""
-    height, width = backbone.card.input_size
-    noise = np.random.default_rng(0).integers(
-        0, 256, (8 * settings.threads, height, width, 3), dtype=np.uint8
-    )
     with open_engine(backbone, precision=backbone.card.precision, settings=settings) as engine:
-        engine.embed(noise)
-        begun, done = time.perf_counter(), 0
-        while time.perf_counter() - begun < 0.25:
-            engine.embed(noise)
-            done += len(noise)
-        pace = done / (time.perf_counter() - begun)
+        pace = engine.images_per_second(8 * settings.threads)
         note_pace(settings.cache_dir, backbone.card, pace)
         say(
             f"{backbone.card.name} on {engine.name} ({settings.threads} cores): {pace:.0f} images/s,"

@@ -14,21 +14,18 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 from typing import Self, TypeVar
 
-import cv2
 import numpy as np
 
 from topgraft.backbones.backbone import Backbone
 from topgraft.backbones.card import Card
-from topgraft.backbones.fit import fit
+from topgraft.backbones.views import views_of_photo
 from topgraft.engines import open_engine
 from topgraft.errors import DataError
-from topgraft.fingerprint import digest
 from topgraft.photos.dataset import Dataset
-from topgraft.photos.decode import decode
-from topgraft.policies.policy import render_all
+from topgraft.photos.readers import in_order, one_opencv_thread
 from topgraft.settings import Settings
 from topgraft.store import Work
 from topgraft.store.place import Place
@@ -88,14 +85,12 @@ class _Pictures:
         self.error: DataError | None = None
         self._at = {sample.digest: i for i, sample in enumerate(partition.data.samples)}
 
-    def look(self, photo: str, views: tuple[int, ...]) -> list[Image]:
+    def look(self, job: tuple[str, tuple[int, ...]]) -> list[Image]:
         """Turn one photo into its views."""
+        photo, views = job
         data, i = self.partition.data, self._at[photo]
-        raw = data.read(i)
-        if digest(raw) != photo:
-            raise DataError(f"{data.samples[i].id}: the file changed after it was checked. Run again.")
-        picture = fit(decode(raw, data.samples[i].id), self.card)
-        return render_all(picture, [self.partition.table.views[view] for view in views], photo)
+        shown = [self.partition.table.views[view] for view in views]
+        return views_of_photo(data.read_checked(i), data.samples[i].id, photo, shown, self.card)
 
     def pictures(self) -> Iterator[list[Image]]:
         """Yield photo after photo, a bounded number of photos ahead; stop at the first bad one."""
@@ -103,18 +98,10 @@ class _Pictures:
         jobs = ((photo, block.views) for block in work for photo in block.digests)
         most = max((len(block.views) for block in work), default=1)
         ahead = max(readers + 1, 2 * self.partition.batch // most)
-        with ThreadPoolExecutor(readers, thread_name_prefix="topgraft-reader") as pool:
-            waiting: deque[Future[list[Image]]] = deque()
-            try:
-                waiting.extend(pool.submit(self.look, *job) for job in islice(jobs, ahead))
-                while waiting:
-                    yield waiting.popleft().result()
-                    waiting.extend(pool.submit(self.look, *job) for job in islice(jobs, 1))
-            except DataError as error:
-                self.error = error
-            finally:
-                for future in waiting:
-                    future.cancel()
+        try:
+            yield from in_order(self.look, jobs, readers, ahead)
+        except DataError as error:
+            self.error = error
 
     def batches(self) -> Iterator[tuple[None, Images]]:
         """Cut the stream of pictures into batches of one size in the same memory; the last may be smaller.
@@ -196,7 +183,7 @@ def compute(partition: Partition, tell: Tell = lambda _rows: None) -> None:
         settings=partition.settings,
     )
     done = 0
-    with _single_threaded_opencv(), opened as engine, _Blocks(partition, engine.card.features) as blocks:
+    with one_opencv_thread(), opened as engine, _Blocks(partition, engine.card.features) as blocks:
         pictures = _Pictures(partition, engine.card)
         with _closing(engine.stream(pictures.batches())) as stream:
             for _, features in stream:
@@ -219,13 +206,3 @@ def _closing(stream: Iterator[T]) -> Iterator[Iterator[T]]:
     finally:
         if isinstance(stream, Generator):
             stream.close()
-
-
-@contextmanager
-def _single_threaded_opencv() -> Iterator[None]:
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(before)

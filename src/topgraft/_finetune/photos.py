@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from itertools import islice
 
@@ -22,17 +19,17 @@ from topgraft._finetune.prefix import in_graph
 from topgraft._finetune.train import TailInputs, pack
 from topgraft.backbones.backbone import Backbone
 from topgraft.backbones.card import Card
-from topgraft.backbones.fit import fit
+from topgraft.backbones.views import views_of_photo
 from topgraft.engines import open_engine
-from topgraft.errors import DataError
-from topgraft.fingerprint import digest, fingerprint
+from topgraft.fingerprint import fingerprint
 from topgraft.photos.dataset import Dataset
-from topgraft.photos.decode import decode
-from topgraft.policies.policy import View, render_all
+from topgraft.photos.readers import in_order, one_opencv_thread
+from topgraft.policies.policy import View
 from topgraft.settings import Settings
+from topgraft.speed import per_second
 from topgraft.store.table import PIXELS
 from topgraft.text import duration
-from topgraft.types import Images, Progress, silent
+from topgraft.types import Image, Images, Progress, silent
 
 say = logging.getLogger(__name__).info
 
@@ -79,7 +76,7 @@ def activations(
     keys = [[(sample.digest, view.key) for sample in data.samples] for view in views]
     wanted = [key for row in keys for key in row]
     if missing := kept.missing(wanted):
-        with _prefix(cut, card, device, graph, settings) as run, kept.writing():
+        with one_opencv_thread(), _prefix(cut, card, device, graph, settings) as run, kept.writing():
             _say(cut, run, len(missing), len(set(wanted)), card)
             missing, done = kept.missing(wanted), 0
             with closing(run(_batches(data, missing, views, card, settings.threads))) as stream:
@@ -119,10 +116,11 @@ def _prefix(
 def _say(cut: Cut, run: RunPrefix, missing: int, rows: int, card: Card) -> None:
     """Say how much is to be kept and how long it takes, from trying one batch."""
     black = np.zeros((BATCH, *card.input_size, 3), np.uint8)
-    for _ in range(2):  # the first one prepares
-        begun = time.perf_counter()
-        list(run(iter([([], black)])))
-    seconds = (time.perf_counter() - begun) / BATCH * missing
+
+    def batch() -> int:
+        return BATCH * len(list(run(iter([([], black)]))))
+
+    seconds = missing / per_second(batch)
     row_bytes, names = 2 * cut.width, ", ".join(cut.names[:2]) + (" …" if len(cut.names) > 2 else "")
     say(
         f"activations at {names}: {row_bytes / 1024:.0f} KiB a view, {row_bytes * rows / 2**20:.0f} MiB in"
@@ -141,27 +139,19 @@ def _batches(data: Dataset, missing: list[Key], views: Sequence[View], card: Car
         for photo, pictures in _pictures(data, photos, card, threads)
         for view, picture in zip(photos[photo], pictures, strict=True)
     )
-    while some := list(islice(shown, BATCH)):
-        yield [key for key, _ in some], np.stack([picture for _, picture in some])
+    while batch := list(islice(shown, BATCH)):
+        yield [key for key, _ in batch], np.stack([picture for _, picture in batch])
 
 
 def _pictures(
     data: Dataset, photos: dict[str, list[View]], card: Card, threads: int
-) -> Iterator[tuple[str, Images]]:
+) -> Iterator[tuple[str, list[Image]]]:
     """Yield photo after photo with the views it lacks, decoded in threads, a few photos ahead."""
     where = {sample.digest: i for i, sample in enumerate(data.samples)}
 
-    def look(photo: str) -> tuple[str, Images]:
+    def look(photo: str) -> tuple[str, list[Image]]:
         i = where[photo]
-        raw = data.read(i)
-        if digest(raw) != photo:
-            raise DataError(f"{data.samples[i].id}: the file changed after it was checked. Run again.")
-        picture = fit(decode(raw, data.samples[i].id), card)
-        return photo, np.stack(render_all(picture, photos[photo], photo))
+        name, views = data.samples[i].id, photos[photo]
+        return photo, views_of_photo(data.read_checked(i), name, photo, views, card)
 
-    names = iter(photos)
-    with ThreadPoolExecutor(threads, thread_name_prefix="topgraft-reader") as pool:
-        ahead = deque(pool.submit(look, name) for name in islice(names, 2 * BATCH))
-        while ahead:
-            yield ahead.popleft().result()
-            ahead.extend(pool.submit(look, name) for name in islice(names, 1))
+    return in_order(look, photos, threads, 2 * BATCH)

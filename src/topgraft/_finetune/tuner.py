@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +27,7 @@ from topgraft.fingerprint import fingerprint
 from topgraft.heads._base import Affine
 from topgraft.policies.policy import View
 from topgraft.settings import Settings
+from topgraft.speed import per_second
 from topgraft.splits import holdout
 from topgraft.trust.unknown import measure
 from topgraft.types import Features, Image, Labels, Logits, Progress, silent
@@ -192,13 +192,13 @@ class Tuner:
             [weight for group in net.groups(self.plan) for weight in group["params"]], lr=0.0
         )
         batch = self.base.learn[: self.plan.batch]
-        times = []
-        for _ in range(3):
-            begun = time.perf_counter()
+
+        def step() -> int:
             training.take_step(net, still, self.inputs.take(batch), self.photos.labels[batch])
-            times.append(time.perf_counter() - begun)
+            return len(batch)
+
         photos = sum(len(fit) for fit, _ in self.base.folds) * (1 - self.plan.held + self.plan.refit)
-        return min(times) / len(batch) * photos * self.plan.epochs
+        return photos * self.plan.epochs / per_second(step)
 
     def _inside(self, rows: Labels) -> tuple[Labels, Labels]:
         """Keep some of the photos apart, by group and class."""

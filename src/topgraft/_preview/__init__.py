@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import zip_longest
 from pathlib import Path
 
@@ -13,14 +12,12 @@ from PIL import Image as Pillow
 
 from topgraft._preview.contact import Section, Tile, columns_for, lay_out
 from topgraft.backbones.card import Card
-from topgraft.backbones.fit import fit
+from topgraft.backbones.views import views_of_photo
 from topgraft.errors import DataError, DecodeError, UsageError
-from topgraft.files import is_url
 from topgraft.fingerprint import digest
 from topgraft.photos.dataset import Dataset
-from topgraft.photos.decode import decode
 from topgraft.policies.grid import Grid, draw
-from topgraft.policies.policy import Policy, View, render
+from topgraft.policies.policy import Policy, View
 from topgraft.store.table import views_of
 from topgraft.types import Image
 
@@ -31,24 +28,12 @@ SHEETS = (".png", ".jpg", ".jpeg", ".webp")
 
 
 @dataclass(frozen=True)
-class _Photo:
-    """One photo, fitted to the card."""
-
-    id: str
-    digest: str
-    image: Image
-
-
-@dataclass(frozen=True)
-class _Shown:
+class _Picture:
     """One photo under one view."""
 
-    photo: _Photo
+    photo: str
     view: View
-
-    @cached_property
-    def image(self) -> Image:
-        return render(self.photo.image, self.view, self.photo.digest)
+    image: Image
 
 
 def preview(
@@ -91,21 +76,28 @@ def preview(
     """
     source = None if policies is not None else grid if isinstance(grid, Grid) else Grid.load(grid)
     chosen = tuple(policies or ()) if source is None else draw(n, seed, source)
-    _keep_out(photos, out, save_to)
+    if isinstance(photos, Dataset):
+        photos.keep_out(out, save_to)
     if out is not None and Path(out).suffix.lower() not in SHEETS:
         raise UsageError(f"{out}: a contact sheet must end in {', '.join(SHEETS)}. Try preview.png.")
     columns = columns_for(len(chosen) + 1)
-    shown = _fitted(photos, ids, card, columns)
     views = views_of(chosen, seed)
-    by_policy = [_Shown(shown[0], view) for view in views]
-    first = [_Shown(photo, view) for photo in shown for view in views[1:2]]
+    shown = [
+        [
+            _Picture(name, view, image)
+            for view, image in zip(wanted, views_of_photo(raw, name, digest(raw), wanted, card), strict=True)
+        ]
+        for i, (name, raw) in enumerate(_read(photos, ids, columns))
+        for wanted in [views[: None if i == 0 else 2]]
+    ]
+    by_policy, by_photo = shown[0], [picture for pictures in shown for picture in pictures[1:2]]
     if save_to is not None:
-        _save(Path(save_to), {"policy": by_policy, "photo": first})
+        _save(Path(save_to), {"policy": by_policy, "photo": by_photo})
     origin = f"drawn from the grid {source.name}, seed {seed}" if source else f"seed {seed}"
     sections = [
         Section(
             f"One photo, {len(chosen)} {'policy' if len(chosen) == 1 else 'policies'}",
-            f"{shown[0].id}: {origin}. The captions are ranges, the pictures one draw from them.",
+            f"{by_policy[0].photo}: {origin}. The captions are ranges, the pictures one draw from them.",
             [
                 Tile(picture.image, str(picture.view.policy) if i else "as it is")
                 for i, picture in enumerate(by_policy)
@@ -118,8 +110,8 @@ def preview(
             Section(
                 f"One policy, {len(shown)} photos",
                 f"{chosen[0]}: above as they are, below one view of each.",
-                [Tile(photo.image, photo.id, "/") for photo in shown]
-                + [Tile(picture.image) for picture in first],
+                [Tile(pictures[0].image, pictures[0].photo, "/") for pictures in shown]
+                + [Tile(picture.image) for picture in by_photo],
                 len(shown),
             )
         )
@@ -133,10 +125,10 @@ def preview(
     return sheet
 
 
-def _fitted(
-    photos: Dataset | Sequence[str | Path], ids: Iterable[str] | None, card: Card, most: int
-) -> list[_Photo]:
-    """Read and fit as many photos as are needed, taking the classes in turn."""
+def _read(
+    photos: Dataset | Sequence[str | Path], ids: Iterable[str] | None, most: int
+) -> list[tuple[str, bytes]]:
+    """Read as many photos as are needed, one class after the other: their names and bytes."""
     if not isinstance(photos, Dataset):
         read = [(Path(path).name, _bytes(Path(path))) for path in photos[:most]]
     else:
@@ -154,7 +146,7 @@ def _fitted(
         read = [(id_, photos.read(at[id_])) for id_ in by_class]
     if not read:
         raise DataError("preview: there is no training photo to show. Give photos, or other ids.")
-    return [_Photo(name, digest(data), fit(decode(data, name), card)) for name, data in read]
+    return read
 
 
 def _bytes(path: Path) -> bytes:
@@ -164,17 +156,7 @@ def _bytes(path: Path) -> bytes:
         raise DecodeError(str(path), f"cannot be opened ({error.strerror or error})") from error
 
 
-def _keep_out(photos: Dataset | Sequence[str | Path], *places: str | Path | None) -> None:
-    """Never write into the photo folder."""
-    if not isinstance(photos, Dataset) or is_url(photos.root):
-        return
-    root = Path(photos.root).resolve()
-    for place in places:
-        if place is not None and Path(place).resolve().is_relative_to(root):
-            raise UsageError(f"{place}: lies in the photo folder {photos.root}, where nothing is written.")
-
-
-def _save(folder: Path, shown: dict[str, list[_Shown]]) -> None:
+def _save(folder: Path, shown: dict[str, list[_Picture]]) -> None:
     """Write every view as PNG, and `views.csv`: which file is which photo under which policy."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder}: expected a new or empty folder for the views. Name another one.")
@@ -187,5 +169,5 @@ def _save(folder: Path, shown: dict[str, list[_Shown]]) -> None:
                 name = f"{kind}-{i:03d}.png"
                 Pillow.fromarray(picture.image).save(folder / name)
                 rows.writerow(
-                    [name, picture.photo.id, picture.view.policy, picture.view.index, picture.view.seed]
+                    [name, picture.photo, picture.view.policy, picture.view.index, picture.view.seed]
                 )

@@ -8,11 +8,10 @@ from topgraft import files
 from topgraft._report.facts import Facts
 from topgraft._report.photos import Book, spread
 from topgraft.backbones.card import Card
-from topgraft.backbones.fit import fit
+from topgraft.backbones.views import views_of_photo
 from topgraft.errors import TopgraftError
 from topgraft.fingerprint import digest
-from topgraft.photos.decode import decode
-from topgraft.policies.policy import IDENTITY, Policy, render
+from topgraft.policies.policy import IDENTITY, Policy, View
 from topgraft.store.table import views_of
 from topgraft.types import Image
 
@@ -41,26 +40,26 @@ class Sheet:
 def sheet(facts: Facts, book: Book) -> Sheet | None:
     """Render an example photo with the run's policies; None where there are none, or no photo."""
     names: list[str] = facts.metrics.get("policies", [])
-    source = _example(facts)
-    if not names or source is None:
-        return None
-    photo, data, image = source
     views = views_of([Policy.parse(name) for name in names], int(facts.metrics.get("seed", 0)))
     shown = [views[0], *spread(views[1:], MOST)]
+    example = _example(facts, shown) if names else None
+    if example is None:
+        return None
+    photo, images = example
     looks = []
-    for view in shown:
-        book.draw(view.key, render(image, view, digest(data)), 120)
+    for view, image in zip(shown, images, strict=True):
+        book.draw(view.key, image, 120)
         if book.has(view.key):
             looks.append(Look(view.key, "as it is" if view.policy == IDENTITY else str(view.policy)))
     return Sheet(photo, looks, len(views) - len(shown))
 
 
-def _example(facts: Facts) -> tuple[str, bytes, Image] | None:
-    """The first photo that was recognised and can still be read."""
+def _example(facts: Facts, views: list[View]) -> tuple[str, list[Image]] | None:
+    """Return the id and views of the first photo that was recognised and can still be read."""
     for row in sorted(facts.rows, key=lambda row: (not row.right, row.id))[:20]:
         try:
-            data = files.read(facts.photo_root, row.id)
-            return row.id, data, fit(decode(data, row.id), CARD)
+            raw = files.read(facts.photo_root, row.id)
+            return row.id, views_of_photo(raw, row.id, digest(raw), views, CARD)
         except (OSError, TopgraftError):
             continue
     return None

@@ -252,6 +252,18 @@ class Dataset:
         except OSError as error:
             raise DecodeError(sample.id, _unopened(error)) from error
 
+    def read_checked(self, i: int) -> bytes:
+        """Read photo i, which must be the one that was opened when the dataset was made.
+
+        Raises:
+            DecodeError: where the file is gone or cannot be opened.
+            DataError: where it changed meanwhile.
+        """
+        raw = self.read(i)
+        if digest(raw) != self.samples[i].digest:
+            raise DataError(f"{self.samples[i].id}: the file changed after it was checked. Run again.")
+        return raw
+
     def image(self, i: int) -> Image:
         """Decode photo i: (H, W, 3) uint8 RGB."""
         return decode(self.read(i), self.samples[i].id)

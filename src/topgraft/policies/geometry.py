@@ -38,9 +38,6 @@ FILLS: dict[Fill, int] = {
 MOST_AREA = 9
 """A picture whose border would make it larger than so many of itself has its border looked up, not drawn."""
 
-# Pictures are warped many at a time, one a thread; OpenCV's own threads would only get in each other's way.
-cv2.setNumThreads(1)
-
 
 def rotation(degrees: float) -> Matrix:
     """Turn by an angle: counterclockwise as one sees it."""
