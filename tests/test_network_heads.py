@@ -14,6 +14,7 @@ from topgraft.heads import HEADS, head_class
 from topgraft.heads._axes import prepare
 from topgraft.heads._base import Affine, Flatten, Relu
 from topgraft.heads._network import MLP, T1, Deep, Flat, Light, LinearBN, Network, TwoDense
+from topgraft.heads._parallel import Compute
 from topgraft.splits import folds as make_folds
 
 pytestmark = pytest.mark.timm
@@ -51,7 +52,7 @@ def trained(features, labels, jobs, folds, plan=None, weight=None, multilabel=Fa
     table = labels.astype(float) if multilabel else np.eye(labels.max() + 1)[labels]
     weight = np.ones(len(labels)) if weight is None else weight
     task = Task(table, weight, multilabel, plan or Plan(epochs=12, patience=4))
-    return train(features, jobs, folds, task)
+    return train(features, jobs, folds, task, compute=Compute())
 
 
 @pytest.mark.parametrize("top", TOPS)
@@ -75,7 +76,7 @@ def ordinary(features, labels, job, fold, plan):
 
     given = prepare(features, labels, None, fold, seed=job.seed)
     task = Task(np.eye(labels.max() + 1)[labels], np.ones(len(labels)), plan=plan)
-    feed = StackBatches(features, [job], [given], task)
+    feed = StackBatches(features, [job], [given], task, torch.device("cpu"))
     sizes = [given.projection.shape[1], *job.shape.widths, labels.max() + 1]
     drawn = [
         draw(job.seed, START + k).random((1, a + 1, b), np.float32)
@@ -175,7 +176,6 @@ def test_what_is_too_large_to_keep_is_made_again_each_epoch(monkeypatch):
     features, labels = photos()
     kept = T1().fit(features, labels)
     monkeypatch.setattr(_axes, "MOST_KEPT", 0)
-    monkeypatch.setattr(_axes, "_LAST", {})
     made = T1().fit(features, labels)
     np.testing.assert_allclose(made.logits(features[0]), kept.logits(features[0]), atol=2e-3)
 

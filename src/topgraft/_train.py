@@ -107,6 +107,7 @@ def train(
             seed=seed,
             classes=len(store.classes),
             class_weight=class_weight,
+            settings=settings,
             progress=progress,
         )
     with run.timed("refit"):
@@ -119,6 +120,7 @@ def train(
             maps=mapped,
             classes=len(store.classes),
             seed=seed,
+            settings=settings,
         )
         judged = trust(
             found,
@@ -128,8 +130,9 @@ def train(
             ids=[sample.id for sample in learn.samples],
             classes=store.classes,
             seed=seed,
+            settings=settings,
         )
-    measured = _worth(store, learn, len(found.folds[0]), seed, run, progress) if worth else None
+    measured = _worth(store, learn, len(found.folds[0]), seed, run, settings, progress) if worth else None
     answers = {"cv": Answers(learn, found.oof, _fold_of(found, len(learn.rows)), judged.distances)}
     if len(test.rows):
         answers["test"] = _test(store, maps, head, judged, test)
@@ -167,14 +170,27 @@ def train(
 
 
 def _worth(
-    store: FeatureStore, learn: Side, folds: int, seed: int, run: Run, progress: Progress
+    store: FeatureStore,
+    learn: Side,
+    folds: int,
+    seed: int,
+    run: Run,
+    settings: Settings,
+    progress: Progress,
 ) -> Worth | None:
     """Measure what policies are worth, where there are any and every photo has one label."""
     if len(store.views) < 2 or learn.labels.ndim == 2:
         return None
     with run.timed("worth of policies"):
         return measure_worth(
-            store, learn.labels, learn.groups, photos=learn.rows, folds=folds, seed=seed, progress=progress
+            store,
+            learn.labels,
+            learn.groups,
+            photos=learn.rows,
+            folds=folds,
+            seed=seed,
+            settings=settings,
+            progress=progress,
         )
 
 

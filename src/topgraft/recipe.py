@@ -231,7 +231,7 @@ def _quantized(
             begun = time.perf_counter()
             features.append(engine.embed(images))
             took.append(time.perf_counter() - begun)
-    verdict = worth_keeping(features[0], features[1], learn.labels, learn.groups)
+    verdict = worth_keeping(features[0], features[1], learn.labels, learn.groups, settings=settings)
     run.write_json("int8.json", verdict.as_dict())
     say(f"{verdict.sentence} On this processor it is {took[0] / took[1]:.1f} times as fast.")
     return coarse if verdict.keep else backbone

@@ -75,7 +75,7 @@ def embed(
     table = Table.of(data, backbone.card, label, views_of(policies, seed))
     place = Place.at(path)
     with place.locked():
-        store = FeatureStore.create(place.path)
+        store = FeatureStore.create(place.path, settings=settings)
         place.sweep()
         work = store.begin(table)
         if work:

@@ -25,6 +25,7 @@ from topgraft.engines._torch import device
 from topgraft.errors import DataError
 from topgraft.fingerprint import fingerprint
 from topgraft.heads._base import Affine
+from topgraft.heads._parallel import Compute
 from topgraft.policies.policy import View
 from topgraft.settings import Settings
 from topgraft.speed import per_second
@@ -65,6 +66,7 @@ class Tuner:
         progress: Progress = silent,
     ) -> None:
         self.base, self.photos, self.plan = base, base.photos, plan
+        self._settings = settings
         self._keep, self._progress = keep / f"{blocks}-blocks", progress
         card, data = base.backbone.card, base.photos.data
         self.model: nn.Module = torch_model(base.backbone).to(memory_format=torch.channels_last)
@@ -228,6 +230,7 @@ class Tuner:
             sample_weight=None if photos.weight is None else photos.weight[rows],
             groups=photos.groups[rows],
             seed=self.plan.seed,
+            compute=Compute(self._settings),
         )
         (affine,) = head.layers()
         if not isinstance(affine, Affine):

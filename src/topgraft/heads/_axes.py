@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from topgraft.errors import DataError
 from topgraft.fingerprint import digest
 from topgraft.heads._base import Array
-from topgraft.heads._parallel import parallel_map
+from topgraft.heads._parallel import Compute
 from topgraft.heads._rows import standardise
 from topgraft.splits import holdout
 from topgraft.types import Features, Labels
@@ -84,10 +84,6 @@ class Inputs:
         return mean, spread
 
 
-_LAST: dict[str, dict[tuple[int, int], Inputs]] = {}
-"""The inputs made last, under what they were made of: the heads of a comparison ask for the same in turn."""
-
-
 def prepare_all(
     features: Features,
     labels: Labels,
@@ -96,8 +92,9 @@ def prepare_all(
     keys: Iterable[tuple[int, int]],
     *,
     positions: int = 1,
+    compute: Compute,
 ) -> dict[tuple[int, int], Inputs]:
-    """Return the inputs of (fold, seed) pairs; those made last are used again where nothing changed."""
+    """Return the inputs of (fold, seed) pairs; the heads of one comparison share what is made of the same."""
     wanted = sorted(set(keys))
     facts = [
         features,
@@ -107,14 +104,14 @@ def prepare_all(
         np.array([*wanted, (positions, 0)]),
     ]
     name = digest(b"".join(digest(np.ascontiguousarray(fact).data).encode() for fact in facts))
-    if name not in _LAST:
-        made = parallel_map(
+    if name not in compute.prepared:
+        made = compute.map(
             lambda key: prepare(features, labels, groups, folds[key[0]], seed=key[1], positions=positions),
             wanted,
         )
-        _LAST.clear()
-        _LAST[name] = dict(zip(wanted, made, strict=True))
-    return _LAST[name]
+        compute.prepared[name] = dict(zip(wanted, made, strict=True))
+    found: dict[tuple[int, int], Inputs] = compute.prepared[name]
+    return found
 
 
 def prepare(

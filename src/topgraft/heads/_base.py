@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topgraft.errors import DataError, UnknownNameError, need
+from topgraft.heads._parallel import Compute
 from topgraft.types import Features, Labels, Logits, Probabilities
 
 Array = NDArray[np.float32]
@@ -126,6 +127,7 @@ class Head(ABC):
         sample_weight: NDArray[np.float64] | None = None,
         groups: Labels | None = None,
         seed: int = 0,
+        compute: Compute | None = None,
     ) -> Self:
         """Fit on every view of every photo.
 
@@ -136,6 +138,7 @@ class Head(ABC):
             sample_weight: (N,) one weight a photo, shared by its views; None is one each.
             groups: (N,) photos that must stay together in an inner split; None is each alone.
             seed: for heads that draw; the same seed gives the same bits.
+            compute: cores and device; None is as the environment says.
         """
 
     @classmethod
@@ -151,6 +154,7 @@ class Head(ABC):
         sample_weight: NDArray[np.float64] | None = None,
         groups: Labels | None = None,
         seed: int = 0,
+        compute: Compute | None = None,
     ) -> list[Logits]:
         """Fit every setting on every fold and score that fold's held-out photos, sharing what can be shared.
 
@@ -166,6 +170,7 @@ class Head(ABC):
             sample_weight: (N,) as for `fit`, of all photos.
             groups: (N,) as for `fit`, of all photos.
             seed: as for `fit`.
+            compute: as for `fit`; folds are fitted side by side.
 
         Returns:
             F arrays (S, photos scored in that fold, C).

@@ -21,7 +21,7 @@ from topgraft.heads._base import (
     as_views,
 )
 from topgraft.heads._linear import known_classes
-from topgraft.heads._parallel import parallel_map
+from topgraft.heads._parallel import Compute
 from topgraft.heads._rows import standardise
 from topgraft.types import Features, Labels, Logits
 
@@ -69,6 +69,7 @@ class NearestNeighbours(Head):
         sample_weight: NDArray[np.float64] | None = None,
         groups: Labels | None = None,  # noqa: ARG002 - no inner split is made
         seed: int = 0,  # noqa: ARG002 - nothing is drawn
+        compute: Compute | None = None,  # noqa: ARG002 - one fit is done on one core
     ) -> Self:
         """Keep the rows of view 0 (see `Head.fit`)."""
         votes = as_indicators(labels, known_classes(features, labels, classes))
@@ -96,6 +97,7 @@ class NearestNeighbours(Head):
         sample_weight: NDArray[np.float64] | None = None,
         groups: Labels | None = None,  # noqa: ARG003 - no inner split is made
         seed: int = 0,  # noqa: ARG003 - nothing is drawn
+        compute: Compute | None = None,
     ) -> list[Logits]:
         """Sort the neighbours of a fold once for all k (see `Head.sweep`)."""
 
@@ -107,7 +109,7 @@ class NearestNeighbours(Head):
             order = head.neighbours(features[0, score], max(ks))
             return np.stack([head.vote(order[:, :k]) for k in ks])
 
-        return parallel_map(score_fold, folds)
+        return (compute or Compute()).map(score_fold, folds)
 
     def neighbours(self, features: Features, k: int) -> NDArray[np.intp]:
         """Return the indices (N, k) of the nearest training rows, nearest first."""

@@ -12,7 +12,7 @@ from scipy.linalg import cho_factor, cho_solve
 
 from topgraft.errors import DataError, UsageError
 from topgraft.heads._base import Affine, Array, Fold, Head, Layer, Setting
-from topgraft.heads._parallel import parallel_map
+from topgraft.heads._parallel import Compute
 from topgraft.heads._rows import Array64, TrainingRows, training_rows
 from topgraft.types import Features, Labels, Logits
 
@@ -45,6 +45,7 @@ class Linear(Head):
         sample_weight: NDArray[np.float64] | None = None,
         groups: Labels | None = None,  # noqa: ARG002 - no inner split is made
         seed: int = 0,  # noqa: ARG002 - nothing is drawn
+        compute: Compute | None = None,  # noqa: ARG002 - one fit is done on one core
     ) -> Self:
         """Fit on all rows (see `Head.fit`).
 
@@ -72,6 +73,7 @@ class Linear(Head):
         sample_weight: NDArray[np.float64] | None = None,
         groups: Labels | None = None,  # noqa: ARG003 - no inner split is made
         seed: int = 0,  # noqa: ARG003 - nothing is drawn
+        compute: Compute | None = None,
     ) -> list[Logits]:
         """Solve all settings of a fold on the same prepared rows (see `Head.sweep`)."""
         cls._check(labels)
@@ -83,7 +85,7 @@ class Linear(Head):
             x = features[0, score].astype(np.float64)
             return np.stack([x @ weight + bias for weight, bias in solved])
 
-        return parallel_map(score_fold, folds)
+        return (compute or Compute()).map(score_fold, folds)
 
     @final
     def logits(self, features: Features) -> Logits:

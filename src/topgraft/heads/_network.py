@@ -27,6 +27,7 @@ from topgraft.heads._base import (
     as_indicators,
     as_views,
 )
+from topgraft.heads._parallel import Compute
 from topgraft.heads._shape import Shape
 from topgraft.types import Features, Labels, Logits
 
@@ -97,6 +98,7 @@ class Network(Head):
         sample_weight: NDArray[np.float64] | None = None,
         groups: Labels | None = None,
         seed: int = 0,
+        compute: Compute | None = None,
     ) -> Self:
         """Train on every view of every photo, but for the inner split's (see `Head.fit`).
 
@@ -115,6 +117,7 @@ class Network(Head):
             sample_weight=sample_weight,
             groups=groups,
             seed=seed,
+            compute=compute,
         )
         return self
 
@@ -131,6 +134,7 @@ class Network(Head):
         sample_weight: NDArray[np.float64] | None = None,
         groups: Labels | None = None,
         seed: int = 0,
+        compute: Compute | None = None,
     ) -> list[Logits]:
         """Train every setting on every fold at once, those of one shape together (see `Head.sweep`)."""
         heads = [cls(**setting) for setting in settings]
@@ -144,6 +148,7 @@ class Network(Head):
                 sample_weight=sample_weight,
                 groups=groups,
                 seed=seed,
+                compute=compute,
             )
         )
         rows = as_views(features)[0]
@@ -214,6 +219,7 @@ def _train(
     sample_weight: NDArray[np.float64] | None,
     groups: Labels | None,
     seed: int,
+    compute: Compute | None,
 ) -> list[tuple[tuple[Array, Array], ...]]:
     """Train every head on every fold, fold by fold in the answer."""
     need("torch", "timm", f"the head {heads[0].name!r}")
@@ -232,7 +238,7 @@ def _train(
     ]
     weight = np.ones(len(labels)) if sample_weight is None else sample_weight
     task = Task(as_indicators(labels, classes), weight, multilabel=labels.ndim == 2)
-    return train(views, jobs, folds, task, groups=groups, positions=positions)
+    return train(views, jobs, folds, task, groups=groups, positions=positions, compute=compute or Compute())
 
 
 class LinearBN(Network):

@@ -10,7 +10,8 @@ import functools
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TypeVar
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from threadpoolctl import ThreadpoolController
 
@@ -35,10 +36,22 @@ def one_core() -> Iterator[None]:
         yield
 
 
-def parallel_map(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-    """Do the same work on every item, as many at once as `threads` allows; results in their order.
+@dataclass(frozen=True)
+class Compute:
+    """Where heads are fitted, and what one of them prepared that the next asks for, too.
 
-    The work must release the interpreter lock where it is long (numpy and scipy do).
+    Attributes:
+        settings: cores and device.
+        prepared: by content, kept as long as this is: for one comparison.
     """
-    with one_core(), ThreadPoolExecutor(Settings.load().threads) as pool:
-        return list(pool.map(work, items))
+
+    settings: Settings = field(default_factory=Settings.load)
+    prepared: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def map(self, work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+        """Do the same work on every item, as many at once as there are cores; results in their order.
+
+        The work must release the interpreter lock where it is long (numpy and scipy do).
+        """
+        with one_core(), ThreadPoolExecutor(self.settings.threads) as pool:
+            return list(pool.map(work, items))

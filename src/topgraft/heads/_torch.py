@@ -19,9 +19,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from topgraft.engines._torch import device
 from topgraft.errors import DataError
 from topgraft.heads._axes import Inputs, prepare_all
-from topgraft.heads._parallel import parallel_map
+from topgraft.heads._parallel import Compute
 from topgraft.heads._shape import Shape
 from topgraft.heads._torch_feed import START, Job, StackBatches, Task, draw
 from topgraft.heads._torch_stack import Optimizer, Stack, losses
@@ -46,6 +47,7 @@ def train(
     *,
     groups: Labels | None = None,
     positions: int = 1,
+    compute: Compute,
 ) -> list[tuple[Dense, ...]]:
     """Train all jobs, those of one shape together.
 
@@ -56,6 +58,7 @@ def train(
         task: labels, weights and plan.
         groups: (N,) photos that stay together in the inner split.
         positions: how many numbers in a row share a channel's statistics: h·w of a flattened map.
+        compute: cores and device.
 
     Returns:
         For each job its Dense layers on plain features, first to last.
@@ -69,17 +72,19 @@ def train(
         raise DataError("sample_weight: expected a photo that weighs something in every fold, got none.")
     strata = task.labels.astype(np.int64) if task.multilabel else task.labels.argmax(axis=1)
     keys = [(job.fold, job.seed) for job in jobs]
-    ready = prepare_all(features, strata, groups, folds, keys, positions=positions)
+    ready = prepare_all(features, strata, groups, folds, keys, positions=positions, compute=compute)
+
+    where = device(compute.settings)
 
     def fitted(members: list[int]) -> list[tuple[int, tuple[Dense, ...]]]:
         inputs = [ready[jobs[i].fold, jobs[i].seed] for i in members]
-        found = _Training(features, [jobs[i] for i in members], inputs, task).run().plain()
+        found = _Training(features, [jobs[i] for i in members], inputs, task, where).run().plain()
         return [
             (i, _on_features(layers, given)) for i, layers, given in zip(members, found, inputs, strict=True)
         ]
 
     with one_core_each():
-        trained = dict(chain.from_iterable(parallel_map(fitted, _pieces(jobs, ready, task))))
+        trained = dict(chain.from_iterable(compute.map(fitted, _pieces(jobs, ready, task))))
     return [trained[i] for i in range(len(jobs))]
 
 
@@ -127,8 +132,15 @@ def _pieces(jobs: Sequence[Job], ready: dict[tuple[int, int], Inputs], task: Tas
 class _Training:
     """Models of one shape on their way from first weights to best ones."""
 
-    def __init__(self, features: Features, jobs: Sequence[Job], inputs: Sequence[Inputs], task: Task) -> None:
-        self.task, self.feed = task, StackBatches(features, jobs, inputs, task)
+    def __init__(
+        self,
+        features: Features,
+        jobs: Sequence[Job],
+        inputs: Sequence[Inputs],
+        task: Task,
+        where: torch.device,
+    ) -> None:
+        self.task, self.feed = task, StackBatches(features, jobs, inputs, task, where)
         self.strengths = [(job.rate, job.decay) for job in jobs]
         self.stops = len(inputs[0].stop) > 0
         shape = jobs[0].shape

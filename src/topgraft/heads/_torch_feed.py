@@ -13,7 +13,6 @@ from topgraft.heads._axes import Inputs
 from topgraft.heads._shape import Shape
 from topgraft.heads._torch_stack import Batch
 from topgraft.schedules import Schedule
-from topgraft.settings import Settings
 from topgraft.types import Features
 
 ORDER, VIEW, DROP, START = 0, 1, 2, 1000
@@ -81,12 +80,6 @@ def draw(seed: int, purpose: int, epoch: int = 0) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=[seed, purpose], counter=[0, 0, 0, epoch]))
 
 
-def device() -> torch.device:
-    """Return the device to train on: what the settings say, else a GPU where there is one."""
-    wanted = Settings.load().device
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted)
-
-
 class StackBatches:
     """Batches for models of one shape. Those on one fold with one seed and Dropout see the very same rows.
 
@@ -94,10 +87,18 @@ class StackBatches:
         features: (V, N, D).
         jobs, inputs: the models and their folds' inputs.
         task: labels, weights and plan.
+        device: where they are trained.
     """
 
-    def __init__(self, features: Features, jobs: Sequence[Job], inputs: Sequence[Inputs], task: Task) -> None:
-        self.features, self.shape, self.device = features, jobs[0].shape, device()
+    def __init__(
+        self,
+        features: Features,
+        jobs: Sequence[Job],
+        inputs: Sequence[Inputs],
+        task: Task,
+        device: torch.device,
+    ) -> None:
+        self.features, self.shape, self.device = features, jobs[0].shape, device
         keys = [(job.fold, job.seed) for job in jobs]
         self.kinds = dict(zip(keys, inputs, strict=True))
         self.seeds = list(dict.fromkeys(job.seed for job in jobs))

@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 from topgraft import metrics
 from topgraft.errors import DataError, MissingExtraError, UsageError
 from topgraft.heads._base import HEADS, Fold, Head, Setting, as_indicators, head_class, setting_text
-from topgraft.heads._parallel import one_core
+from topgraft.heads._parallel import Compute, one_core
 from topgraft.metrics import Estimate
 from topgraft.selection.calibrate import calibrate, cross_calibrate
+from topgraft.settings import Settings
 from topgraft.splits import folds as make_folds
 from topgraft.types import Features, Labels, Logits, Probabilities, Progress, silent
 
@@ -193,6 +194,7 @@ def compare(
     seed: int = 0,
     classes: int | None = None,
     class_weight: str = "auto",
+    settings: Settings | None = None,
     progress: Progress = silent,
 ) -> Comparison:
     """Compare every setting of every head by repeated, grouped, stratified cross-validation.
@@ -208,6 +210,7 @@ def compare(
         seed: of the folds and of heads that draw.
         classes: C; None takes it from the labels.
         class_weight: `auto`, `on` or `off`.
+        settings: cores and device.
         progress: told of every head.
 
     Raises:
@@ -247,22 +250,24 @@ def compare(
 
     candidates: list[_Candidate] = []
     seconds: dict[str, float] = {}
+    compute = Compute(settings or Settings.load())
     for done, kind in enumerate(kinds):
         progress("compare heads", done, len(kinds))
         begun = time.perf_counter()
-        settings = kind.grid()
+        grid = kind.grid()
         scored = kind.sweep(
             given[kind.on_map],
             labels,
             flat,
-            settings,
+            grid,
             classes=C,
             sample_weight=weight,
             groups=groups,
             seed=seed,
+            compute=compute,
         )
-        seconds[kind.name] = (time.perf_counter() - begun) / (len(settings) * len(flat))
-        for index in range(len(settings)):
+        seconds[kind.name] = (time.perf_counter() - begun) / (len(grid) * len(flat))
+        for index in range(len(grid)):
             logits = np.empty((repeats, len(labels), C))
             for number, (_, score) in enumerate(flat):
                 logits[number // folds, score] = scored[number][index]
@@ -302,6 +307,7 @@ def fit_chosen(
     maps: FeatureSource | Features | None = None,
     classes: int | None = None,
     seed: int = 0,
+    settings: Settings | None = None,
 ) -> Head:
     """Fit the chosen head on all photos it was compared on."""
     head = comparison.chosen.make()
@@ -313,6 +319,7 @@ def fit_chosen(
             sample_weight=comparison.sample_weight,
             groups=groups,
             seed=seed,
+            compute=Compute(settings or Settings.load()),
         )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from topgraft.selection.compare import compare
+from topgraft.settings import Settings
 from topgraft.types import Features, Labels
 
 MOST_LOST = 0.005
@@ -50,6 +51,7 @@ def worth_keeping(
     folds: int = 5,
     repeats: int = 3,
     seed: int = 0,
+    settings: Settings | None = None,
 ) -> Verdict:
     """Judge INT8 features against f32 by logistic regression on the same folds.
 
@@ -61,13 +63,23 @@ def worth_keeping(
         folds: of the cross-validation.
         repeats: how often the folds are dealt; three steady the half point that decides.
         seed: of the folds.
+        settings: cores.
     """
     exact, coarse = exact.astype(np.float32), coarse.astype(np.float32)
     lengths = np.linalg.norm(exact, axis=1) * np.linalg.norm(coarse, axis=1)
     cosine = float(((exact * coarse).sum(axis=1) / np.maximum(lengths, 1e-12)).mean())
     scores = []
     for features in (exact, coarse):
-        found = compare(features, labels, groups, heads="logistic", folds=folds, repeats=repeats, seed=seed)
+        found = compare(
+            features,
+            labels,
+            groups,
+            heads="logistic",
+            folds=folds,
+            repeats=repeats,
+            seed=seed,
+            settings=settings,
+        )
         scores.append(max(row["accuracy"]["value"] for row in found.rows))
     lost = scores[0] - scores[1]
     kept = lost <= MOST_LOST

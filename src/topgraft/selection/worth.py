@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 from topgraft import metrics
 from topgraft.errors import DataError, UsageError
 from topgraft.heads._base import Fold, Setting
-from topgraft.heads._parallel import parallel_map
+from topgraft.heads._parallel import Compute
 from topgraft.heads._ridge import Ridge
 from topgraft.selection.calibrate import cross_calibrate
 from topgraft.selection.compare import FeatureSource, difference
+from topgraft.settings import Settings
 from topgraft.splits import folds as make_folds
 from topgraft.store.gram import Gram, accumulate
 from topgraft.types import Features, Labels, Logits, Probabilities, Progress, silent
@@ -80,6 +81,7 @@ def worth(
     folds: int = 5,
     repeats: int = 3,
     seed: int = 0,
+    settings: Settings | None = None,
     progress: Progress = silent,
 ) -> Worth:
     """Measure what each axis level and each policy adds to held-out log loss and accuracy.
@@ -92,6 +94,7 @@ def worth(
         folds: how many.
         repeats: how often to deal them anew.
         seed: of the folds.
+        settings: cores.
         progress: told of every policy.
 
     Raises:
@@ -101,7 +104,16 @@ def worth(
         raise UsageError("worth: expected one label per photo, got a table of several.")
     if len(source.views) < 2:
         raise UsageError("worth: expected views of policies, got view 0 alone. Embed with --policies 16.")
-    bench = _Bench(source, labels, groups, photos, folds=folds, repeats=repeats, seed=seed)
+    bench = _Bench(
+        source,
+        labels,
+        groups,
+        photos,
+        folds=folds,
+        repeats=repeats,
+        seed=seed,
+        compute=Compute(settings or Settings.load()),
+    )
     policies = [str(view.policy) for view in source.views]
     levels = levels_of(policies)
     total = len(levels) + len(policies) + 1
@@ -173,8 +185,9 @@ class _Bench:
         folds: int,
         repeats: int,
         seed: int,
+        compute: Compute,
     ) -> None:
-        self.source, self.labels, self.groups = source, labels, groups
+        self.source, self.labels, self.groups, self.compute = source, labels, groups, compute
         self.photos = np.arange(len(labels)) if photos is None else photos
         if len(self.photos) != len(labels):
             raise DataError(f"labels: expected one for each of {len(self.photos)} photos, got {len(labels)}.")
@@ -203,7 +216,7 @@ class _Bench:
             )
             return accumulate(blocks, width, self.classes)
 
-        return parallel_map(sum_fold, self.dealt[repeat])
+        return self.compute.map(sum_fold, self.dealt[repeat])
 
     def score(self, parts: Sequence[list[Gram]], strengths: Sequence[float]) -> tuple[_Score, float]:
         """Fit on all parts but one, score view 0 of that one, and keep the strength of least log loss."""
@@ -218,7 +231,7 @@ class _Bench:
                 ]
 
             jobs = [(whole - part, fold) for part, fold in zip(sums, dealt, strict=True)]
-            for (_, score), answers in zip(dealt, parallel_map(score_fold, jobs), strict=True):
+            for (_, score), answers in zip(dealt, self.compute.map(score_fold, jobs), strict=True):
                 for index, answer in enumerate(answers):
                     logits[index, repeat, score] = answer
         return self._best(logits, strengths)
@@ -228,14 +241,14 @@ class _Bench:
         both = np.stack([self.view_0, self.rows(view)])
         flat = [fold for dealt in self.dealt for fold in dealt]
         settings: list[Setting] = [{"strength": strength} for strength in STRENGTHS]
-        answers = Ridge.sweep(both, self.labels, flat, settings, classes=self.classes)
+        answers = Ridge.sweep(both, self.labels, flat, settings, classes=self.classes, compute=self.compute)
         logits = np.empty((len(STRENGTHS), len(self.dealt), len(self.labels), self.classes))
         for number, (_, score) in enumerate(flat):
             logits[:, number // len(self.dealt[0]), score] = answers[number]
         return self._best(logits, STRENGTHS)[0]
 
     def _best(self, logits: NDArray[np.float64], strengths: Sequence[float]) -> tuple[_Score, float]:
-        scored = parallel_map(self._scored, list(logits))
+        scored = self.compute.map(self._scored, list(logits))
         best = int(np.argmin([score.losses.mean() for score in scored]))
         return scored[best], strengths[best]
 

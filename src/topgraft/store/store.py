@@ -75,10 +75,14 @@ class FeatureStore:
         path: the folder or URL.
         table: what it is of.
         pending: what an unfinished `embed` asked for, or None.
+        settings: where features lie that do not fit into memory.
     """
 
-    def __init__(self, place: Place, table: Table | None, pending: Table | None) -> None:
+    def __init__(
+        self, place: Place, table: Table | None, pending: Table | None, settings: Settings | None = None
+    ) -> None:
         self.place, self.pending = place, pending
+        self.settings = settings or Settings.load()
         self._table = table
         self.rows = Rows(place)
         self._features: dict[int, Features] = {}
@@ -89,8 +93,12 @@ class FeatureStore:
         return self.place.path
 
     @classmethod
-    def open(cls, path: str | Path) -> Self:
+    def open(cls, path: str | Path, *, settings: Settings | None = None) -> Self:
         """Open a store for reading.
+
+        Args:
+            path: a folder or URL.
+            settings: the cache folder, for features that do not fit into memory.
 
         Raises:
             StoreError: where there is none, or it was written by a newer Topgraft.
@@ -107,11 +115,11 @@ class FeatureStore:
             raise StoreError(
                 f"{path}: the feature store is empty: `embed` was stopped before it began. Run it again."
             )
-        return cls(place, table, pending)
+        return cls(place, table, pending, settings)
 
     @classmethod
-    def create(cls, path: str | Path) -> Self:
-        """Open a store for writing, or begin a new one.
+    def create(cls, path: str | Path, *, settings: Settings | None = None) -> Self:
+        """Open a store for writing, or begin a new one; see `open`.
 
         Raises:
             StoreError: where it was written by a newer Topgraft, is something else, or cannot be written.
@@ -122,7 +130,7 @@ class FeatureStore:
         with place.guarded():
             if not place.exists("zarr.json"):
                 zarr.create_group(place.zarr(), attributes=ROOT)
-        return cls(place, _read_table(place, "table"), _read_table(place, "pending"))
+        return cls(place, _read_table(place, "table"), _read_table(place, "pending"), settings)
 
     @classmethod
     def judge(cls, path: str | Path) -> Place:
@@ -227,7 +235,11 @@ class FeatureStore:
         if view not in self._features:
             shape = (len(self), self.card.features)
             size = 2 * shape[0] * shape[1]
-            out = _mapped(shape) if size * len(self.views) > IN_MEMORY else np.empty(shape, np.float16)
+            out = (
+                _mapped(self.settings.cache_dir, shape)
+                if size * len(self.views) > IN_MEMORY
+                else np.empty(shape, np.float16)
+            )
             found = self.rows.scatter(self.table.addresses[view], self._wanted, out)
             if found < len(self._wanted):
                 raise StoreError(
@@ -478,9 +490,8 @@ def _read_table(place: Place, key: str) -> Table | None:
             ) from error
 
 
-def _mapped(shape: tuple[int, int]) -> Features:
+def _mapped(folder: Path, shape: tuple[int, int]) -> Features:
     """Map a temporary file that has no name: it is gone with the process, however that ends."""
-    folder = Settings.load().cache_dir
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:

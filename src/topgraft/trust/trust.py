@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from topgraft.metrics import Estimate, resample
 from topgraft.selection.compare import Comparison
+from topgraft.settings import Settings
 from topgraft.trust.unknown import Unknown, learn_unknown
 from topgraft.types import Features, Labels, Probabilities
 
@@ -46,6 +47,7 @@ def trust(
     classes: Sequence[str] | None = None,
     unknown: tuple[Unknown, NDArray[np.float64]] | None = None,
     seed: int = 0,
+    settings: Settings | None = None,
 ) -> Trust:
     """Return how far the chosen head can be trusted, by its out-of-fold answers.
 
@@ -60,6 +62,7 @@ def trust(
         classes: C names; None numbers them.
         unknown: the answer "none of these" and the out-of-fold distances (N,) where they are known already.
         seed: of the draws.
+        settings: cores and device.
     """
     oof = comparison.oof[0]
     names = list(classes) if classes is not None else [str(c) for c in range(oof.shape[1])]
@@ -81,6 +84,7 @@ def trust(
         head=comparison.chosen.head,
         setting=comparison.chosen.setting,
         seed=seed,
+        settings=settings,
     )
     issues = [] if labels.ndim == 2 else label_issues(labels, comparison.oof.mean(axis=0))
     numbers = {

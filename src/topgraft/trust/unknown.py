@@ -21,9 +21,10 @@ from scipy.linalg import cholesky, solve_triangular
 from scipy.special import logsumexp
 
 from topgraft.heads._base import Array, Fold, Head, Setting, head_class
-from topgraft.heads._parallel import parallel_map
+from topgraft.heads._parallel import Compute
 from topgraft.heads._rows import standardise
 from topgraft.metrics import ranking, resample
+from topgraft.settings import Settings
 from topgraft.splits import folds as make_folds
 from topgraft.types import Features, Labels, Logits
 
@@ -187,6 +188,7 @@ def learn_unknown(
     head: str,
     setting: Setting,
     seed: int = 0,
+    settings: Settings | None = None,
 ) -> tuple[Unknown, Distances]:
     """Choose a distance by what tells classes apart, and set its threshold on out-of-fold photos.
 
@@ -201,15 +203,18 @@ def learn_unknown(
         head: its name.
         setting: its setting.
         seed: of the folds behind the evidence.
+        settings: cores and device.
 
     Returns:
         The answer, fitted on all photos, and the out-of-fold distances (N,).
     """
-    x = features.astype(np.float32)
+    x, settings = features.astype(np.float32), settings or Settings.load()
     areas: dict[str, Distances] = {}
     if labels.ndim == 1:
         kind = head_class(head)
-        areas = class_against_class(x, labels, groups, kind=kind, setting=setting, seed=seed, k=len(folds))
+        areas = class_against_class(
+            x, labels, groups, kind=kind, setting=setting, seed=seed, k=len(folds), settings=settings
+        )
     method, evidence = choose(areas), {name: float(found[0]) for name, found in areas.items()}
 
     def fitted(rows: Labels) -> Measure:
@@ -221,7 +226,7 @@ def learn_unknown(
         return measure(fitted(fold[0]), x[fold[1]], logits[fold[1]])
 
     found = np.empty(len(x))
-    for (_, score), distances in zip(folds, parallel_map(measure_fold, folds), strict=True):
+    for (_, score), distances in zip(folds, Compute(settings).map(measure_fold, folds), strict=True):
         found[score] = distances
     limit = threshold(found)
     accepted = float((found <= limit).mean())
@@ -261,6 +266,7 @@ def class_against_class(
     setting: Setting,
     seed: int,
     k: int,
+    settings: Settings | None = None,
 ) -> dict[str, Distances]:
     """Return the mean area under the ROC curve of each distance, with classes left out in turn.
 
@@ -283,19 +289,26 @@ def class_against_class(
         if any(not len(fit) for fit, _ in rounds):
             continue
         rest = np.setdiff1d(present, left_out)
-        answers = None
+        answers, compute = None, Compute(settings or Settings.load())
         if len(rest) > 1:
             known = np.clip(np.searchsorted(rest, labels), 0, len(rest) - 1)
             answers = kind.sweep(
-                x[None], known, rounds, [setting], classes=len(rest), groups=groups, seed=seed
+                x[None],
+                known,
+                rounds,
+                [setting],
+                classes=len(rest),
+                groups=groups,
+                seed=seed,
+                compute=compute,
             )
-        for name, distances in _distances(x, labels, rounds, answers).items():
+        for name, distances in _distances(x, labels, rounds, answers, compute).items():
             areas.setdefault(name, []).append(ranking(unknown, distances, weights)[0])
     return {name: np.nanmean(found, axis=0) for name, found in areas.items()}
 
 
 def _distances(
-    x: Features, labels: Labels, rounds: list[Fold], answers: list[Logits] | None
+    x: Features, labels: Labels, rounds: list[Fold], answers: list[Logits] | None, compute: Compute
 ) -> dict[str, Distances]:
     def measure_fold(fold: Fold) -> dict[str, Distances]:
         fit, score = fold
@@ -306,7 +319,7 @@ def _distances(
         }
 
     found: dict[str, Distances] = {}
-    for number, ((_, score), here) in enumerate(zip(rounds, parallel_map(measure_fold, rounds), strict=True)):
+    for number, ((_, score), here) in enumerate(zip(rounds, compute.map(measure_fold, rounds), strict=True)):
         if answers is not None:
             here["energy"] = measure(Energy(1.0), x[score], answers[number][0])
         for name, distances in here.items():
