@@ -72,7 +72,7 @@ def compare(fill: geometry.Fill, image: np.ndarray) -> dict[str, dict[str, float
     }
     for i in range(PAIRS):
         view = View(moving[i * len(moving) // PAIRS], i)
-        place = matrix(parameters(view, "benchmark"), view.policy, SIDE_PX, SIDE_PX)
+        place = matrix(parameters(view, "benchmark"), SIDE_PX, SIDE_PX)
         check(geometry.warp(image, place, fill), keras_warp(as_float, place, fill), place)
         warp = seconds(lambda p=place: geometry.warp(image, p, fill), REPEATS)
         theirs = seconds(lambda p=place: keras_warp(as_float, p, fill), 1)

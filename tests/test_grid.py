@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from topgraft.errors import UnknownNameError, UsageError
-from topgraft.policies.grid import GRIDS, Grid, draw, grid
+from topgraft.policies.grid import GRIDS, Grid, draw
 from topgraft.policies.policy import IDENTITY, Policy
 
 GRID = GRIDS["grid288"]
@@ -59,7 +59,7 @@ def test_levels_name_what_a_cell_is_made_of():
 
 @pytest.mark.parametrize("name", sorted(GRIDS))
 def test_presets_can_be_named_and_hold_at_least_thirty_policies(name):
-    table = grid(name)
+    table = Grid.load(name)
     assert table.name == name
     assert len(table) == len(list(table))
     assert len(table.distinct()) >= 30
@@ -118,7 +118,7 @@ def test_own_grids_come_from_toml(tmp_path):
         'name = "mine"\n[axes]\nturn = ["none", "rotate(30)"]\n'
         'colour = ["saturation(0.5)", "brightness(0.2) | contrast(0.1)", "none"]\n'
     )
-    table = grid(path)
+    table = Grid.load(path)
     assert table == Grid(
         "mine",
         (
@@ -151,10 +151,10 @@ def test_bad_grid_files_are_refused_with_what_was_expected(tmp_path, text, said)
     path = tmp_path / "bad.toml"
     path.write_text(text)
     with pytest.raises(UsageError) as caught:
-        grid(path)
+        Grid.load(path)
     assert said in str(caught.value)
 
 
 def test_a_grid_file_that_is_not_there(tmp_path):
     with pytest.raises(UsageError, match="no grid can be read here"):
-        grid(tmp_path / "none.toml")
+        Grid.load(tmp_path / "none.toml")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from topgraft.policies import geometry, photometry
-from topgraft.policies.policy import Drawn, Policy, matrix
+from topgraft.policies.policy import matrix
 
 pytestmark = pytest.mark.shared
 
@@ -16,25 +16,19 @@ def keras(shared):
 
 
 def drawn(case, height, width):
-    return Drawn(
-        rotation=case["theta_deg"],
-        shift=(case["tx_px"] / width, case["ty_px"] / height),
-        shear=case["shear_deg"],
-        zoom=(case["zx"], case["zy"]),
-        flip=(bool(case["flip_h"]), bool(case["flip_v"])),
-        crop=(0.0, 0.0),
-        channel_shift=case["channel_shift"],
-        brightness=1.0,
-        contrast=1.0,
-        saturation=1.0,
-        blur=0.0,
-        erase=(0.0, 0.0, 0.0, 0.0),
-    )
+    return {
+        "rotate": (case["theta_deg"],),
+        "shift": (case["tx_px"] / width, case["ty_px"] / height),
+        "shear": (case["shear_deg"],),
+        "zoom": (case["zx"], case["zy"]),
+        "hflip": (bool(case["flip_h"]),),
+        "vflip": (bool(case["flip_v"]),),
+    }
 
 
 def keras_matrix(case, height, width):
     """Our matrix, moved to Keras' centre: it exchanges height and width where it looks for the middle."""
-    about_true = matrix(drawn(case, height, width), Policy(rotation=1), height, width)
+    about_true = matrix(drawn(case, height, width), height, width)
     if height == width:
         return about_true
     flips = geometry.about_centre(
@@ -58,7 +52,7 @@ def inside(place, height, width):
 
 
 def differences(keras, fill):
-    """Give (case, levels off (H, W), inside (H, W), source points) for all cases of a fill."""
+    """Yield (case, levels off (H, W), inside (H, W), source points) for all cases of a fill."""
     for case in keras["cases"]:
         if case["fill_mode"] == fill:
             image = keras[f"image_{case['image']}"]

@@ -10,41 +10,24 @@ from hypothesis import strategies as st
 
 from topgraft.errors import UnknownNameError, UsageError
 from topgraft.policies import geometry
+from topgraft.policies.ops import Choice, Pair
 from topgraft.policies.policy import IDENTITY, LIMITS, Policy, View, matrix, parameters, render, uniforms
 
 DIGEST = "5f" * 16
 
 
 def within(name):
-    least, most, _ = LIMITS[name]
-    return st.floats(least, most)
+    limit = LIMITS[name]
+    if isinstance(limit, Choice):
+        return st.sampled_from(limit.options)
+    if isinstance(limit, Pair):
+        ends = st.floats(limit.least, limit.most)
+        return st.tuples(ends, ends).map(sorted).map(tuple)
+    return st.integers(limit.least, limit.most) if limit.whole else st.floats(limit.least, limit.most)
 
 
-def pair(name):
-    return st.tuples(within(name), within(name)).map(sorted).map(tuple)
-
-
-POLICIES = st.builds(
-    Policy,
-    rotation=within("rotation"),
-    shift_x=within("shift_x"),
-    shift_y=within("shift_y"),
-    shear=within("shear"),
-    zoom=pair("zoom"),
-    hflip=st.booleans(),
-    vflip=st.booleans(),
-    crop=st.sampled_from(["none", "center", "random"]),
-    crop_fraction=within("crop_fraction"),
-    fill=st.sampled_from(list(geometry.FILLS)),
-    cval=st.integers(0, 255),
-    channel_shift=within("channel_shift"),
-    brightness=pair("brightness"),
-    contrast=pair("contrast"),
-    saturation=pair("saturation"),
-    blur=within("blur"),
-    erase=within("erase"),
-)
-SOME = st.one_of(POLICIES, st.builds(Policy), st.builds(Policy, zoom=pair("zoom"), blur=within("blur")))
+POLICIES = st.builds(Policy, **{name: within(name) for name in LIMITS})
+SOME = st.one_of(POLICIES, st.builds(Policy), st.builds(Policy, zoom=within("zoom"), blur=within("blur")))
 
 
 def noise(height=24, width=31, seed=0):
@@ -200,7 +183,7 @@ def test_draws_are_a_function_and_every_argument_counts():
         parameters(replace(view, policy=replace(view.policy, hflip=False)), DIGEST),
         parameters(view, "60" * 16),
     ]
-    assert len({one.rotation for one in [drawn, *others]}) == 5
+    assert len({numbers["rotate"] for numbers in [drawn, *others]}) == 5
 
 
 def test_the_numbers_are_those_they_have_always_been():
@@ -211,7 +194,7 @@ def test_the_numbers_are_those_they_have_always_been():
         0.780682998427415,
     ]
     drawn = parameters(View(Policy.parse("rotate(60) | shift(0.3) | zoom(0.7,1.3)"), 1, 2), DIGEST)
-    assert (drawn.rotation, *drawn.shift, *drawn.zoom) == pytest.approx(
+    assert (*drawn["rotate"], *drawn["shift"], *drawn["zoom"]) == pytest.approx(
         (-4.446889, 0.155213, -0.094981, 1.081240, 1.159837), abs=1e-6
     )
 
@@ -227,23 +210,27 @@ def test_uniforms_are_uniform():
 @given(POLICIES, st.integers(0, 1000))
 def test_draws_stay_in_their_ranges(policy, index):
     drawn = parameters(View(policy, index), DIGEST)
-    assert abs(drawn.rotation) <= policy.rotation
-    assert abs(drawn.shift[0]) <= policy.shift_x
-    assert abs(drawn.shift[1]) <= policy.shift_y
-    assert abs(drawn.shear) <= policy.shear
-    for name in ("brightness", "contrast", "saturation"):
-        low, high = getattr(policy, name)
-        assert low <= getattr(drawn, name) <= high + 1e-12
-    assert all(policy.zoom[0] <= one <= policy.zoom[1] + 1e-12 for one in drawn.zoom)
-    assert all(abs(one) <= (1 - policy.crop_fraction) / 2 for one in drawn.crop)
-    left, top, width, height = drawn.erase
+    for term, most in (
+        ("rotate", (policy.rotation,)),
+        ("shift", (policy.shift_x, policy.shift_y)),
+        ("shear", (policy.shear,)),
+        ("channel_shift", (policy.channel_shift,)),
+        ("crop", ((1 - policy.crop_fraction) / 2,) * 2),
+    ):
+        assert all(abs(number) <= end for number, end in zip(drawn.get(term, ()), most, strict=False))
+    for term in ("zoom", "brightness", "contrast", "saturation"):
+        low, high = getattr(policy, term)
+        assert all(low <= number <= high + 1e-12 for number in drawn.get(term, ()))
+    assert 0 <= drawn.get("blur", (0,))[0] <= policy.blur
+    left, top, width, height = drawn.get("erase", (0, 0, 0, 0))
     assert 0 <= left <= 1 - width <= 1
     assert 0 <= top <= 1 - height <= 1
 
 
 def test_flips_happen_half_of_the_time_and_apart():
     policy = Policy(hflip=True, vflip=True)
-    flips = [parameters(View(policy, i), DIGEST).flip for i in range(2000)]
+    drawn = [parameters(View(policy, i), DIGEST) for i in range(2000)]
+    flips = [(*numbers["hflip"], *numbers["vflip"]) for numbers in drawn]
     counts = [flips.count((a, b)) for a in (False, True) for b in (False, True)]
     assert all(400 < count < 600 for count in counts)
 
@@ -277,7 +264,8 @@ def test_any_view_has_the_shape_and_type_of_its_input_and_repeats(policy, index,
 def test_flips_are_exact_and_two_cancel(index):
     image, view = noise(), View(Policy(hflip=True, vflip=True), index)
     once = render(image, view, DIGEST)
-    across, down = parameters(view, DIGEST).flip
+    drawn = parameters(view, DIGEST)
+    (across,), (down,) = drawn["hflip"], drawn["vflip"]
     assert np.array_equal(once, image[:: -1 if down else 1, :: -1 if across else 1])
     assert np.array_equal(render(once, view, DIGEST), image)
 
@@ -297,7 +285,7 @@ def test_a_centre_crop_is_really_applied():
 def test_a_random_crop_stays_inside_and_fills_the_picture(index, fraction):
     policy = Policy(crop="random", crop_fraction=fraction)
     height, width = 30, 50
-    found = matrix(parameters(View(policy, index), DIGEST), policy, height, width)
+    found = matrix(parameters(View(policy, index), DIGEST), height, width)
     corners = found @ np.array([[-0.5, -0.5, 1], [width - 0.5, height - 0.5, 1]]).T
     assert corners[:2].min() >= -0.5 - 1e-6
     assert (corners[0] <= width - 0.5 + 1e-6).all()
@@ -308,7 +296,7 @@ def test_a_random_crop_stays_inside_and_fills_the_picture(index, fraction):
 
 def test_random_crops_reach_everywhere():
     policy = Policy(crop="random", crop_fraction=0.5)
-    offsets = np.array([parameters(View(policy, i), DIGEST).crop for i in range(500)])
+    offsets = np.array([parameters(View(policy, i), DIGEST)["crop"][:2] for i in range(500)])
     assert (offsets.min(axis=0) < -0.24).all()
     assert (offsets.max(axis=0) > 0.24).all()
 
@@ -317,20 +305,22 @@ def test_random_crops_reach_everywhere():
 def test_one_matrix_holds_every_part_of_the_geometry(policy, index):
     drawn = parameters(View(policy, index), DIGEST)
     height, width = 224, 160
+    x, y = drawn.get("shift", (0, 0))
+    left, top, kept = drawn.get("crop", (0, 0, 1))
     parts = [
-        geometry.rotation(drawn.rotation),
-        geometry.shift(drawn.shift[0] * width, drawn.shift[1] * height),
-        geometry.shear(drawn.shear),
-        geometry.zoom(*drawn.zoom),
-        geometry.zoom(-1 if drawn.flip[0] else 1, -1 if drawn.flip[1] else 1),
-        geometry.shift(drawn.crop[0] * width, drawn.crop[1] * height),
-        geometry.zoom(policy.crop_fraction, policy.crop_fraction),
+        geometry.rotation(*drawn.get("rotate", (0,))),
+        geometry.shift(x * width, y * height),
+        geometry.shear(*drawn.get("shear", (0,))),
+        geometry.zoom(*drawn.get("zoom", (1, 1))),
+        geometry.zoom(*(-1 if drawn.get(flip) == (True,) else 1 for flip in ("hflip", "vflip"))),
+        geometry.shift(left * width, top * height),
+        geometry.zoom(kept, kept),
     ]
     point = np.array([17.0, 200.0, 1.0])
     expected = point
     for part in reversed([geometry.about_centre(part, height, width) for part in parts]):
         expected = part @ expected
-    found = matrix(drawn, policy, height, width) @ point
+    found = matrix(drawn, height, width) @ point
     assert found == pytest.approx(expected, abs=1e-4, rel=1e-6)
 
 

@@ -1,4 +1,4 @@
-"""Every field of a policy is held, printed, read, documented and obeyed, and what was stored stays valid."""
+"""Fields and ops of a policy are bounded, printed, read, documented and obeyed; stored views stay valid."""
 
 import hashlib
 import math
@@ -12,8 +12,10 @@ import pytest
 
 from topgraft.errors import UsageError
 from topgraft.fingerprint import fingerprint
+from topgraft.policies import geometry, photometry
 from topgraft.policies.grid import GRIDS
-from topgraft.policies.policy import IDENTITY, Policy, View, matrix, parameters, render
+from topgraft.policies.ops import Op
+from topgraft.policies.policy import IDENTITY, LIMITS, OPS, Policy, View, matrix, parameters, render
 
 DOCS = Path(__file__).parents[1] / "docs" / "policies.md"
 TYPES = get_type_hints(Policy)
@@ -45,7 +47,7 @@ def values_of(name):
     """List values a field may have besides its default, found by its type and by trying."""
     kind = TYPES[name]
     candidates = get_args(kind) if get_origin(kind) is Literal else CANDIDATES[kind]
-    return [one for one in candidates if one != getattr(IDENTITY, name) and not refused(name, one)]
+    return [value for value in candidates if value != getattr(IDENTITY, name) and not refused(name, value)]
 
 
 def everything():
@@ -78,7 +80,7 @@ def test_a_field_changes_the_string_and_so_the_address(name):
 def test_a_field_is_read_back_as_it_was_printed(name):
     alone = [Policy(**{name: value}) for value in values_of(name)]
     for policy in [everything(), *others(name), *alone]:
-        assert Policy.parse(str(policy)) == policy
+        assert getattr(Policy.parse(str(policy)), name) == getattr(policy, name)
 
 
 @pytest.mark.parametrize("name", FIELDS)
@@ -94,13 +96,44 @@ def test_a_field_does_something_to_pixels(name):
     assert any(not np.array_equal(changed, before) for changed, before in pairs)
 
 
-@pytest.mark.parametrize("name", FIELDS)
-def test_a_fields_term_stands_in_the_docs(name):
-    terms, before = (set(str(policy).split(" | ")) for policy in (everything(), others(name)[0]))
-    changed = {term.partition("(")[0] for term in terms - before}
-    assert len(changed) == 1
-    table = DOCS.read_text(encoding="utf-8").partition("## Grids")[0]
-    assert f"`{changed.pop()}" in table
+DECLARED = [
+    pytest.param(value, id=f"{module.__name__.rpartition('.')[2]}.{name}")
+    for module in (geometry, photometry)
+    for name, value in vars(module).items()
+    if isinstance(value, Op)
+]
+
+
+@pytest.mark.parametrize("op", DECLARED)
+def test_an_op_belongs_to_a_field_of_the_policy(op):
+    assert op in OPS, f"{op.term}: no field of Policy names this op"
+
+
+@pytest.mark.parametrize("op", OPS, ids=lambda op: op.term)
+def test_an_op_shares_neither_its_term_nor_its_slots(op):
+    others = [other for other in OPS if other is not op]
+    assert op.term not in [other.term for other in others]
+    assert {form.partition("(")[0] for form in op.forms} == {op.term}
+    assert not set(op.slots) & {slot for other in others for slot in other.slots}
+    assert len(set(op.slots)) == len(op.slots)
+
+
+def row(op):
+    """Write an op's line of the table in the docs."""
+    forms, names = (", ".join(f"`{word}`" for word in words) for words in (op.forms, OPS[op]))
+    limits = "; ".join(dict.fromkeys(str(LIMITS[name]) for name in OPS[op]))
+    return f"| {forms} | {names} | {limits} | {op.says} |"
+
+
+@pytest.mark.parametrize("op", OPS, ids=lambda op: op.term)
+def test_an_op_has_its_row_in_the_docs(op):
+    assert row(op) in DOCS.read_text(encoding="utf-8").splitlines(), f"docs/policies.md lacks: {row(op)}"
+
+
+def test_the_docs_have_the_ops_in_their_order_and_no_others():
+    lines = DOCS.read_text(encoding="utf-8").splitlines()
+    start = lines.index("| term | fields | from | what may happen |") + 2
+    assert lines[start : lines.index("", start)] == [row(op) for op in OPS]
 
 
 # what was stored stays valid
@@ -182,12 +215,12 @@ def hashed(facts):
 
 
 def placed(view):
-    return hashed((matrix(parameters(view, DIGEST), view.policy, 224, 160) + 0.0).tolist())
+    return hashed((matrix(parameters(view, DIGEST), 224, 160) + 0.0).tolist())
 
 
 def drawn(view):
-    views = [render(picture(*size), view, DIGEST) for size in ((48, 37), (32, 32))]
-    return hashlib.sha256(b"".join(one.tobytes() for one in views)).hexdigest()[:10]
+    shown = [render(picture(*size), view, DIGEST) for size in ((48, 37), (32, 32))]
+    return hashlib.sha256(b"".join(image.tobytes() for image in shown)).hexdigest()[:10]
 
 
 same_pixels = pytest.mark.skipif(

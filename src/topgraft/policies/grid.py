@@ -65,7 +65,7 @@ class Grid(Sequence[Policy]):
         return (Policy.parse(" | ".join(cell)) for cell in cells)
 
     def levels(self, index: int) -> dict[str, str]:
-        """Say which level of every axis the cell at an index takes."""
+        """Return the level of every axis in the cell at an index."""
         rest = range(len(self))[index]
         taken = {}
         for axis, levels in reversed(self.axes):
@@ -106,7 +106,7 @@ class Grid(Sequence[Policy]):
 def draw(
     n: int, seed: int = 0, grid: str | Path | Grid = "grid288", replace: bool = False
 ) -> tuple[Policy, ...]:
-    """Choose n policies from a grid.
+    """Return n policies chosen from a grid.
 
     A larger n only adds to what a smaller one chose, so that features made for 16 policies serve for 32 too.
     Without replacement, policies that say the same as one already chosen come last.
@@ -197,6 +197,3 @@ GRIDS: dict[str, Grid] = {
 }
 """The grids that come with Topgraft: the classic one, and three for photos of things as they stand, for light
 and lens as well, and for pictures that have no up (seen from above, or through a microscope)."""
-
-
-grid = Grid.load

@@ -48,7 +48,7 @@ DEFAULTS = {"zca_epsilon": 1e-6, "interpolation_order": 1}
 
 
 def policy_fields(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn ImageDataGenerator's arguments into a policy's fields; Keras' defaults say nothing.
+    """Return ImageDataGenerator's arguments as a policy's fields; Keras' defaults say nothing.
 
     Raises:
         UsageError: for arguments ImageDataGenerator does not have (UnknownNameError for a single one), for

@@ -10,15 +10,16 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hints
 
 import numpy as np
 
 from topgraft.errors import UsageError
 from topgraft.fingerprint import fingerprint
 from topgraft.policies import geometry, photometry, terms
-from topgraft.policies.geometry import Fill, Matrix
+from topgraft.policies.geometry import Fill
 from topgraft.policies.imagedatagenerator import policy_fields
+from topgraft.policies.ops import Choice, Limit, Matrix, Number, Op, Pair, Values
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,50 +29,9 @@ if TYPE_CHECKING:
 Range = tuple[float, float]
 Crop = Literal["none", "center", "random"]
 UNCHANGED: Range = (1.0, 1.0)
-RANGES = ("zoom", "brightness", "contrast", "saturation")
 
-CHOICES: dict[str, tuple[Any, ...]] = {
-    "hflip": (True, False),
-    "vflip": (True, False),
-    "crop": get_args(Crop),
-    "fill": get_args(Fill),
-}
-NUMBERS = (int, float, np.integer, np.floating)
-
-# field: (least, most, unit); the ends are allowed
-LIMITS: dict[str, tuple[float, float, str]] = {
-    "rotation": (0, 360, "degrees"),
-    "shift_x": (0, 1, "of the width"),
-    "shift_y": (0, 1, "of the height"),
-    "shear": (0, 85, "degrees"),
-    "zoom": (0.01, 100, "times"),
-    "crop_fraction": (0.05, 1, "of the side"),
-    "cval": (0, 255, "grey levels"),
-    "channel_shift": (0, 255, "grey levels"),
-    "brightness": (0, 10, "times"),
-    "contrast": (0, 10, "times"),
-    "saturation": (0, 10, "times"),
-    "blur": (0, 0.25, "of the shorter side"),
-    "erase": (0, 1, "of the side"),
-}
-
-
-def _problems(name: str, value: Any) -> list[str]:
-    least, most, unit = LIMITS[name]
-    if name in RANGES and not (isinstance(value, tuple) and len(value) == 2):
-        return [f"{name} must be a pair (low, high), got {value!r}"]
-    values = tuple(value) if name in RANGES else (value,)
-    if not all(isinstance(v, NUMBERS) and not isinstance(v, bool) and least <= v <= most for v in values):
-        return [f"{name} must be {least} to {most} {unit}, got {value!r}"]
-    if name == "cval" and value != round(value):
-        return [f"cval must be a whole number, got {value!r}"]
-    if values[0] > values[-1]:
-        return [f"{name} must go from low to high, got {value!r}"]
-    return []
-
-
-def _plain(value: float) -> float:
-    return float(value) + 0.0  # numpy's numbers print in their own way, and so does -0.0
+Drawn = dict[str, tuple[float, ...]]
+"""What does happen to one picture in one view: what the op of each term that is on has drawn (`Op.draw`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,76 +40,59 @@ class Policy:
 
     Two policies that can only do the same are equal: a fill is forgotten where nothing moves the picture.
 
-    Attributes:
-        rotation: degrees, uniform in ±.
-        shift_x, shift_y: fraction of the width and of the height, uniform in ±.
-        shear: degrees, uniform in ±.
-        zoom: (low, high); how much of the picture is shown, x and y drawn apart. Below 1 enlarges.
-        hflip, vflip: mirrored left-right, upside-down, each with probability 0.5.
-        crop: `center` or `random` keeps crop_fraction of each side and enlarges it to the whole.
-        crop_fraction: in (0, 1].
-        fill: what lies beyond the border: constant (the level cval), nearest, reflect, wrap.
-        cval: 0 to 255.
-        channel_shift: grey levels added to all channels, uniform in ±.
-        brightness, contrast, saturation: (low, high) factors; 1 changes nothing.
-        blur: the largest sigma of a Gaussian, fraction of the shorter side; uniform from 0.
-        erase: the largest side of a rectangle painted over, fraction of each side; uniform from 0.
+    A field says what it may be and which op it belongs to; docs/policies.md has them all in a table. Ops
+    print and are applied in the order of the fields.
 
     Raises:
         UsageError: for values out of range; all of them at once.
     """
 
-    rotation: float = 0.0
-    shift_x: float = 0.0
-    shift_y: float = 0.0
-    shear: float = 0.0
-    zoom: Range = UNCHANGED
-    hflip: bool = False
-    vflip: bool = False
-    crop: Crop = "none"
-    crop_fraction: float = 1.0
-    fill: Fill = "reflect"
-    cval: int = 0
-    channel_shift: float = 0.0
-    brightness: Range = UNCHANGED
-    contrast: Range = UNCHANGED
-    saturation: Range = UNCHANGED
-    blur: float = 0.0
-    erase: float = 0.0
+    rotation: Annotated[float, Number(0, 360, "degrees"), geometry.ROTATE] = 0.0
+    shift_x: Annotated[float, Number(0, 1, "of the width"), geometry.SHIFT] = 0.0
+    shift_y: Annotated[float, Number(0, 1, "of the height"), geometry.SHIFT] = 0.0
+    shear: Annotated[float, Number(0, 85, "degrees"), geometry.SHEAR] = 0.0
+    zoom: Annotated[Range, Pair(0.01, 100, "times"), geometry.ZOOM] = UNCHANGED
+    hflip: Annotated[bool, Choice((True, False)), geometry.HFLIP] = False
+    vflip: Annotated[bool, Choice((True, False)), geometry.VFLIP] = False
+    crop: Annotated[Crop, Choice(get_args(Crop)), geometry.CROP] = "none"
+    crop_fraction: Annotated[float, Number(0.05, 1, "of the side"), geometry.CROP] = 1.0
+    fill: Annotated[Fill, Choice(get_args(Fill)), geometry.FILL] = "reflect"
+    cval: Annotated[int, Number(0, 255, "grey levels", whole=True), geometry.FILL] = 0
+    channel_shift: Annotated[float, Number(0, 255, "grey levels"), photometry.CHANNEL_SHIFT] = 0.0
+    brightness: Annotated[Range, Pair(0, 10, "times"), photometry.BRIGHTNESS] = UNCHANGED
+    contrast: Annotated[Range, Pair(0, 10, "times"), photometry.CONTRAST] = UNCHANGED
+    saturation: Annotated[Range, Pair(0, 10, "times"), photometry.SATURATION] = UNCHANGED
+    blur: Annotated[float, Number(0, 0.25, "of the shorter side"), photometry.BLUR] = 0.0
+    erase: Annotated[float, Number(0, 1, "of the side"), photometry.ERASE] = 0.0
 
     def __post_init__(self) -> None:
-        problems = [problem for name in LIMITS for problem in _problems(name, getattr(self, name))]
-        for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
-                problems.append(
-                    f"{name} must be one of {', '.join(map(str, choices))}, got {getattr(self, name)!r}"
-                )
+        problems = [
+            f"{name} must {problem}, got {getattr(self, name)!r}"
+            for name, limit in LIMITS.items()
+            if (problem := limit.problem(getattr(self, name)))
+        ]
         if problems:
             raise UsageError(f"policy: {'; '.join(problems)}.")
-        for name in LIMITS:
-            value = getattr(self, name)
-            self._set(name, tuple(map(_plain, value)) if isinstance(value, tuple) else _plain(value))
-        self._set("cval", round(self.cval))
-        self._set("hflip", bool(self.hflip))
-        self._set("vflip", bool(self.vflip))
-        if self.crop == "none" or self.crop_fraction == 1:
-            self._set("crop", "none")
-            self._set("crop_fraction", 1.0)
+        for op, names in OPS.items():
+            self._set(names, op.canonical(*(LIMITS[name].plain(getattr(self, name)) for name in names)))
         if not self.moves:
-            self._set("fill", "reflect")
-        if self.fill != "constant":
-            self._set("cval", 0)
+            self._set(OPS[geometry.FILL], OFF[geometry.FILL])
 
-    def _set(self, name: str, value: Any) -> None:
-        object.__setattr__(self, name, value)
+    def _set(self, names: Sequence[str], values: Values) -> None:
+        for name, value in zip(names, values, strict=True):
+            object.__setattr__(self, name, value)
+
+    def values(self, op: Op) -> Values:
+        """Return the values of an op's fields."""
+        return tuple(getattr(self, name) for name in OPS[op])
 
     @property
     def moves(self) -> bool:
         """Whether points from beyond the border can come into sight."""
-        return bool(self.rotation or self.shift_x or self.shift_y or self.shear or self.zoom != UNCHANGED)
+        return any(op.reveals and self.values(op) != OFF[op] for op in OPS)
 
     def __str__(self) -> str:
-        """Print in the one canonical way; `Policy.parse` reads it back, and it enters fingerprints."""
+        """Return the one canonical policy string; `parse` reads it back, and it enters fingerprints."""
         return _written(self)
 
     @classmethod
@@ -161,11 +104,11 @@ class Policy:
         Raises:
             UsageError: for what cannot be read or is out of range; an unknown term lists the close ones.
         """
-        return cls(**terms.read(text))
+        return cls(**terms.read(text, OPS))
 
     @classmethod
     def from_keras(cls, **arguments: Any) -> Policy:
-        """Take the arguments of Keras' ImageDataGenerator by their names, in Keras 3's units.
+        """Return the policy of ImageDataGenerator's arguments, by their names, in Keras 3's units.
 
         Raises:
             UsageError: for arguments it does not know or that are no policy (rescale, validation_split ...),
@@ -173,6 +116,25 @@ class Policy:
         """
         return cls(**policy_fields(arguments))
 
+
+LIMITS: dict[str, Limit] = {}
+"""What each field may be."""
+OPS: dict[Op, tuple[str, ...]] = {}
+"""Every op with the names of its fields, in the order in which ops print and are applied."""
+OFF: dict[Op, Values] = {}
+"""The values with which an op does nothing: the defaults."""
+
+_hints = get_type_hints(Policy, include_extras=True)
+for _field in fields(Policy):
+    _limit, _op = getattr(_hints[_field.name], "__metadata__", (None, None))
+    if not isinstance(_limit, Limit) or not isinstance(_op, Op):
+        raise TypeError(f"Policy.{_field.name}: expected Annotated[type, limit, op].")
+    LIMITS[_field.name] = _limit
+    OPS[_op] = (*OPS.get(_op, ()), _field.name)
+    OFF[_op] = (*OFF.get(_op, ()), _field.default)
+
+SLOTS = 1 + max(slot for op in OPS for slot in op.slots)
+"""How many uniform numbers a view has; each op takes its own (`Op.slots`)."""
 
 IDENTITY = Policy()
 """The picture as it is."""
@@ -194,44 +156,14 @@ class View:
 
     @property
     def key(self) -> str:
-        """Say in one canonical line what decides the draws, besides the picture; it enters fingerprints."""
+        """What decides the draws, besides the picture, in one canonical line; it enters fingerprints."""
         if self.policy == IDENTITY:
             return "identity"
         return f"{self.policy} @ view {self.index} seed {self.seed}"
 
 
-@dataclass(frozen=True, slots=True)
-class Drawn:
-    """What does happen to one picture in one view: a number for every range of the policy.
-
-    Attributes:
-        rotation, shear: degrees.
-        shift: (x, y), fractions of the width and the height.
-        zoom: (x, y) factors.
-        flip: (left-right, upside-down).
-        crop: (x, y), how far the kept part lies from the middle, fractions of the sides.
-        channel_shift: grey levels.
-        brightness, contrast, saturation: factors.
-        blur: sigma, fraction of the shorter side.
-        erase: (left, top, width, height), fractions of the sides.
-    """
-
-    rotation: float
-    shift: tuple[float, float]
-    shear: float
-    zoom: tuple[float, float]
-    flip: tuple[bool, bool]
-    crop: tuple[float, float]
-    channel_shift: float
-    brightness: float
-    contrast: float
-    saturation: float
-    blur: float
-    erase: tuple[float, float, float, float]
-
-
 def uniforms(facts: Any, n: int) -> NDArray[np.float64]:
-    """Turn facts into n numbers, uniform in [0, 1): equal facts, equal numbers. Shape (n,).
+    """Return n numbers, uniform in [0, 1), that follow from facts: equal facts, equal numbers. Shape (n,).
 
     Philox (Salmon et al. 2011) is counter-based, and its raw stream is one that numpy promises not to change
     between versions (NEP 19), unlike the distributions drawn from it.
@@ -241,52 +173,29 @@ def uniforms(facts: Any, n: int) -> NDArray[np.float64]:
 
 
 def parameters(view: View, digest: str) -> Drawn:
-    """Draw the numbers of one picture in one view.
+    """Return the numbers drawn for one picture in one view.
 
     Args:
         view: the policy, index and seed.
         digest: the hash of the picture's content (`Sample.digest`).
     """
-    policy = view.policy
-    u = uniforms(["view", digest, str(policy), view.index, view.seed], 20).tolist()
-    free = (1 - policy.crop_fraction) if policy.crop == "random" else 0.0
-    width, height = u[15] * policy.erase, u[16] * policy.erase
-    return Drawn(
-        rotation=_both(policy.rotation, u[0]),
-        shift=(_both(policy.shift_x, u[1]), _both(policy.shift_y, u[2])),
-        shear=_both(policy.shear, u[3]),
-        zoom=(_within(*policy.zoom, u[4]), _within(*policy.zoom, u[5])),
-        flip=(policy.hflip and u[6] < 0.5, policy.vflip and u[7] < 0.5),
-        crop=(free * (u[8] - 0.5), free * (u[9] - 0.5)),
-        channel_shift=_both(policy.channel_shift, u[10]),
-        brightness=_within(*policy.brightness, u[11]),
-        contrast=_within(*policy.contrast, u[12]),
-        saturation=_within(*policy.saturation, u[13]),
-        blur=u[14] * policy.blur,
-        erase=(u[17] * (1 - width), u[18] * (1 - height), width, height),
-    )
+    facts = ["view", digest, str(view.policy), view.index, view.seed]
+    u = uniforms(facts, SLOTS).tolist()
+    return {
+        op.term: op.draw([u[slot] for slot in op.slots], *values)
+        for op, values in _on(view.policy)
+        if op.draw
+    }
 
 
-def matrix(drawn: Drawn, policy: Policy, height: int, width: int) -> Matrix:
-    """Compose rotation · shift · shear · zoom · flip · crop into one matrix on pixels. Shape (3, 3)."""
-    keep = policy.crop_fraction
-    return geometry.about_centre(
-        geometry.compose(
-            geometry.rotation(drawn.rotation),
-            geometry.shift(drawn.shift[0] * width, drawn.shift[1] * height),
-            geometry.shear(drawn.shear),
-            geometry.zoom(*drawn.zoom),
-            geometry.zoom(-1.0 if drawn.flip[0] else 1.0, -1.0 if drawn.flip[1] else 1.0),
-            geometry.shift(drawn.crop[0] * width, drawn.crop[1] * height),
-            geometry.zoom(keep, keep),
-        ),
-        height,
-        width,
-    )
+def matrix(drawn: Drawn, height: int, width: int) -> Matrix:
+    """Return rotation · shift · shear · zoom · flips · crop as one matrix on pixels. Shape (3, 3)."""
+    moves = [op.move(height, width, *drawn[op.term]) for op in OPS if op.move and op.term in drawn]
+    return geometry.about_centre(geometry.compose(*moves), height, width)
 
 
 def render(image: Image, view: View, digest: str) -> Image:
-    """Make one view of one picture.
+    """Return one view of one picture.
 
     Args:
         image: (H, W, 3) uint8 RGB, already fitted to the backbone; not changed.
@@ -301,47 +210,38 @@ def render(image: Image, view: View, digest: str) -> Image:
 
 
 def render_all(image: Image, views: Sequence[View], digest: str) -> list[Image]:
-    """Make several views of one picture, each as `render` does.
+    """Return several views of one picture, each as `render` does.
 
     All numbers are drawn before the first pixel is. Pixels are drawn without Python's lock; threads that went
     from one to the other for every view would pass the lock to and fro, which takes a third of the time.
     """
     height, width = image.shape[:2]
     drawn = [parameters(view, digest) for view in views]
-    moved = [matrix(one, view.policy, height, width) for one, view in zip(drawn, views, strict=True)]
+    moved = [matrix(numbers, height, width) for numbers in drawn]
     return [
-        image if view.policy == IDENTITY else _draw(image, view.policy, how, place)
-        for view, how, place in zip(views, drawn, moved, strict=True)
+        image if view.policy == IDENTITY else _draw(image, view.policy, numbers, place)
+        for view, numbers, place in zip(views, drawn, moved, strict=True)
     ]
 
 
 def _draw(image: Image, policy: Policy, drawn: Drawn, moved: Matrix) -> Image:
     if not np.array_equal(moved, np.eye(3)):
         image = geometry.warp(image, moved, policy.fill, policy.cval)
-    if drawn.channel_shift:
-        image = photometry.shift_channels(image, drawn.channel_shift)
-    if drawn.brightness != 1:
-        image = photometry.brightness(image, drawn.brightness)
-    if drawn.contrast != 1:
-        image = photometry.contrast(image, drawn.contrast)
-    if drawn.saturation != 1:
-        image = photometry.saturation(image, drawn.saturation)
-    if drawn.blur:
-        image = photometry.blur(image, drawn.blur * min(image.shape[:2]))
-    if drawn.erase[2] and drawn.erase[3]:
-        image = photometry.erase(image, *drawn.erase)
+    for op in OPS:
+        if op.paint and op.term in drawn:
+            image = op.paint(image, *drawn[op.term])
     return image
 
 
-@functools.lru_cache(maxsize=1024)  # asked for every view of every photo
+@functools.lru_cache(maxsize=1024)  # asked for every view of every photo, as is the string
+def _on(policy: Policy) -> tuple[tuple[Op, Values], ...]:
+    """Return the ops that are on, with the values of their fields; the fill is where it matters."""
+    values = {op: policy.values(op) for op in OPS}
+    return tuple(
+        (op, values[op]) for op in OPS if (policy.moves if op is geometry.FILL else values[op] != OFF[op])
+    )
+
+
+@functools.lru_cache(maxsize=1024)
 def _written(policy: Policy) -> str:
-    values = {field.name: getattr(policy, field.name) for field in fields(policy)}
-    return terms.write(values | {"fill": policy.fill if policy.moves else None})
-
-
-def _within(low: float, high: float, u: float) -> float:
-    return low + (high - low) * u
-
-
-def _both(most: float, u: float) -> float:
-    return _within(-most, most, u)
+    return terms.write(_on(policy))
