@@ -2,7 +2,9 @@
 
 import shutil
 
+import numpy as np
 import pytest
+from PIL import Image as Pillow
 
 from photos import paint, paint_folder
 from topgraft._check import check
@@ -32,7 +34,7 @@ def test_each_finding_is_listed_and_said(tmp_path):
     text = " ".join(health.warnings)
     for part in (
         "cat/bad.jpg, which is not a picture",
-        "only 4 photos",
+        "1 class has fewer than 5 photos (dog 4); its numbers will say little",
         "carry different labels",
         "very long",
     ):
@@ -111,3 +113,67 @@ def test_what_cannot_be_trained_on_is_an_error(tmp_path, counts, broken, message
     with pytest.raises(DataError, match=message):
         check(data)
     assert check(data, strict=False).photos == sum(counts.values())
+
+
+def test_a_table_of_backslashes_and_a_folder_too_high_say_so(tmp_path):
+    (tmp_path / "t.csv").write_text("path,label\nphotos\\a.jpg,x\nphotos\\b.jpg,y\n")
+    with pytest.raises(DataError, match="Write paths with forward slashes"):
+        check(Dataset.from_csv(tmp_path / "t.csv"))
+    paint_folder(tmp_path / "nested" / "insects", ant=5, bee=5)
+    with pytest.raises(DataError, match=r"got one \(insects\)\. .* Or did you mean .*nested/insects\?"):
+        check(Dataset.from_folder(tmp_path / "nested"))
+
+
+def test_no_readable_photo_at_all_is_one_line(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for i in range(3):
+            (tmp_path / name / f"{i}.jpg").write_text(
+                "version https://git-lfs.github.com/spec/v1\noid sha256:0"
+            )
+    with pytest.raises(DataError, match=r"got 6 of 6.*is not a picture in a known format") as caught:
+        check(Dataset.from_folder(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_equal_warnings_are_one(tmp_path):
+    paint_folder(tmp_path, **{f"class{i}": 3 for i in range(30)})
+    said = check(Dataset.from_folder(tmp_path)).warnings
+    assert [line for line in said if "fewer than 5" in line] == [
+        "30 classes have fewer than 5 photos ("
+        + ", ".join(f"class{i} 3" for i in range(8))
+        + " and 22 more); their numbers will say little."
+    ]
+
+
+def test_photos_that_were_repaired_or_are_dark_are_named(tmp_path):
+    paint_folder(tmp_path, cat=6, dog=6)
+    data = bytearray((tmp_path / "cat" / "000.jpg").read_bytes())
+    data[-600:-400] = bytes(200)
+    (tmp_path / "cat" / "000.jpg").write_bytes(data)
+    Pillow.new("RGB", (90, 90), (3, 3, 3)).save(tmp_path / "dog" / "night.png")
+    levels = np.random.default_rng(0).integers(0, 4096, (90, 90)).astype(np.uint16)
+    Pillow.fromarray(levels).save(tmp_path / "dog" / "twelve.png")
+    health = check(Dataset.from_folder(tmp_path))
+    remarks = {photo["id"]: photo["remark"] for photo in health.remarks}
+    assert remarks.keys() == {"cat/000.jpg", "dog/night.png", "dog/twelve.png"}
+    assert remarks["cat/000.jpg"].startswith("is damaged and was repaired (Corrupt JPEG data")
+    assert "dog/night.png is nearly black." in health.warnings
+    assert "dog/twelve.png holds 12 bits in 16 and is scaled by its 12." in health.warnings
+
+
+def test_large_groups_are_questioned(tmp_path):
+    paint_folder(tmp_path, cat=12, dog=12)
+    for i in range(8):
+        paint(tmp_path / "cat" / f"again{i}.jpg", 5000, quality=60 + 4 * i)
+    said = " ".join(check(Dataset.from_folder(tmp_path)).warnings)
+    assert "8 of 32 photos look like another, 8 of them in the largest group" in said
+    assert "--duplicates exact" in said
+
+
+def test_a_conflict_names_two_photos_of_different_labels(tmp_path):
+    paint_folder(tmp_path, ant=5, bee=5)
+    for place in ("ant/a.jpg", "ant/b.jpg", "bee/z.jpg"):
+        paint(tmp_path / place, 4000)
+    said = " ".join(check(Dataset.from_folder(tmp_path)).warnings)
+    assert "ant/a.jpg and bee/z.jpg look the same but carry different labels" in said

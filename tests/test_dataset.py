@@ -5,12 +5,14 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image as Pillow
 
 from photos import paint
 from topgraft import files
-from topgraft.errors import DataError, DecodeError, StoreError, TopgraftError
+from topgraft.errors import DataError, DecodeError, StoreError, TopgraftError, UnknownNameError
 from topgraft.fingerprint import digest
 from topgraft.photos.dataset import Dataset, _natural
 from topgraft.photos.looks import look
@@ -122,7 +124,6 @@ def test_tables(photos, tmp_path):
         ("path,label\na.jpg,x\nb/../a.jpg,y\n", "listed twice"),
         ("path,label\na.jpg,x\n{here}/a.jpg,y\n", "listed twice"),
         ("path,label,label\na.jpg,x,y\n", "one column label, got 2"),
-        ("path;label\na.jpg;x\n", "got semicolons. Save it with commas"),
         ('path,label\na.jpg,"[""\\ud800""]"\n', "line 2: expected a list of labels"),
         ('path,label\na.jpg,"[null]"\n', "line 2: expected a list of labels"),
         ('path,label\na.jpg,"[""""]"\n', "line 2: expected a list of labels"),
@@ -142,8 +143,8 @@ def test_tables_say_what_is_wrong_and_where(tmp_path, text, message):
 def test_a_table_that_cannot_be_read_says_why(tmp_path):
     with pytest.raises(DataError, match=r"found no file\. Check the path"):
         Dataset.from_csv(tmp_path / "none.csv")
-    (tmp_path / "t.csv").write_text("path,label\n", encoding="utf-16")
-    with pytest.raises(DataError, match=r"is not UTF-8 .*Save it as CSV in UTF-8"):
+    (tmp_path / "t.csv").write_bytes(b"path,label\ncaf\xe9.jpg,x\n")
+    with pytest.raises(DataError, match=r"is neither UTF-8 nor UTF-16 .*Save it as CSV in UTF-8"):
         Dataset.from_csv(tmp_path / "t.csv")
 
 
@@ -344,3 +345,62 @@ def test_a_photo_that_did_not_fit_into_memory_is_tried_again(photos, monkeypatch
         patch.setattr("topgraft.photos.decode._pixels", full)
         assert "memory" in Dataset.from_folder(photos).refused[0].reason
     assert not Dataset.from_folder(photos).refused
+
+
+@pytest.mark.parametrize(
+    ("between", "encoding"), [(";", "utf-8"), ("\t", "utf-16"), (",", "utf-16"), (";", "utf-16-le")]
+)
+def test_tables_as_excel_writes_them(photos, between, encoding):
+    text = between.join(["path", "label"]) + "\r\n" + f"cat/0.jpg{between}Katze\r\ndog/0.jpg{between}Hünd\r\n"
+    raw = text.encode(encoding)
+    (photos / "t.csv").write_bytes(b"\xff\xfe" + raw if encoding == "utf-16-le" else raw)
+    assert Dataset.from_csv(photos / "t.csv").classes == ("Hünd", "Katze")
+
+
+def test_folders_of_the_system_are_no_classes(photos):
+    for name in ("@eaDir", "$RECYCLE.BIN", ".Trash-1000", "__MACOSX"):
+        shutil.copytree(photos / "cat", photos / name)
+    assert Dataset.from_folder(photos).classes == ("cat", "dog")
+
+
+def test_folders_that_link_to_each_other_are_listed_once(tmp_path):
+    for i, name in enumerate("abcdefghijkl"):
+        paint(tmp_path / name / "0.jpg", i)
+        for other in "abcdefghijkl":
+            (tmp_path / name / f"to-{other}").symlink_to(tmp_path / other)
+    assert len(Dataset.from_folder(tmp_path)) == 12
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), np.float32("nan"), pd.NA, pd.NaT])
+def test_what_is_missing_is_no_name_and_no_group(photos, missing):
+    paths = sorted(photos.rglob("*.jpg"))[:4]
+    with pytest.raises(DataError, match="expected a label, got"):
+        Dataset.from_pairs(paths, ["a", missing, "b", "b"])
+    data = Dataset.from_pairs(paths, ["a", "a", "b", "b"], groups=["g", missing, missing, "g"])
+    first, second, third, fourth = data.groups.tolist()
+    assert first == fourth
+    assert len({first, second, third}) == 3
+
+
+def test_a_series_is_read_by_position(photos):
+    paths = pd.Series(sorted(map(str, photos.rglob("*.jpg")))[:4], index=[7, 3, 5, 9])
+    data = Dataset.from_pairs(paths, pd.Series(list("abab"), index=[9, 5, 3, 7]))
+    assert [data.classes[sample.label] for sample in data.samples] == list("abab")
+
+
+def test_jfif_is_a_photo(photos):
+    (photos / "cat" / "0.jpg").rename(photos / "cat" / "0.jfif")
+    assert "cat/0.jfif" in Dataset.from_folder(photos).ids
+
+
+def test_only_the_same_pixels_are_one_group_where_looks_do_not_count(photos, tmp_path):
+    picture = Pillow.open(photos / "cat" / "0.jpg")
+    picture.resize((48, 36)).save(photos / "cat" / "small.jpg")
+    picture.save(photos / "cat" / "same.png")
+    ways = {way: Dataset.from_folder(photos, duplicates=way) for way in ("looks", "exact", "off")}
+    group = {way: dict(zip(data.ids, data.groups.tolist(), strict=True)) for way, data in ways.items()}
+    assert group["looks"]["cat/0.jpg"] == group["looks"]["cat/small.jpg"] == group["looks"]["cat/same.png"]
+    assert group["exact"]["cat/0.jpg"] == group["exact"]["cat/same.png"] != group["exact"]["cat/small.jpg"]
+    assert len(set(group["off"].values())) == len(ways["off"])
+    with pytest.raises(UnknownNameError, match=r"duplicates.*'look'.*Did you mean looks"):
+        Dataset.from_folder(photos, duplicates="look")

@@ -1,6 +1,8 @@
 """Every odd file a photo folder holds: read rightly, or refused with a reason."""
 
 import io
+import sys
+import tracemalloc
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -8,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from PIL import Image as Pillow
+from PIL.PngImagePlugin import PngInfo
 
 from topgraft.errors import DataError, DecodeError
 from topgraft.photos import decode as decoding
@@ -141,3 +144,64 @@ def test_what_is_no_picture_says_why(data, reason):
 def test_a_missing_file_says_so(tmp_path):
     with pytest.raises(DecodeError, match="cannot be opened"):
         decode(tmp_path / "gone.jpg")
+
+
+def test_a_broken_exif_block_costs_no_photo():
+    exif = Pillow.Exif()
+    exif[0x0112] = 6
+    exif[0x011A] = 72.0
+    data = encode(RED, "JPEG", exif=exif)
+    # The resolution as text where a fraction belongs: what Pillow cannot write back it must not have to.
+    at = data.index(b"\x01\x1a\x00\x05") if b"\x01\x1a\x00\x05" in data else data.index(b"\x1a\x01\x05\x00")
+    kind = data[at + 2 : at + 4].replace(b"\x05", b"\x02")
+    assert decode(data[: at + 2] + kind + data[at + 4 :]).shape == (6, 4, 3)
+
+
+@pytest.mark.parametrize("what", ["text", "profile"])
+def test_megabytes_beside_the_pixels_of_a_png_do_no_harm(what):
+    if what == "text":
+        info = PngInfo()
+        info.add_text("story", "x" * 3_000_000, zip=True)
+        data = encode(RED, "PNG", pnginfo=info)
+    else:
+        data = encode(RED, "PNG", icc_profile=bytes(3_000_000))
+    assert (decode(data) == (200, 10, 20)).all()
+
+
+def test_a_jpeg_of_thousands_of_scans_is_refused_before_it_is_decoded():
+    data = encode(RED, "JPEG", progressive=True)
+    head, scan, rest = data.partition(b"\xff\xda")
+    with pytest.raises(DecodeError, match="is a JPEG of 9,999 scans, more than 200; save it anew"):
+        decode(head + (scan + rest[:20]) * 9999)
+
+
+def test_twelve_bits_in_sixteen_are_scaled_by_their_twelve():
+    levels = np.array([[0, 1024, 2048, 4095]], dtype=np.uint16)
+    assert decode(encode(Pillow.fromarray(levels)))[0, :, 0].tolist() == [0, 64, 128, 255]
+
+
+def test_deep_pictures_take_no_more_than_12_bytes_a_pixel():
+    side = 3000
+    data = encode(Pillow.fromarray(np.full((side, side), 40_000, np.uint16)))
+    tracemalloc.start()
+    decode(data)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 12 * side * side
+
+
+def test_heic_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    decoding.formats.cache_clear()
+    try:
+        with pytest.raises(DecodeError, match=r"is HEIC; install it with: pip install 'topgraft\[heic\]'"):
+            decode(b"\0\0\0\x18ftypheic" + bytes(100))
+    finally:
+        decoding.formats.cache_clear()
+
+
+def test_heic_is_read_with_its_extra():
+    heif = pytest.importorskip("pillow_heif", reason="needs the heic extra")
+    heif.register_heif_opener()
+    image = decode(encode(RED.resize((64, 64)), "HEIF", quality=95))
+    assert np.abs(image.astype(int) - (200, 10, 20)).max() < 12

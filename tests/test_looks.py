@@ -129,3 +129,19 @@ def test_looks_of_another_maker_are_not_recalled(tmp_path, monkeypatch):
     assert kept.recall(["a", "b"]) == {}
     kept.keep({"a": one})
     assert kept.recall(["a", "b"]) == {"a": one}
+
+
+def test_an_empty_scene_and_the_scene_with_something_in_it_are_two_photos():
+    dice = np.random.default_rng(3)
+    scene = np.asarray(Pillow.fromarray(dice.integers(0, 256, (6, 7, 3), np.uint8)).resize((320, 240)))
+    pictures = []
+    for i in range(20):  # a fixed camera: the same place, and in every second picture an animal
+        noise = dice.normal(0, 2, scene.shape)
+        picture = Pillow.fromarray(np.clip(scene + noise, 0, 255).astype(np.uint8))
+        if i % 2:
+            x, y = int(dice.integers(0, 260)), int(dice.integers(0, 180))
+            ImageDraw.Draw(picture).ellipse((x, y, x + 60, y + 60), fill=tuple(255 - scene[y + 30, x + 30]))
+        pictures.append(picture)
+    found = groups(pictures)
+    assert not {found[i] for i in range(0, 20, 2)} & {found[i] for i in range(1, 20, 2)}
+    assert len({found[i] for i in range(0, 20, 2)}) == 1  # bursts of the empty scene are still one

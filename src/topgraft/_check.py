@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 from unicodedata import normalize
 
 from topgraft.errors import DataError
-from topgraft.photos.dataset import Dataset
+from topgraft.photos.dataset import Dataset, Sample
 from topgraft.photos.entries import SPLITS
 from topgraft.text import counted
 
+SPACES = re.compile(r"[\s_-]+")
 TINY = 5
 """A class with fewer photos is named in a warning."""
+MANY_ALIKE, LARGE_GROUP = 0.1, 5
+"""More photos in groups than this share, and a larger group than this, put grouping itself in doubt."""
 MAX_REFUSED = 0.2
 """More unreadable files than this share stop the work: something is wrong with the whole folder."""
+BACKSLASHES = " Write paths with forward slashes, as photos/a.jpg."
 ODD_RATIO, ODD_SIDE_PX = 4.0, 64
 """Longer than this ratio of sides, or a shorter side than this, is an odd size."""
 
@@ -34,6 +40,7 @@ class Health:
         leaks: groups that lie on several sides of a given split.
         tiny: classes with fewer than 5 photos.
         odd_sizes: very long or very small photos.
+        remarks: photos that were read but are odd: repaired, nearly black, 12 bits in 16.
         warnings: all of it in sentences.
         failed: why nothing can be trained on them; empty where it can.
     """
@@ -47,6 +54,7 @@ class Health:
     leaks: list[list[str]]
     tiny: list[str]
     odd_sizes: list[dict[str, Any]]
+    remarks: list[dict[str, str]]
     warnings: list[str]
     failed: str
 
@@ -82,6 +90,11 @@ def check(data: Dataset, *, strict: bool = True) -> Health:
         leaks=leaks,
         tiny=tiny,
         odd_sizes=_odd(data),
+        remarks=[
+            {"id": sample.id, "remark": data.looks[sample.digest].remark}
+            for sample in data.samples
+            if data.looks[sample.digest].remark
+        ],
         warnings=[],
         failed=_failure(data, classes),
     )
@@ -104,11 +117,19 @@ def _groups(data: Dataset) -> tuple[list[list[str]], list[list[str]], list[list[
     samples = data.samples
     # A group the user named is no duplicate; only photos that look alike are.
     alike = [group for group in shared if len({samples[i].group for i in group}) > 1]
-    crossing = [group for group in alike if len({samples[i].label for i in group}) > 1]
+    crossing = [
+        _disagreeing_first(group, samples) for group in alike if len({samples[i].label for i in group}) > 1
+    ]
     split = any(sample.split for sample in samples)  # without a given split nothing can leak across it
     leaks = [group for group in alike if split and len({samples[i].split or "train" for i in group}) > 1]
     as_ids = [[[samples[i].id for i in group] for group in found] for found in (alike, crossing, leaks)]
     return as_ids[0], as_ids[1], as_ids[2]
+
+
+def _disagreeing_first(group: list[int], samples: Sequence[Sample]) -> list[int]:
+    """Put a photo of another label second: two that agree explain nothing."""
+    first, *others = group
+    return [first, *sorted(others, key=lambda i: samples[i].label == samples[first].label)]
 
 
 def _odd(data: Dataset) -> list[dict[str, Any]]:
@@ -132,20 +153,26 @@ def _sentences(health: Health) -> list[str]:
     if health.ignored:
         said.append(f"{len(health.ignored)} {_files(health.ignored)} ignored: no photo by name or place"
                     f" (first: {health.ignored[0]}).")  # fmt: skip
-    said += [
-        f"Class {name} has only {health.classes[name]} photos; its numbers will say little."
-        for name in health.tiny
-        if health.classes[name] > 1
-    ]
+    said += _of_tiny({name: health.classes[name] for name in health.tiny if health.classes[name] > 1})
     if health.duplicates:
         said.append(
             f"{counted(len(health.duplicates), 'group')} of near-duplicates;"
             " each is kept on one side of every split."
         )
-    said += [
-        f"{group[0]} and {group[1]} look the same but carry different labels; check them."
-        for group in health.cross_class_duplicates[:5]
-    ]
+    together = sum(map(len, health.duplicates))
+    largest = max(map(len, health.duplicates), default=0)
+    if together > MANY_ALIKE * health.photos and largest > LARGE_GROUP:
+        said.append(
+            f"{together:,} of {counted(health.photos, 'photo')} look like another, {largest} of them in the"
+            " largest group; every group counts as one photo in the intervals. If such photos only look alike"
+            " by nature, say `--duplicates exact`, or `off`."
+        )
+    if health.cross_class_duplicates:
+        photo, other = health.cross_class_duplicates[0][:2]
+        said.append(
+            f"{photo} and {other} look the same but carry different labels"
+            f"{_and_more(len(health.cross_class_duplicates), 'such group')}; check them."
+        )
     if health.leaks:
         said.append(
             f"{counted(len(health.leaks), 'group')} of near-duplicates on both sides of the given split"
@@ -156,7 +183,24 @@ def _sentences(health: Health) -> list[str]:
             f"Very small or very long: {counted(len(health.odd_sizes), 'photo')}"
             f" (first: {health.odd_sizes[0]['id']})."
         )
+    alike: dict[str, list[str]] = {}
+    for odd in health.remarks:
+        alike.setdefault(odd["remark"], []).append(odd["id"])
+    said += [f"{ids[0]} {remark}{_and_more(len(ids), 'such photo')}." for remark, ids in alike.items()]
     return said
+
+
+def _of_tiny(classes: dict[str, int]) -> list[str]:
+    if not classes:
+        return []
+    named = ", ".join(f"{name} {n}" for name, n in list(classes.items())[:8])
+    more = f" and {len(classes) - 8} more" if len(classes) > 8 else ""
+    which, whose = ("1 class has", "its") if len(classes) == 1 else (f"{len(classes)} classes have", "their")
+    return [f"{which} fewer than {TINY} photos ({named}{more}); {whose} numbers will say little."]
+
+
+def _and_more(n: int, what: str) -> str:
+    return f" ({counted(n, what)} in all)" if n > 1 else ""
 
 
 def _files(found: list[Any]) -> str:
@@ -168,7 +212,7 @@ def _of_folders(data: Dataset) -> list[str]:
     said = [f"Folder {name} holds no photo and is no class." for name in data.empty]
     written: dict[str, str] = {}
     for name in data.classes:
-        alike = written.setdefault(normalize("NFC", name).casefold(), name)
+        alike = written.setdefault(SPACES.sub("", normalize("NFC", name).casefold()), name)
         if alike != name:
             said.append(f"Classes {alike!a} and {name!a} are written alike but are two. Is one a slip?")
     splits = [name for name in data.classes if name.lower() in SPLITS]
@@ -180,6 +224,13 @@ def _of_folders(data: Dataset) -> list[str]:
     return said
 
 
+def _nested(data: Dataset) -> str:
+    """Point at the folder below, where it is what holds the classes."""
+    tops = {sample.id.split("/")[0] for sample in data.samples}
+    below = {sample.id.split("/")[1] for sample in data.samples if sample.id.count("/") > 1}
+    return f" Or did you mean {data.root}/{tops.pop()}?" if len(tops) == 1 and len(below) > 1 else ""
+
+
 def _failure(data: Dataset, classes: dict[str, int]) -> str:
     total = len(data) + len(data.refused)
     if len(data.refused) > MAX_REFUSED * total:
@@ -187,13 +238,14 @@ def _failure(data: Dataset, classes: dict[str, int]) -> str:
         return (
             f"{data.place}: at most 20 % of the files may be unreadable, got {len(data.refused)} of {total}."
             f" The first, {first.id}, {first.reason}. `topgraft check` lists them all."
+            + (BACKSLASHES if "\\" in first.id else "")
         )
     if len(classes) < 2:
         only = next(iter(classes), "none")
         what = "a folder with photos" if data.is_folder else "photos"
         return (
             f"{data.place}: expected photos of at least 2 classes, got one ({only})."
-            f" Add {what} of what it is not."
+            f" Add {what} of what it is not.{_nested(data)}"
         )
     poor = [name for name, n in classes.items() if n < 2]
     if poor:

@@ -49,6 +49,12 @@ Weights = Annotated[str | None, typer.Option(help="`pretrained`, `random`, or a 
 Size = Annotated[int | None, typer.Option(help="Side of the pictures in pixels. [default: the backbone's]")]
 Offline = Annotated[bool | None, typer.Option("--offline", help="Never open a socket.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Duplicates = Annotated[
+    str | None,
+    typer.Option(
+        help="What keeps photos on one side of a split: looks, exact (the same pixels), off. [default: looks]"
+    ),
+]
 Seed = Annotated[int | None, typer.Option(help="Decides split, draw, views and folds.  [default: 0]")]
 
 
@@ -93,7 +99,7 @@ def topgraft(
 
 
 @app.command()
-def check(photos: Photos, as_json: AsJson = False) -> None:
+def check(photos: Photos, duplicates: Duplicates = None, as_json: AsJson = False) -> None:
     """Look for unreadable, duplicate or leaking photos.
 
     Fails, with exit code 1, for fewer than two classes, a class with fewer than two readable photos, or more
@@ -103,7 +109,7 @@ def check(photos: Photos, as_json: AsJson = False) -> None:
     from topgraft.photos.dataset import Dataset
 
     with progress() as bar:
-        data = Dataset.from_folder(photos, progress=bar)
+        data = Dataset.from_folder(photos, duplicates=duplicates, progress=bar)
     health = look(data, strict=False)
     if as_json:
         print_json(health.as_dict())
@@ -166,6 +172,7 @@ def embed(
     policies: Annotated[int, typer.Option(help="How many augmentation policies to draw.", min=0)] = 16,
     grid: Annotated[str, typer.Option(help="grid288, gentle, photo, any-angle or a TOML grid.")] = "grid288",
     seed: Annotated[int, typer.Option(help="Decides draw and views.", min=0)] = 0,
+    duplicates: Duplicates = None,
     engine: Annotated[str, typer.Option(help="auto, openvino, torch or fake.")] = "auto",
     workers: Annotated[
         str | None, typer.Option(help="Threads that decode, or ray[:ADDRESS]. [default: all cores]")
@@ -188,7 +195,7 @@ def embed(
     files.keep_out(photos, out)
     settings = Settings.load(threads=threads, offline=offline)
     with progress() as bar:
-        data = Dataset.from_folder(photos, settings=settings, progress=bar)
+        data = Dataset.from_folder(photos, duplicates=duplicates, settings=settings, progress=bar)
         loaded = load_backbone(
             backbone, card=card, weights=weights, seed=seed, settings=settings, progress=bar
         )
@@ -266,6 +273,7 @@ def train(
     class_weight: Annotated[
         str | None, typer.Option(help="auto, on or off: weigh rare classes more. [default: auto]")
     ] = None,
+    duplicates: Duplicates = None,
     seed: Seed = None,
     store: Annotated[
         str | None, typer.Option(help="Feature store to use and add to. [default: in the run]")
@@ -290,6 +298,7 @@ def train(
         config,
         data__photos=photos,
         data__test=test,
+        data__duplicates=duplicates,
         backbone__name=backbone,
         backbone__card=str(card) if card else None,
         backbone__weights=weights,

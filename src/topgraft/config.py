@@ -25,11 +25,14 @@ class Data(_Section):
         photos: the folder, URL or CSV table.
         test: the share of photos held out for the one final test; 0 holds nothing out.
         val: the share held out for validation; 0 since cross-validation does its work.
+        duplicates: what keeps photos on one side of every split: `looks` (near-duplicates), `exact` (the same
+            pixels) or `off`.
     """
 
     photos: str = ""
     test: float = Field(default=0.2, ge=0, lt=1)
     val: float = Field(default=0.0, ge=0, lt=1)
+    duplicates: Literal["looks", "exact", "off"] = "looks"
 
 
 class BackboneChoice(_Section):

@@ -33,6 +33,9 @@ REASONS = {
     errno.EISDIR: "a folder lies where a file is needed. Give another place with `-o`",
     errno.ENAMETOOLONG: "the name is too long. Give a shorter one",
 }
+SYSTEM = frozenset({"@eadir", "$recycle.bin", "__macosx", "system volume information", "lost+found"})
+"""Folders that network drives, Windows, archives of a Mac and Linux put among photos; none is a class."""
+
 LOCK = ".topgraft-lock"
 """A file of this name in a folder says that somebody writes to it, or was killed at it."""
 AGAIN = "run the same command again, `train` with --resume: what is done is kept"
@@ -82,8 +85,8 @@ def filesystem(url: str) -> tuple[Any, str]:
 def listing(root: str) -> list[str]:
     """List all files below a folder: paths relative to it, with forward slashes, sorted.
 
-    Hidden files and folders (a leading dot) are passed over. Links to folders are followed, except back to
-    a folder they lie in.
+    Hidden files and folders (a leading dot) and those a system keeps for itself are passed over. Links to
+    folders are followed, each folder once: two that link to each other would never end.
 
     Raises:
         DataError: where there is no such folder, or a folder in it cannot be read.
@@ -94,7 +97,7 @@ def listing(root: str) -> list[str]:
     if not os.path.isdir(top):  # noqa: PTH112  Path.is_dir raises for names that no system takes
         what = "a file" if os.path.lexists(top) else "nothing"
         raise DataError(f"{root}: expected a folder of photos, found {what}. Check the path.")
-    return sorted(_below(top, "", frozenset()))
+    return sorted(_below(top, "", set()))
 
 
 def folders(root: str, below: str = "") -> list[str]:
@@ -102,7 +105,7 @@ def folders(root: str, below: str = "") -> list[str]:
     if is_url(root):
         return []
     with os.scandir(Path(root, below)) as found:
-        return [entry.name for entry in found if entry.is_dir() and not entry.name.startswith(".")]
+        return [entry.name for entry in found if entry.is_dir() and not _of_the_system(entry.name)]
 
 
 def _far(url: str) -> list[str]:
@@ -116,17 +119,25 @@ def _far(url: str) -> list[str]:
     if names is None:
         raise DataError(f"{url}: expected a folder of photos, found none. Check the address.")
     found = [name[len(base) :].lstrip("/") for name in names]
-    return sorted(name for name in found if not any(part.startswith(".") for part in name.split("/")))
+    return sorted(name for name in found if not any(map(_of_the_system, name.split("/"))))
 
 
-def _below(folder: Path, prefix: str, above: frozenset[str]) -> Iterator[str]:
-    """List the files below a folder that is not one of those above it, each name behind the prefix."""
+def _of_the_system(name: str) -> bool:
+    return name.startswith(".") or name.lower() in SYSTEM
+
+
+def _below(folder: Path, prefix: str, listed: set[str]) -> Iterator[str]:
+    """List the files below a folder that was not listed yet, each name behind the prefix; links come last."""
     real = os.path.realpath(folder)
-    if real in above:
+    if real in listed:
         return
+    listed.add(real)
     try:
         with os.scandir(folder) as found:
-            inside = [entry for entry in found if not entry.name.startswith(".")]
+            inside = sorted(
+                (entry for entry in found if not _of_the_system(entry.name)),
+                key=lambda entry: (entry.is_symlink(), entry.name),
+            )
     except OSError as error:
         raise DataError(
             f"{folder}: the folder cannot be read ({error.strerror or error})."
@@ -134,7 +145,7 @@ def _below(folder: Path, prefix: str, above: frozenset[str]) -> Iterator[str]:
         ) from error
     for entry in inside:
         if _is_dir(entry):
-            yield from _below(Path(entry.path), f"{prefix}{entry.name}/", above | {real})
+            yield from _below(Path(entry.path), f"{prefix}{entry.name}/", listed)
         else:
             yield prefix + entry.name
 

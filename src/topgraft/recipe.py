@@ -85,7 +85,9 @@ def follow(
     if resume:
         _same_choices(place, config)
     begun = time.perf_counter()
-    data = Dataset.from_folder(config.data.photos, settings=settings, progress=progress)
+    data = Dataset.from_folder(
+        config.data.photos, duplicates=config.data.duplicates, settings=settings, progress=progress
+    )
     health = check(data)
     sides = split(data, test=config.data.test, val=config.data.val, seed=config.seed)
     _announce(data, health, sides)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Controls, line ends, halves of characters, and marks that turn the direction of writing around."""
 
 
 def one_line(text: str) -> str:

@@ -15,11 +15,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topgraft import files
-from topgraft.errors import DataError, DecodeError
+from topgraft.errors import DataError, DecodeError, UnknownNameError
 from topgraft.fingerprint import digest
 from topgraft.photos.decode import decode
-from topgraft.photos.entries import Entry, class_name, in_folder, in_table, shown, unique, unnameable
-from topgraft.photos.looks import Look, Looks, look, twins
+from topgraft.photos.entries import (
+    Entry,
+    class_name,
+    in_folder,
+    in_table,
+    is_missing,
+    shown,
+    unique,
+    unnameable,
+)
+from topgraft.photos.looks import ALIKE, Alike, Look, Looks, look, twins
+from topgraft.photos.remarks import remark
 from topgraft.settings import Settings
 from topgraft.types import Image, Labels, Progress, silent
 
@@ -82,6 +92,8 @@ class Dataset:
         looks: what each photo looks like, by digest.
         source: the folder or table they were listed in, as it was given; empty for pairs.
         empty: class folders that hold no photo.
+        duplicates: what joins photos into groups beside those that came with them: `looks` (near-duplicates),
+            `exact` (the same pixels) or `off`.
     """
 
     samples: tuple[Sample, ...]
@@ -92,6 +104,7 @@ class Dataset:
     looks: dict[str, Look] = field(default_factory=dict, repr=False)
     source: str = ""
     empty: tuple[str, ...] = ()
+    duplicates: Alike = "looks"
 
     @property
     def is_folder(self) -> bool:
@@ -105,27 +118,39 @@ class Dataset:
 
     @classmethod
     def from_folder(
-        cls, path: str | Path, *, settings: Settings | None = None, progress: Progress = silent
+        cls,
+        path: str | Path,
+        *,
+        duplicates: str | None = None,
+        settings: Settings | None = None,
+        progress: Progress = silent,
     ) -> Dataset:
         """Read `path/<class>/*.jpg`, or the same under `train/`, `val/` and `test/`.
 
         Args:
             path: a local folder or an fsspec URL. A `.csv` file is read by `from_csv`.
+            duplicates: what joins photos into groups: `looks`, `exact` (the same pixels) or `off`.
             settings: where looks are kept, how many threads read.
             progress: told of the photos as they are read.
 
         Raises:
             DataError: for no folder, no photos in it, or a folder beside train/, val/ and test/.
         """
+        joined = _alike(duplicates)
         if str(path).lower().endswith(".csv"):
-            return cls.from_csv(path, settings=settings, progress=progress)
+            return cls.from_csv(path, duplicates=duplicates, settings=settings, progress=progress)
         entries, ignored, empty = in_folder(str(path))
         data = cls._open(entries, str(path), ignored, settings, progress)
-        return replace(data, source=str(path), empty=tuple(map(shown, empty)))
+        return replace(data, source=str(path), empty=tuple(map(shown, empty)), duplicates=joined)
 
     @classmethod
     def from_csv(
-        cls, path: str | Path, *, settings: Settings | None = None, progress: Progress = silent
+        cls,
+        path: str | Path,
+        *,
+        duplicates: str | None = None,
+        settings: Settings | None = None,
+        progress: Progress = silent,
     ) -> Dataset:
         """Read a table with the columns `path`, `label` and, if wanted, `split` and `group`.
 
@@ -136,9 +161,9 @@ class Dataset:
             DataError: for a missing table or column, and, with the line, for an empty cell, one too many, a
                 path that cannot be, or an unknown split.
         """
-        table = str(path)
+        table, joined = str(path), _alike(duplicates)
         data = cls._open(in_table(table), files.parent(table)[0], [], settings, progress)
-        return replace(data, source=table)
+        return replace(data, source=table, duplicates=joined)
 
     @classmethod
     def from_pairs(
@@ -156,12 +181,14 @@ class Dataset:
             DataError: where the lengths differ, there is nothing, a label is no name, or some paths are URLs
                 and others are not.
         """
+        paths, labels = list(paths), list(labels)  # by position: a pandas Series is read by its index
+        groups = None if groups is None else list(groups)
         for what, given in (("labels", labels), ("groups", groups)):
             if given is not None and len(given) != len(paths):
                 raise DataError(
                     f"expected as many {what} as paths, got {len(paths)} paths and {len(given)} {what}."
                 )
-        if not len(paths):
+        if not paths:
             raise DataError("expected at least one path, got none.")
         names = []
         for i, label in enumerate(labels):
@@ -172,7 +199,10 @@ class Dataset:
                     f"{paths[i]}: expected a label, got {label!r}. Leave the photo out."
                 ) from error
         root, inside = _common([str(path) for path in paths])
-        keys = groups if groups is not None else inside
+        keys = [
+            path if group is None or is_missing(group) else group
+            for path, group in zip(inside, groups or [None] * len(inside), strict=True)
+        ]
         entries = [
             Entry(path, path, (name,), str(key), None)
             for path, name, key in zip(inside, names, keys, strict=True)
@@ -237,7 +267,9 @@ class Dataset:
     def groups(self) -> NDArray[np.int64]:
         """(N,) group numbers: given groups, with near-duplicates merged into them."""
         return twins(
-            [self.looks[sample.digest] for sample in self.samples], [sample.group for sample in self.samples]
+            [self.looks[sample.digest] for sample in self.samples],
+            [sample.group for sample in self.samples],
+            self.duplicates,
         )
 
     def read(self, i: int) -> bytes:
@@ -302,6 +334,13 @@ class Dataset:
         return replace(self, samples=kept, refused=(), ignored=())
 
 
+def _alike(name: str | None) -> Alike:
+    for known in ALIKE:
+        if known == (name or "looks"):
+            return known
+    raise UnknownNameError("way of finding duplicates", str(name), ALIKE)
+
+
 def _common(paths: list[str]) -> tuple[str, list[str]]:
     """Find the folder or URL that paths have in common, and what they are below it.
 
@@ -348,7 +387,8 @@ def _look_at(
         except OSError as error:
             return _Seen("", Look.refused(_unopened(error)), lasting=False)
         try:
-            return _Seen(digest(data), look(decode(data, entry.id)), lasting=True)
+            image = decode(data, entry.id)
+            return _Seen(digest(data), look(image, remark(data, image)), lasting=True)
         except DecodeError as error:
             # What this machine has no memory for, another or the next run may well decode.
             lasting = not isinstance(error.__cause__, MemoryError)

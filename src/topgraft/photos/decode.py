@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import io
 import shlex
+import struct
+import threading
 import warnings
+from contextlib import nullcontext, suppress
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image as Pillow
-from PIL import ImageOps, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
 from topgraft import files
 from topgraft.errors import DecodeError
@@ -24,14 +29,38 @@ from topgraft.types import Image
 MAX_PIXELS = 100_000_000
 """Larger pictures are refused: 100 megapixels are 300 MB of pixels, five times a phone's best."""
 
+LARGE_PIXELS = 20_000_000
+"""Larger pictures are decoded one at a time, however many threads read: a deep one takes 12 bytes a pixel."""
+
+MAX_SCANS = 200
+"""A progressive JPEG has about ten; each is a pass over all pixels, and 9,999 of them took 90 seconds."""
+
+PNG = b"\x89PNG\r\n\x1a\n"
+TEXTS = (b"iCCP", b"iTXt", b"zTXt", b"tEXt")
+HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+TWELVE_BITS = 4095.0
+
 UNIT = 1.1
 """Floats up to here are of the range 0..1: resampling overshoots it a little."""
 
 SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".jp2", ".avif"}
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".jp2", ".avif"}
+    | {".heic", ".heif"}  # read with the extra heic, and refused with a word about it without
 )
 """File names that are taken for photos; anything else in a photo folder is listed, not read."""
 
+TURNS = {
+    2: Pillow.Transpose.FLIP_LEFT_RIGHT,
+    3: Pillow.Transpose.ROTATE_180,
+    4: Pillow.Transpose.FLIP_TOP_BOTTOM,
+    5: Pillow.Transpose.TRANSPOSE,
+    6: Pillow.Transpose.ROTATE_270,
+    7: Pillow.Transpose.TRANSVERSE,
+    8: Pillow.Transpose.ROTATE_90,
+}
+"""What makes a picture upright, by EXIF orientation (EXIF 2.32, tag 0x0112)."""
+
+_one_large = threading.Lock()
 
 # Pillow warns of odd metadata; pixels are what counts here. Once and for all: catch_warnings around every
 # decoding is not safe in threads, it may leave a filter behind that silences everything.
@@ -60,13 +89,20 @@ def decode(source: str | Path | bytes, place: str = "") -> Image:
         raise DecodeError(place, f"cannot be opened ({error.strerror or error})") from error
     if not data:
         raise DecodeError(place, "is empty (0 bytes)")
+    if data.startswith(b"\xff\xd8") and (scans := data.count(b"\xff\xda")) > MAX_SCANS:
+        raise DecodeError(place, f"is a JPEG of {scans:,} scans, more than {MAX_SCANS}; save it anew")
     try:
-        with Pillow.open(io.BytesIO(data), formats=_formats()) as picture:
+        with Pillow.open(io.BytesIO(_without_text(data)), formats=formats()) as picture:
             _judge(picture.size, place)
-            return _pixels(picture)
+            with _one_large if picture.width * picture.height > LARGE_PIXELS else nullcontext():
+                return _pixels(picture)
     except DecodeError:
         raise
     except UnidentifiedImageError as error:
+        if data[4:8] == b"ftyp" and data[8:12] in HEIC:
+            raise DecodeError(
+                place, "is HEIC; install it with: pip install 'topgraft[heic]', or save it as JPEG"
+            ) from error
         raise DecodeError(place, "is not a picture in a known format") from error
     except Pillow.DecompressionBombError as error:
         raise DecodeError(place, f"is larger than {MAX_PIXELS:,} pixels") from error
@@ -78,8 +114,12 @@ def decode(source: str | Path | bytes, place: str = "") -> Image:
 
 
 @cache
-def _formats() -> tuple[str, ...]:
+def formats() -> tuple[str, ...]:
     """Name the formats of `SUFFIXES`: no other decoder, and none that starts a program, sees a file."""
+    with suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
     known = Pillow.registered_extensions()
     return tuple(sorted({known[suffix] for suffix in SUFFIXES if suffix in known} & Pillow.OPEN.keys()))
 
@@ -92,8 +132,34 @@ def _judge(size: tuple[int, int], place: str) -> None:
         raise DecodeError(place, "has no pixels")
 
 
+def _without_text(data: bytes) -> bytes:
+    """Leave out what a PNG holds beside its pixels and orientation; other files stay as they are.
+
+    Pillow refuses a picture whose texts or profile unpack to over a megabyte; no pixel depends on them.
+    """
+    if not data.startswith(PNG):
+        return data
+    kept, at = [PNG], len(PNG)
+    while at + 12 <= len(data):
+        length, kind = struct.unpack(">I4s", data[at : at + 8])
+        if kind not in TEXTS:
+            kept.append(data[at : at + 12 + length])
+        at += 12 + length
+    return b"".join([*kept, data[at:]])
+
+
+def _orientation(picture: Pillow.Image) -> int:
+    """Read the orientation alone: what else stands in the EXIF data may be broken and decides no pixel."""
+    try:
+        return int(picture.getexif().get(0x0112, 1))
+    except Exception:  # noqa: BLE001  a broken block can make its reader raise anything
+        return 1
+
+
 def _pixels(picture: Pillow.Image) -> Image:
-    ImageOps.exif_transpose(picture, in_place=True)  # in place, and no conversion of RGB: copies take as long
+    turn = TURNS.get(_orientation(picture))
+    if turn is not None:
+        picture = picture.transpose(turn)
     if picture.mode in ("I", "F") or picture.mode.startswith("I;"):
         return _from_deep(picture)
     if picture.has_transparency_data:
@@ -107,12 +173,29 @@ def _pixels(picture: Pillow.Image) -> Image:
 
 
 def _from_deep(picture: Pillow.Image) -> Image:
-    """Scale one deep grey channel to 8 bits: from 16 bits, from floats in 0..1, or as it is."""
-    values = np.asarray(picture).astype(np.float64)
-    highest = values.max(initial=0, where=np.isfinite(values))
-    top = 65535.0 if highest > 255 or picture.mode.startswith("I;") else 255.0
-    if picture.mode == "F" and highest <= UNIT:
-        top = 1.0
-    finite = np.nan_to_num(values, nan=0, posinf=top, neginf=0)
-    grey = np.clip(np.rint(finite / top * 255.0), 0, 255).astype(np.uint8)
+    """Scale one deep grey channel to 8 bits: from 12 or 16 bits, from floats in 0..1, or as it is."""
+    values = np.asarray(picture)
+    top = full_scale(values, picture.mode)
+    grey = np.empty(values.shape, np.uint8)
+    for rows in np.array_split(np.arange(len(values)), max(1, values.size // 1_000_000)):  # floats are large
+        finite = np.nan_to_num(values[rows].astype(np.float32), nan=0, posinf=top, neginf=0)
+        grey[rows] = np.clip(np.rint(finite / top * 255.0), 0, 255)
     return np.repeat(grey[:, :, None], 3, axis=2)
+
+
+def full_scale(values: NDArray[Any], mode: str) -> float:
+    """Return the level of a deep grey channel that is white.
+
+    12 bits are often stored in 16 (cameras, microscopes) and no tag says so: a channel that stays below 4096
+    is taken for one. As 16 bits it would be nearly black, 17 of 256 levels.
+
+    Args:
+        values: (H, W) of the channel.
+        mode: Pillow's name for its kind: `I`, `F`, or `I;16` and its like.
+    """
+    highest = float(values.max(initial=0, where=np.isfinite(values)))
+    if mode == "F" and highest <= UNIT:
+        return 1.0
+    if highest <= 255 and not mode.startswith("I;"):
+        return 255.0
+    return TWELVE_BITS if 255 < highest <= TWELVE_BITS else 65535.0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 import os
 import posixpath
 from collections.abc import Iterator, Sequence
@@ -87,15 +86,20 @@ def in_table(table: str) -> list[Entry]:
 def _rows(table: str) -> Iterator[tuple[int, dict[str, str]]]:
     """Read the rows of a CSV table, each with the line it ends on."""
     try:
-        text = files.read(*files.parent(table)).decode("utf-8-sig")
+        data = files.read(*files.parent(table))
+        text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")  # Excel's
     except FileNotFoundError as error:
         raise DataError(f"{table}: expected a CSV table, found no file. Check the path.") from error
     except OSError as error:
         raise DataError(f"{table}: cannot be opened ({error.strerror or error}). Check the path.") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{table}: is not UTF-8 ({error.reason}). Save it as CSV in UTF-8.") from error
+        raise DataError(
+            f"{table}: is neither UTF-8 nor UTF-16 ({error.reason}). Save it as CSV in UTF-8."
+        ) from error
     try:
-        reader = csv.DictReader(io.StringIO(text, newline=""))
+        head = text.partition("\n")[0]
+        between = next((mark for mark in ",;\t" if mark in head), ",")  # Excel's depends on the country
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=between)
         columns = reader.fieldnames = _columns(table, reader.fieldnames or [])
         for row in reader:
             if None in row:
@@ -118,8 +122,6 @@ def _columns(table: str, header: Sequence[str]) -> list[str]:
                 f"{table}: expected one column {name}, got {columns.count(name)}. Rename the others."
             )
     missing = [name for name in ("path", "label") if name not in columns]
-    if missing and len(header) == 1 and ";" in header[0]:
-        raise DataError(f"{table}: expected commas between cells, got semicolons. Save it with commas.")
     if missing:
         raise DataError(
             f"{table}: expected the columns path and label, got {', '.join(header) or 'none'}."
@@ -198,11 +200,18 @@ def class_name(label: object) -> str:
         ValueError: for what is no name: nothing, NaN, a list, text that is not Unicode.
     """
     name = str(label)
-    nothing = label is None or (isinstance(label, float) and math.isnan(label)) or not name.strip()
-    if nothing or isinstance(label, list | dict):
+    if is_missing(label) or not name.strip() or isinstance(label, list | dict):
         raise ValueError(f"{label!r} is no name")
     name.encode()
     return name
+
+
+def is_missing(value: object) -> bool:
+    """Tell what stands for no value: None, NaN of any width, pandas' NA and NaT."""
+    try:
+        return value is None or bool(value != value)  # noqa: PLR0124  only what is missing differs from itself
+    except (TypeError, ValueError):  # pandas' NA is neither, and says so; an array is something
+        return type(value).__name__ == "NAType"
 
 
 def unnameable(entry: Entry) -> str:
