@@ -148,6 +148,16 @@ def test_nothing_is_written_into_the_photo_folder(data, folder):
     assert Dataset.from_folder(folder).ids == data.ids
 
 
+def test_beside_a_table_is_not_among_its_photos(folder, tmp_path):
+    photo = next(folder.rglob("*.jpg"))
+    (tmp_path / "t.csv").write_text(f"path,label\n{photo.relative_to(tmp_path)},rice\n")
+    listed = Dataset.from_csv(tmp_path / "t.csv")
+    _preview.preview(listed, n=1, out=tmp_path / "sheet.png")
+    assert (tmp_path / "sheet.png").is_file()
+    with pytest.raises(UsageError, match="holds photos"):
+        _preview.preview(listed, n=1, save_to=tmp_path)
+
+
 def test_bad_places_are_refused(data, tmp_path):
     with pytest.raises(UsageError, match=r"must end in .png"):
         _preview.preview(data, n=1, out=tmp_path / "a.txt")

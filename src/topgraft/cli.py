@@ -185,14 +185,12 @@ def embed(
 
     Once per view; what the store has is not computed again.
     """
-    from topgraft import files
     from topgraft._embed import embed as into_store
     from topgraft.importers.load import load_backbone
     from topgraft.photos.dataset import Dataset
     from topgraft.policies.grid import draw
     from topgraft.settings import Settings
 
-    files.keep_out(photos, out)
     settings = Settings.load(threads=threads, offline=offline)
     with progress() as bar:
         data = Dataset.from_folder(photos, duplicates=duplicates, settings=settings, progress=bar)

@@ -9,7 +9,7 @@ import errno
 import os
 import shutil
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -198,29 +198,6 @@ def parent(place: str) -> tuple[str, str]:
 def said(error: Exception) -> str:
     """Return what an error says, in one line: the system's own words, else its first line, else its kind."""
     return (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
-
-
-def keep_out(folders: str | Iterable[str], *places: str | Path | None) -> None:
-    """Never write into the user's photo folders.
-
-    Args:
-        folders: those that hold photos; URLs and CSV tables have no local folder of their own.
-        places: where something shall be written, or replaced.
-
-    Raises:
-        UsageError: for a place among the photos, or photos inside a place.
-    """
-    for folder in {folders} if isinstance(folders, str) else set(folders):
-        here = local(folder)
-        if is_url(here) or here.lower().endswith(".csv"):
-            continue
-        top = Path(here).resolve()
-        for place in (local(target) for target in places if target is not None):
-            if not is_url(place) and Path(place).resolve().is_relative_to(top):
-                raise UsageError(
-                    f"{place}: lies in the photo folder {folder}, where nothing is ever written."
-                    " Give a folder elsewhere."
-                )
 
 
 @contextmanager

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import tomli_w
 
-from topgraft import files
 from topgraft._check import Health, check
 from topgraft._embed import embed
 from topgraft._report import report
@@ -80,7 +79,6 @@ def follow(
     named = [_head(name) for name in config.heads.names if name not in GROUPS]
     policies = draw(config.policies.count, seed=config.seed, grid=config.policies.grid)
     place = Run.judge(out, overwrite=overwrite, resume=resume)
-    files.keep_out(config.data.photos, place, store)
     FeatureStore.judge(store or place / "features.zarr")
     if resume:
         _same_choices(place, config)
@@ -88,10 +86,10 @@ def follow(
     data = Dataset.from_folder(
         config.data.photos, duplicates=config.data.duplicates, settings=settings, progress=progress
     )
+    data.keep_out(place, store)
     health = check(data)
     sides = split(data, test=config.data.test, val=config.data.val, seed=config.seed)
     _announce(data, health, sides)
-    _refuse_overlap(data, place, store)
     checked = time.perf_counter() - begun
     backbone = load_backbone(
         config.backbone.name,
@@ -188,18 +186,6 @@ def _flat(facts: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     for key, value in facts.items():
         flat |= _flat(value, f"{above}{key}.") if isinstance(value, Mapping) else {f"{above}{key}": value}
     return flat
-
-
-def _refuse_overlap(data: Dataset, place: Path, store: str | Path | None) -> None:
-    """Keep photos and what is written apart.
-
-    Raises:
-        UsageError: for a run among the photos, or photos inside a run, which --overwrite would remove.
-    """
-    data.keep_out(place, store)
-    for folder in sorted(data.folders()):
-        if Path(folder).resolve().is_relative_to(place.resolve()):
-            raise UsageError(f"{place}: holds photos ({folder}). Give a folder of its own for the run.")
 
 
 def _announce(data: Dataset, health: Health, sides: Split) -> None:

@@ -156,7 +156,7 @@ def _folder(base: Base, out: str | Path | None, text: str, *, overwrite: bool, r
     if out is not None and Path(out).resolve() == base.run.path.resolve():
         raise UsageError(f"{out}: is the run that is fine-tuned. Give the new run a folder of its own.")
     if base.photos.data.root:
-        files.keep_out(base.photos.data.root, out)
+        base.photos.data.keep_out(out)
     made = Run.create(out, overwrite=overwrite, resume=resume)
     before = made.path / "config.toml"
     if before.exists() and before.read_text(encoding="utf-8") != text:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topgraft import files
-from topgraft.errors import DataError, DecodeError, UnknownNameError
+from topgraft.errors import DataError, DecodeError, UnknownNameError, UsageError
 from topgraft.fingerprint import digest
 from topgraft.photos.decode import decode
 from topgraft.photos.entries import (
@@ -306,19 +306,33 @@ class Dataset:
         return f"{self.root.rstrip('/')}/{path}" if files.is_url(self.root) else str(Path(self.root, path))
 
     def keep_out(self, *places: str | Path | None) -> None:
-        """Refuse to write among the photos, wherever a table says that they lie.
+        """Refuse to write among the photos, or to where a folder of photos would be replaced.
+
+        Photos lie in the folder that was named and, of a table or pairs, in the folders of the files alone:
+        beside a table is not among its photos.
+
+        Args:
+            places: where something shall be written; None and URLs are passed over.
 
         Raises:
-            UsageError: for a place in a folder that holds photos.
+            UsageError: for a place in a folder that holds photos, or one that holds such a folder.
         """
-        files.keep_out(self.folders() | ({self.root} if self.is_folder else set()), *places)
-
-    def folders(self) -> set[str]:
-        """Return the local folders that photos lie in; none for those behind a URL."""
         root = files.local(self.root)
-        return (
-            set() if files.is_url(root) else {str(Path(root, sample.path).parent) for sample in self.samples}
-        )
+        if files.is_url(root):
+            return
+        folders = {str(Path(root, sample.path).parent) for sample in self.samples}
+        folders |= {root} if self.is_folder else set()
+        inside = {Path(folder).resolve(): folder for folder in sorted(folders)}
+        for place in (files.local(given) for given in places if given is not None):
+            target = Path(place).resolve()
+            for real, folder in () if files.is_url(place) else inside.items():
+                if target.is_relative_to(real):
+                    raise UsageError(
+                        f"{place}: lies in the photo folder {folder}, where nothing is ever written."
+                        " Give a folder elsewhere."
+                    )
+                if real.is_relative_to(target):
+                    raise UsageError(f"{place}: holds photos ({folder}). Give a folder of its own.")
 
     def subset(self, ids: Iterable[str]) -> Dataset:
         """Keep the samples with these ids; classes, and so labels, stay as they are.
