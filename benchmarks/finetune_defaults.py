@@ -64,15 +64,15 @@ def main() -> None:
         data = photos(given.shared, PROBLEMS[problem], folder / "photos")
         store = tg.embed(data, folder / "features.zarr", backbone=backbone)
         run = tg.train(store, tg.split(data, test=0.0), out=folder / "run", backbone=backbone)
-        before = run.metrics["cross_validation"]["log_loss"]["value"]
+        before = run.metrics.cross_validation.log_loss.value
         for name in given.variants:
             tuned = tg.finetune(run, data, out=folder / name, **VARIANTS[name])
-            gain = tuned.metrics["finetune"]["gain"]["log_loss"]
+            gain = tuned.metrics.finetune["gain"]["log_loss"]
             found[name].append(gain["value"])
             print(
                 f"{problem:12} {len(data)} photos, log loss {before:.3f}; {name:12}"
                 " {value:+.3f} [{low:+.3f}, {high:+.3f}]".format(**gain)
-                + f" epochs {tuned.metrics['finetune']['best_epochs']}",
+                + f" epochs {tuned.metrics.finetune['best_epochs']}",
                 flush=True,
             )
     for name, gains in found.items():

@@ -55,7 +55,7 @@ def study(shared: Path, name: str, work: Path, given: argparse.Namespace) -> dic
         )
         for way, one in (("frozen", run), ("fine-tuned", tuned)):
             answers(one, place, data.classes, both[way])
-        inside = tuned.metrics["finetune"]
+        inside = tuned.metrics.finetune
         right = {way: (p[test].argmax(1) == data.labels[test]).mean() for way, p in both.items()}
         print(
             f"{name} fold {number}: frozen {right['frozen']:.3f}, fine-tuned {right['fine-tuned']:.3f},"

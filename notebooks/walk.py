@@ -100,13 +100,12 @@ every = tg.train(store, split, heads="linear", folds=3, backbone=backbone, out=w
 
 lines = ["| head | setting | accuracy | log loss | |", "| --- | --- | --- | --- | --- |"]
 seen = set()
-for row in every.metrics["leaderboard"]:
-    if row["chosen"] or row["head"] not in seen:
-        seen.add(row["head"])
-        at, loss = row["accuracy"], row["log_loss"]["value"]
-        interval = f"{at['value']:.3f} [{at['low']:.2f}, {at['high']:.2f}]"
-        chosen = "chosen" if row["chosen"] else ""
-        lines.append(f"| {row['head']} | {row['setting']} | {interval} | {loss:.3f} | {chosen} |")
+for row in every.metrics.leaderboard:
+    if row.chosen or row.head not in seen:
+        seen.add(row.head)
+        chosen = "chosen" if row.chosen else ""
+        loss = f"{row.log_loss.value:.3f}"
+        lines.append(f"| {row.head} | {row.setting} | {row.accuracy} | {loss} | {chosen} |")
 display(Markdown("\n".join(lines)))
 
 # %% [markdown]

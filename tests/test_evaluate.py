@@ -136,7 +136,7 @@ def both(runs: list[Run], data: tg.Dataset) -> tg.Evaluation:
 
 def test_the_test_split_is_taken_and_its_numbers_are_the_runs_own(runs: list[Run], both: Any) -> None:
     for run, member in zip(runs, both.members, strict=True):
-        own = run.metrics["test"]
+        own = run.metrics.test.as_dict()
         assert member.scores["n"] == own["n"]
         assert member.scores["confusion"] == own["confusion"]
         assert member.scores["accuracy"]["value"] == pytest.approx(own["accuracy"]["value"], abs=1e-12)
@@ -159,7 +159,7 @@ def test_photos_of_one_class_have_dashes_and_a_reason(runs: list[Run], data: tg.
 
 def test_members_and_ensembles_stand_side_by_side(runs: list[Run], both: Any) -> None:
     assert [one.name for one in both.results] == ["plain", "near", "mean", "weighted"]
-    losses = [run.metrics["cross_validation"]["log_loss"]["value"] for run in runs]
+    losses = [run.metrics.cross_validation.log_loss.value for run in runs]
     assert [one.weight for one in both.members] == pytest.approx(weights_of(losses).tolist())
     for together in both.ensembles:
         for member in both.members:
@@ -287,7 +287,7 @@ def multilabel(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 def test_several_labels_are_scored_as_the_run_scored_them(multilabel: tuple[tg.Dataset, Run]) -> None:
     data, run = multilabel
     (member,) = evaluate(run, data).members
-    own = run.metrics["test"]
+    own = run.metrics.test.as_dict()
     assert set(member.scores) == set(own)
     assert member.scores["n"] == own["n"]
     assert member.scores["accuracy"]["value"] == pytest.approx(own["accuracy"]["value"], abs=1e-12)
@@ -298,7 +298,7 @@ def test_several_labels_are_scored_as_the_run_scored_them(multilabel: tuple[tg.D
 
 def test_several_labels_are_counted_for_every_class(multilabel: tuple[tg.Dataset, Run]) -> None:
     data, run = multilabel
-    counted = sum(sum(sides.values()) for sides in run.metrics["counts"]["per_class"].values())
+    counted = sum(sum(sides.values()) for sides in run.metrics.counts.per_class.values())
     assert counted == sum(len(one.labels) for one in data.samples) > len(data)
 
 

@@ -58,33 +58,35 @@ def columns(run, *names):
 
 
 def test_the_result_is_a_run_like_any_other(first, second):
-    assert set(second.metrics) == {*first.metrics, "finetune"}
+    assert set(second.metrics.as_dict()) == {*first.metrics.as_dict(), "finetune"}
     assert {one.name for one in second.path.iterdir()} >= {"config.toml", "model", "backbone", "curves.json"}
     assert not (second.path / "checkpoints").exists()
     assert columns(first, "id", "split", "fold", "label") == columns(second, "id", "split", "fold", "label")
     assert columns(first, "p_sushi") != columns(second, "p_sushi")
     metrics = second.metrics
-    assert metrics["counts"]["views"] == 2
-    assert metrics["policies"] == first.metrics["policies"][:1]
-    assert metrics["backbone"]["fingerprint"] != first.metrics["backbone"]["fingerprint"]
-    assert metrics["finetune"]["names"] == ["blocks.6.0"]
-    assert [row["chosen"] for row in metrics["leaderboard"]].count(True) == 1
+    assert metrics.counts.views == 2
+    assert metrics.policies == first.metrics.policies[:1]
+    assert metrics.backbone.fingerprint != first.metrics.backbone.fingerprint
+    assert metrics.finetune["names"] == ["blocks.6.0"]
+    assert [row.chosen for row in metrics.leaderboard].count(True) == 1
     right = np.mean(
         [row["label"] == row["predicted"] for row in second.read_table("predictions.csv") if row["fold"]]
     )
-    assert metrics["cross_validation"]["accuracy"]["value"] == pytest.approx(right)
+    assert metrics.cross_validation.accuracy.value == pytest.approx(right)
     text = json.dumps(metrics)
     assert "seconds" not in text
     assert str(second.path) not in text
 
 
 def test_the_gain_is_that_of_the_same_photos(first, second):
-    gain = second.metrics["finetune"]["gain"]
-    ours, theirs = (run.metrics["cross_validation"] for run in (second, first))
+    gain = second.metrics.finetune["gain"]
+    ours, theirs = (run.metrics.cross_validation for run in (second, first))
     for name, near in (("accuracy", 1e-9), ("log_loss", 0.01)):  # the table has six digits of a probability
-        assert gain[name]["value"] == pytest.approx(ours[name]["value"] - theirs[name]["value"], abs=near)
+        assert gain[name]["value"] == pytest.approx(
+            getattr(ours, name).value - getattr(theirs, name).value, abs=near
+        )
         assert gain[name]["low"] <= gain[name]["value"] <= gain[name]["high"]
-    said = second.metrics["notes"][0]
+    said = second.metrics.notes[0]
     assert "Against the frozen backbone, cross-validated on the same photos and folds" in said
     worse, better = gain["log_loss"]["low"] > 0, gain["log_loss"]["high"] < 0
     assert ("makes it worse" in said, "makes it better" in said) == (worse, better)
@@ -137,7 +139,7 @@ def test_the_fine_tuned_backbone_embeds_and_is_fine_tuned_again(second, data, tm
     again = tg.finetune(
         second, data, out=tmp_path / "third", settings=SETTINGS, **(OPTIONS | {"epochs": 1, "views": 0})
     )
-    assert again.metrics["backbone"]["name"] == "tf_efficientnet_lite0.in1k-finetuned-finetuned"
+    assert again.metrics.backbone.name == "tf_efficientnet_lite0.in1k-finetuned-finetuned"
 
 
 KILL = """
@@ -205,10 +207,10 @@ def test_two_do_not_write_one_run(first, data, tmp_path, monkeypatch):
 
 def test_no_blocks_is_the_run_itself(first, data, tmp_path):
     made = tg.finetune(first, data, blocks=0, out=tmp_path / "run", settings=SETTINGS)
-    assert made.metrics["finetune"] == {"blocks": 0, "tried": []}
+    assert made.metrics.finetune == {"blocks": 0, "tried": []}
     assert columns(made, "id", "p_sushi") == columns(first, "id", "p_sushi")
-    assert made.metrics["test"] == first.metrics["test"]
-    assert "No block was to be fine-tuned" in made.metrics["notes"][0]
+    assert made.metrics.test == first.metrics.test
+    assert "No block was to be fine-tuned" in made.metrics.notes[0]
     assert tg.load(made.path).classes == tg.load(first.path).classes
 
 
@@ -244,13 +246,13 @@ def test_auto_keeps_the_backbone_frozen_where_nothing_is_gained(first, data, tmp
     monkeypatch.setattr("topgraft._finetune.plan.TRIED", (1, 99))
     wild = OPTIONS | {"blocks": "auto", "views": 2, "rate": 3.0, "head_rate": 3.0, "patience": 1}
     made = tg.finetune(first, data, out=tmp_path / "run", settings=SETTINGS, **wild)
-    found = made.metrics["finetune"]
+    found = made.metrics.finetune
     assert found["blocks"] == 0
     assert [one["blocks"] for one in found["tried"]] == [1]
     assert found["tried"][0]["best_epochs"] == [0, 0]
     assert found["tried"][0]["gain"]["accuracy"]["value"] == 0
-    assert "gained nothing that chance does not explain" in made.metrics["notes"][0]
-    assert made.metrics["cross_validation"] == first.metrics["cross_validation"]
+    assert "gained nothing that chance does not explain" in made.metrics.notes[0]
+    assert made.metrics.cross_validation == first.metrics.cross_validation
 
 
 def edited(backbone, **facts):
@@ -261,7 +263,7 @@ def with_fingerprint(run, backbone, folder):
     """Copy a run and let it say that it was made by this backbone."""
     shutil.copytree(run.path, folder)
     copy = Run(folder)
-    facts = copy.metrics
+    facts = copy.metrics.as_dict()
     facts["backbone"]["fingerprint"] = backbone.card.fingerprint()
     copy.write_json("metrics.json", facts)
     return copy

@@ -60,15 +60,15 @@ def test_the_run_has_all_its_files(run):
 
 def test_numbers_are_neither_chance_nor_perfect_without_doubt(run):
     metrics = run.metrics
-    assert metrics["counts"]["photos"] == 48
-    assert metrics["counts"]["train"] + metrics["counts"]["test"] == 48
-    assert metrics["counts"]["views"] == 4
-    accuracy = metrics["cross_validation"]["accuracy"]
-    assert 0.6 < accuracy["value"] <= 1
-    assert accuracy["low"] < accuracy["value"] <= accuracy["high"] <= 1
-    assert metrics["cross_validation"]["n"] == metrics["counts"]["train"]
-    assert metrics["test"]["n"] == metrics["counts"]["test"]
-    assert sum(row["chosen"] for row in metrics["leaderboard"]) == 1
+    assert metrics.counts.photos == 48
+    assert metrics.counts.train + metrics.counts.test == 48
+    assert metrics.counts.views == 4
+    accuracy = metrics.cross_validation.accuracy
+    assert 0.6 < accuracy.value <= 1
+    assert accuracy.low < accuracy.value <= accuracy.high <= 1
+    assert metrics.cross_validation.n == metrics.counts.train
+    assert metrics.test.n == metrics.counts.test
+    assert sum(row.chosen for row in metrics.leaderboard) == 1
 
 
 def test_predictions_add_up_to_the_metrics(run):
@@ -76,7 +76,7 @@ def test_predictions_add_up_to_the_metrics(run):
     for split, key in (("cv", "cross_validation"), ("test", "test")):
         mine = [row for row in rows if row["split"] == split]
         right = np.mean([row["label"] == row["predicted"] for row in mine])
-        assert right == pytest.approx(run.metrics[key]["accuracy"]["value"])
+        assert right == pytest.approx(getattr(run.metrics, key).accuracy.value)
     assert len({row["id"] for row in rows}) == 48
 
 
@@ -165,7 +165,7 @@ def test_a_training_that_breaks_off_is_no_finished_run_and_goes_on(run, config, 
     with pytest.raises(DataError, match="not finished"):
         Run.open(tmp_path / "run")
     again = follow(moved, tmp_path / "run", resume=True)
-    assert again.metrics["counts"]["photos"] == 47
+    assert again.metrics.counts.photos == 47
 
 
 def test_a_run_that_is_there_is_not_overwritten(run, config):
@@ -206,7 +206,7 @@ def test_the_python_of_the_design_works(photos, tmp_path):
     split = tg.split(data, test=0.2, seed=0)
     store = tg.embed(data, tmp_path / "features.zarr", policies=tg.draw(2, seed=0))
     run = tg.train(store, split, heads=["mean"], folds=3, out=tmp_path / "run")
-    assert run.metrics["head"]["name"] == "mean"
+    assert run.metrics.head.name == "mean"
     found = tg.load(run.path).predict([data.location(0), tmp_path / "none.jpg"])
     assert found[0].label in data.classes
     assert found[1].error
@@ -294,9 +294,9 @@ def test_a_photo_that_vanishes_meanwhile_is_named(photos, tmp_path):
 def test_on_real_photos_no_worse_than_plain_logistic_regression(shared, tmp_path):
     config = Config.load(data__photos=str(shared / "data" / "sushi_sandwich"), data__test=0.0)
     run = follow(config, tmp_path / "run")
-    assert run.metrics["test"] is None
-    assert run.metrics["cross_validation"]["n"] == 160
-    assert run.metrics["cross_validation"]["accuracy"]["value"] >= 0.86
+    assert run.metrics.test is None
+    assert run.metrics.cross_validation.n == 160
+    assert run.metrics.cross_validation.accuracy.value >= 0.86
     assert Run.open(run.path).metrics == run.metrics
 
 

@@ -75,7 +75,7 @@ def test_a_run_with_the_flat_head_answers_as_its_predictor_does(photos, tmp_path
     pytest.importorskip("torch")
     config = Config.load(data__photos=str(photos), policies__count=1, heads__names=("flat",), heads__folds=3)
     run = follow(config, tmp_path / "run")
-    assert run.metrics["head"]["name"] == "flat"
+    assert run.metrics.head.name == "flat"
     rows = [row for row in run.read_table("predictions.csv") if row["split"] == "test"]
     data = tg.Dataset.from_folder(photos)
     place = dict(zip(data.ids, range(len(data)), strict=True))

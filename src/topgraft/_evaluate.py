@@ -18,6 +18,7 @@ from topgraft.photos.dataset import Dataset, Refused
 from topgraft.policies.policy import Policy, render_all
 from topgraft.predictor import PredictorCard, load
 from topgraft.run import Run
+from topgraft.run.predictions import read_predictions
 from topgraft.selection.ensemble import ensemble, paired, weights_of
 from topgraft.store.table import views_of
 from topgraft.types import Labels, Probabilities, Progress, silent
@@ -199,12 +200,12 @@ def _opened(run: Run | str | Path | Sequence[Run | str | Path]) -> list[Run]:
 
 
 def _classes_of(runs: list[Run]) -> tuple[str, ...]:
-    first = tuple(runs[0].metrics["classes"])
+    first = tuple(runs[0].metrics.classes)
     for other in runs[1:]:
-        if tuple(other.metrics["classes"]) != first:
+        if tuple(other.metrics.classes) != first:
             raise UsageError(
                 f"runs of one ensemble must have the same classes: {runs[0].path} has {', '.join(first)},"
-                f" {other.path} has {', '.join(other.metrics['classes'])}. Evaluate them one by one."
+                f" {other.path} has {', '.join(other.metrics.classes)}. Evaluate them one by one."
             )
     return first
 
@@ -236,7 +237,7 @@ def _choose(runs: list[Run], data: Dataset, split: str | None, *, given: bool) -
 
 def _sides(run: Run) -> dict[str, str]:
     """Say by content on which side of the run's split its photos lay: `cv` or `test`."""
-    return {row["digest"]: row["split"] for row in run.read_table("predictions.csv")}
+    return {row.digest: row.split for row in read_predictions(run, run.metrics.classes)}
 
 
 def _ask(
@@ -249,10 +250,10 @@ def _ask(
     progress: Progress = silent,
 ) -> _Answers:
     """Let one run's predictor look at photos, and at some augmented views of each."""
-    names = run.metrics.get("policies", [])
+    names = run.metrics.policies
     if tta > len(names):
         raise UsageError(f"{run.path}: tta must be 0 to {len(names)}, the run's policies, got {tta}.")
-    views = views_of([Policy.parse(name) for name in names[:tta]], int(run.metrics.get("seed", 0)))
+    views = views_of([Policy.parse(name) for name in names[:tta]], run.metrics.seed)
     predictor = load(run.path)
     probabilities, unknown = np.full((len(indices), len(classes)), np.nan), np.zeros(len(indices), bool)
     for start in range(0, len(indices), BATCH):
@@ -324,7 +325,7 @@ def _score(
     names = [run.path.name for run in runs]
     if len(set(names)) < len(names):
         names = [str(run.path) for run in runs]
-    shares = weights_of([run.metrics["cross_validation"]["log_loss"]["value"] for run in runs])
+    shares = weights_of([run.metrics.cross_validation.log_loss.value for run in runs])
     members = tuple(
         Result(name, _scores(labels, answers, classes, groups, seed), float(share))
         for name, answers, share in zip(names, answered, shares, strict=True)

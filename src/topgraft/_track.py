@@ -60,8 +60,12 @@ def track(
 
 
 def _log(client: Any, number: str, run: Run) -> None:
-    metrics = run.metrics
-    facts = {"config": run.config, "head": metrics["head"], "backbone": metrics["backbone"]}
+    metrics, config = run.metrics.as_dict(), run.config
+    facts = {
+        "config": config.as_dict() if config else {},
+        "head": metrics["head"],
+        "backbone": metrics["backbone"],
+    }
     for name, value in _flat(facts).items():
         client.log_param(number, name, str(value)[:LONGEST])
     scores = {key: metrics.get(key) for key in ("cross_validation", "test", "trust", "counts")}

@@ -15,8 +15,9 @@ from topgraft.heads import Head, setting_text, to_probabilities
 from topgraft.importers.load import find_backbone
 from topgraft.predictor import Predictor
 from topgraft.run import Run, versions
+from topgraft.run.metrics import SCHEMA, Metrics
+from topgraft.run.predictions import write_predictions
 from topgraft.run.results import (
-    SCHEMA,
     Answers,
     Side,
     backbone_facts,
@@ -24,7 +25,6 @@ from topgraft.run.results import (
     counts,
     rounded,
     same_work,
-    write_predictions,
 )
 from topgraft.selection.compare import Comparison, compare, fit_chosen, stack
 from topgraft.selection.worth import Worth
@@ -165,7 +165,7 @@ def train(
             unknown=judged.unknown,
         )
         built.save(run.model)
-    run.write_json("metrics.json", rounded(facts))  # last: it is what makes a run a finished one
+    run.write_metrics(Metrics.model_validate(rounded(facts)))
     return run
 
 

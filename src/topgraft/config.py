@@ -74,6 +74,30 @@ class Heads(_Section):
     class_weight: Literal["auto", "on", "off"] = "auto"
 
 
+class Finetune(_Section):
+    """What a fine-tuned run was asked, beside the choices of the run it began with, named by `run`.
+
+    The other fields are those of `topgraft.finetune`; see there.
+    """
+
+    run: str
+    blocks: int | Literal["auto"]
+    views: int
+    epochs: int
+    batch: int
+    rate: float
+    depth: float
+    head_rate: float
+    blend: float
+    weight_decay: float
+    warmup: float
+    patience: int
+    held: float
+    refit: bool
+    batch_norm: Literal["frozen", "train"]
+    seed: int
+
+
 class Config(_Section):
     """The whole of a run's choices; `seed` decides split, draw, views and folds."""
 
@@ -82,6 +106,7 @@ class Config(_Section):
     backbone: BackboneChoice = BackboneChoice()
     policies: Policies = Policies()
     heads: Heads = Heads()
+    finetune: Finetune | None = None
 
     @classmethod
     def load(cls, path: str | Path | None = None, **flags: Any) -> Config:
@@ -109,6 +134,10 @@ class Config(_Section):
             return cls.model_validate(facts)
         except ValidationError as error:
             raise UsageError(f"{place}: {'; '.join(_tell(one, cls) for one in error.errors())}") from error
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data, as config.toml has it: every choice, the defaults, too."""
+        return self.model_dump(mode="json", exclude_none=True)
 
 
 def _read(path: Path) -> dict[str, Any]:

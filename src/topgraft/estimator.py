@@ -102,7 +102,7 @@ class TopgraftClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 seed=self.seed,
                 out=Path(folder, "run"),
             )
-            self.run_ = run.metrics
+            self.run_ = run.metrics.as_dict()
             self.predictor_ = Predictor.load(run.model)
         self.classes_ = classes
         return self

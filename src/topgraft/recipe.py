@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tomli_w
 
 from topgraft._check import Health, check
 from topgraft._embed import embed
@@ -102,7 +101,7 @@ def follow(
     run = Run.create(out, overwrite=overwrite, resume=resume)
     with run.locked():
         run.reopen()
-        run.write("config.toml", tomli_w.dumps(_resolved(config)))
+        run.write_config(config)
         run.write_json("health.json", health.as_dict())
         run.note_time("read and check photos", checked)
         if config.backbone.precision == "int8":
@@ -170,8 +169,7 @@ def _same_choices(place: Path, config: Config) -> None:
     """
     if not is_file(place / "config.toml"):
         return
-    before = _flat(_resolved(Config())) | _flat(Run(place).config)
-    now = _flat(_resolved(config))
+    before, now = _flat((Run(place).config or Config()).as_dict()), _flat(config.as_dict())
     for key in sorted(before.keys() | now.keys()):
         if key != "data.photos" and before.get(key) != now.get(key):
             raise UsageError(
@@ -234,7 +232,3 @@ def _estimate(backbone: Backbone, rows: int, settings: Settings) -> None:
             f"{backbone.card.name} on {engine.name} ({settings.threads} cores): {pace:.0f} images/s,"
             f" so {rows:,} views take about {duration(rows / pace)} where none is stored yet"
         )
-
-
-def _resolved(config: Config) -> dict[str, object]:
-    return config.model_dump(mode="json", exclude_none=True)

@@ -16,6 +16,7 @@ from topgraft.text import counted, duration
 
 if TYPE_CHECKING:
     from topgraft.run import Run
+    from topgraft.run.metrics import Scores
     from topgraft.types import Progress  # brings numpy, which --help can do without
 
 EVERY_S = 30.0
@@ -88,13 +89,11 @@ def print_verdict(run: Run) -> None:
     from topgraft.metrics import in_words
 
     metrics = run.metrics
-    said = {"cross-validated": metrics["cross_validation"], "held-out test": metrics["test"]}
-    for name, scores in said.items():
+    for name, scores in {"cross-validated": metrics.cross_validation, "held-out test": metrics.test}.items():
         if scores:
-            print(f"{name:16} {_estimates(scores)}  ({counted(scores['n'], 'photo')})")
-    final = metrics["test"] or metrics["cross_validation"]
-    print(in_words(final["accuracy"], final["n"]))
-    for note in metrics["notes"]:
+            print(f"{name:16} {_estimates(scores)}  ({counted(scores.n, 'photo')})")
+    print(in_words(metrics.headline.accuracy, metrics.headline.n))
+    for note in metrics.notes:
         print(note)
     print(f"report     {run.path / 'report.html'}")
     print(f"predict    topgraft predict {shlex.quote(str(run.path))} PHOTO...")
@@ -114,14 +113,10 @@ def print_stop(words: Sequence[str]) -> None:
     print(f"topgraft: Stopped.{again.get(words[0] if words else '', '')}", file=sys.stderr)
 
 
-def _estimates(scores: dict[str, Any]) -> str:
+def _estimates(scores: Scores) -> str:
     """Write the headline numbers with their intervals."""
-    from topgraft.metrics import Estimate
-
-    names = {"accuracy": "accuracy", "balanced_accuracy": "balanced", "log_loss": "log loss"}
-    return "  ".join(
-        f"{short} {Estimate(**scores[name]) if scores[name] else '–'}" for name, short in names.items()
-    )
+    balanced = scores.balanced_accuracy or "–"
+    return f"accuracy {scores.accuracy}  balanced {balanced}  log loss {scores.log_loss}"
 
 
 def print_json(facts: Any) -> None:

@@ -10,20 +10,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tomli_w
 
 from topgraft import files
 from topgraft._finetune.base import Base
 from topgraft._finetune.plan import Blocks, Training, choices
 from topgraft._finetune.result import Finished, Outcome
 from topgraft.backbones.backbone import Backbone
+from topgraft.config import Config, Finetune
 from topgraft.errors import BackboneError, DataError, UnknownNameError, UsageError, need
 from topgraft.heads import head_class, to_probabilities
 from topgraft.photos.dataset import Dataset
 from topgraft.policies.policy import View
 from topgraft.predictor import Predictor
 from topgraft.predictor.modelcard import write_model_card
-from topgraft.run import AGAIN, Run
+from topgraft.run import AGAIN, Metrics, Run
 from topgraft.run.results import Answers, rounded
 from topgraft.settings import Settings
 from topgraft.text import duration
@@ -89,12 +89,12 @@ def finetune(
     plan = _plan(base.seed, options)
     counts = choices(base.backbone.card, blocks)
     shown = base.views(views)
-    asked = {"run": base.run.path.name, "blocks": blocks, "views": views, **plan.facts()}
-    text = tomli_w.dumps(base.config | {"finetune": asked})
-    made = _folder(base, out, text, overwrite=overwrite, resume=resume)
+    asked = Finetune(run=base.run.path.name, blocks=blocks, views=views, **plan.facts())
+    config = base.config.model_copy(update={"finetune": asked})
+    made = _folder(base, out, config, overwrite=overwrite, resume=resume)
     with made.locked():
         if not (made.path / "metrics.json").exists():
-            made.write("config.toml", text)
+            made.write_config(config)
             _tune(
                 base, made, counts, shown, plan, choose=blocks == "auto", settings=settings, progress=progress
             )
@@ -151,15 +151,14 @@ def _plan(seed: int, options: dict[str, Any]) -> Training:
     return Training(**({"seed": seed} | options))
 
 
-def _folder(base: Base, out: str | Path | None, text: str, *, overwrite: bool, resume: bool) -> Run:
+def _folder(base: Base, out: str | Path | None, config: Config, *, overwrite: bool, resume: bool) -> Run:
     """Make the new run's folder, or open the one to go on in."""
     if out is not None and Path(out).resolve() == base.run.path.resolve():
         raise UsageError(f"{out}: is the run that is fine-tuned. Give the new run a folder of its own.")
     if base.photos.data.root:
         base.photos.data.keep_out(out)
     made = Run.create(out, overwrite=overwrite, resume=resume)
-    before = made.path / "config.toml"
-    if before.exists() and before.read_text(encoding="utf-8") != text:
+    if made.config not in (None, config):
         raise DataError(
             f"{made.path}: belongs to a fine-tuning of another run or with other options."
             " Give the same ones to --resume, or --overwrite to begin anew."
@@ -192,10 +191,10 @@ def _keep(base: Base, made: Run, tried: list[Outcome]) -> None:
         for name in ("model", "backbone"):  # a run that was fine-tuned has its backbone beside it
             if (base.run.path / name).is_dir():
                 files.copy(base.run.path / name, made.path / name)
-    facts = base.metrics
+    facts = base.metrics.as_dict()
     facts["finetune"] = {"blocks": 0, "tried": [outcome.facts() for outcome in tried]}
     facts["notes"] = [why, *(outcome.said for outcome in tried), *facts["notes"]]
-    made.write_json("metrics.json", rounded(facts))
+    made.write_metrics(Metrics.model_validate(rounded(facts)))
 
 
 def _finish(made: Run, tuner: Tuner, outcome: Outcome, tried: list[Outcome]) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from topgraft.backbones.backbone import Backbone
+from topgraft.config import BackboneChoice, Config
 from topgraft.errors import BackboneError, DataError, UsageError
 from topgraft.heads import head_class
 from topgraft.heads._base import Fold
@@ -19,7 +19,9 @@ from topgraft.importers.load import load_backbone
 from topgraft.photos.dataset import Dataset
 from topgraft.policies.policy import Policy, View
 from topgraft.predictor import PredictorCard
-from topgraft.run import Run
+from topgraft.run import Metrics, Run
+from topgraft.run.metrics import BackboneFacts
+from topgraft.run.predictions import Predicted, read_predictions
 from topgraft.run.results import Side, indicators
 from topgraft.selection.compare import Choice, class_weights
 from topgraft.settings import Settings
@@ -74,7 +76,7 @@ class Base:
     """
 
     run: Run
-    metrics: dict[str, Any]
+    metrics: Metrics
     card: PredictorCard
     backbone: Backbone
     photos: Photos
@@ -101,22 +103,23 @@ class Base:
             BackboneError: where the backbone is not its backbone.
         """
         run = run if isinstance(run, Run) else Run.open(run)
-        metrics, rows = run.metrics, run.read_table("predictions.csv")
+        metrics = run.metrics
+        rows = read_predictions(run, metrics.classes)
         card = PredictorCard.read(run.model / "card.json")
-        backbone = backbone or _find(run, metrics["backbone"], settings, progress)
-        wanted, got = metrics["backbone"]["fingerprint"], backbone.card.fingerprint()
+        backbone = backbone or _find(run, metrics.backbone, settings, progress)
+        wanted, got = metrics.backbone.fingerprint, backbone.card.fingerprint()
         if wanted != got:
             raise BackboneError(
                 f"{run.path}: its features were made by another backbone: expected card {wanted[:12]}"
-                f" ({metrics['backbone']['name']}), got {got[:12]} ({backbone.card.name})."
+                f" ({metrics.backbone.name}), got {got[:12]} ({backbone.card.name})."
                 " Give the backbone it was trained on."
             )
         data = data or Dataset.from_folder(_photos(run), settings=settings, progress=progress)
-        photos = _match(run, data, metrics["classes"], rows)
+        photos = _match(run, data, metrics.classes, rows)
         place = {sample.id: i for i, sample in enumerate(photos.data.samples)}
-        cv = sorted((row for row in rows if row["split"] == "cv"), key=lambda row: place[row["id"]])
-        learn = np.array([place[row["id"]] for row in cv], np.int64)
-        mode = run.config.get("heads", {}).get("class_weight", "auto")
+        cv = sorted((row for row in rows if row.split == "cv"), key=lambda row: place[row.id])
+        learn = np.array([place[row.id] for row in cv], np.int64)
+        mode = (run.config or Config()).heads.class_weight
         weight = np.ones(len(place))
         found, _ = class_weights(photos.labels[learn], len(photos.classes), mode)
         weight[learn] = 1 if found is None else found
@@ -130,18 +133,16 @@ class Base:
                 photos.data, photos.labels, photos.groups, None if found is None else weight, photos.classes
             ),
             learn=learn,
-            test=np.array(sorted(place[row["id"]] for row in rows if row["split"] == "test"), np.int64),
-            fold=np.array([int(row["fold"]) for row in cv], np.int64),
-            answers=np.array(
-                [[max(float(row[f"p_{name}"]), LEAST) for name in photos.classes] for row in cv]
-            ),
+            test=np.array(sorted(place[row.id] for row in rows if row.split == "test"), np.int64),
+            fold=np.array([row.fold for row in cv], np.int64),
+            answers=np.maximum([row.probabilities for row in cv], LEAST),
             head=Choice(card.head, card.setting) if linear else PLAIN,
         )
 
     @property
     def seed(self) -> int:
         """The run's."""
-        return int(self.metrics["seed"])
+        return self.metrics.seed
 
     @property
     def labels(self) -> Labels:
@@ -182,9 +183,9 @@ class Base:
         return self.photos.labels.ndim == 2
 
     @property
-    def config(self) -> dict[str, Any]:
-        """The run's choices; empty where it was trained without a recipe."""
-        return self.run.config
+    def config(self) -> Config:
+        """The run's choices; the defaults where it was trained from features."""
+        return self.run.config or Config()
 
     def views(self, count: int) -> tuple[View, ...]:
         """Return the photo as it is and the first of the run's policies.
@@ -192,7 +193,7 @@ class Base:
         Raises:
             UsageError: for more than the run has.
         """
-        policies = self.metrics["policies"]
+        policies = self.metrics.policies
         if not 0 <= count <= len(policies):
             raise UsageError(
                 f"`views` must be 0 to {len(policies)}, the policies of {self.run.path}, got {count}."
@@ -201,30 +202,28 @@ class Base:
 
 
 def _photos(run: Run) -> str:
-    found = run.config.get("data", {}).get("photos", "")
-    if not found:
+    if run.config is None or not run.config.data.photos:
         raise UsageError(f"{run.path}: does not say where its photos lie. Give them.")
-    return str(found)
+    return run.config.data.photos
 
 
-def _find(run: Run, facts: dict[str, Any], settings: Settings, progress: Progress) -> Backbone:
+def _find(run: Run, facts: BackboneFacts, settings: Settings, progress: Progress) -> Backbone:
     """Find a run's backbone: beside it where it was fine-tuned, else in the cache, else by its name."""
-    for folder in (run.path / "backbone", settings.cache_dir / "backbones" / facts["fingerprint"]):
+    for folder in (run.path / "backbone", settings.cache_dir / "backbones" / facts.fingerprint):
         if folder.is_dir():
             return Backbone.open(folder)
-    config = run.config
-    asked = config.get("backbone", {})
+    config = run.config or Config(backbone=BackboneChoice(name=facts.name))
     return load_backbone(
-        asked.get("name", facts["name"]),
-        card=asked.get("card"),
-        weights=asked.get("weights", "pretrained"),
-        seed=config.get("seed", 0),
+        config.backbone.name,
+        card=config.backbone.card,
+        weights=config.backbone.weights,
+        seed=config.seed,
         settings=settings,
         progress=progress,
     )
 
 
-def _match(run: Run, data: Dataset, classes: Sequence[str], rows: list[dict[str, str]]) -> Photos:
+def _match(run: Run, data: Dataset, classes: Sequence[str], rows: Sequence[Predicted]) -> Photos:
     """Find a run's photos in a dataset.
 
     Raises:
@@ -235,7 +234,7 @@ def _match(run: Run, data: Dataset, classes: Sequence[str], rows: list[dict[str,
             f"{data.root}: expected the classes of {run.path} ({', '.join(classes)}),"
             f" got {', '.join(data.classes)}. Give the photos it was trained from."
         )
-    digests = {row["id"]: row["digest"] for row in rows}
+    digests = {row.id: row.digest for row in rows}
     have = {sample.id: sample.digest for sample in data.samples}
     lost = sorted(name for name, digest in digests.items() if have.get(name) != digest)
     if lost:

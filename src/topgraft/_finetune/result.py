@@ -16,7 +16,9 @@ from topgraft.backbones.card import Card
 from topgraft.heads import setting_text
 from topgraft.metrics import Estimate
 from topgraft.run import Run, versions
-from topgraft.run.results import Answers, backbone_facts, rounded, write_predictions
+from topgraft.run.metrics import Metrics
+from topgraft.run.predictions import write_predictions
+from topgraft.run.results import Answers, backbone_facts, rounded
 from topgraft.selection.calibrate import calibrate, cross_calibrate
 from topgraft.selection.compare import Choice, Comparison, difference
 from topgraft.selection.ensemble import paired, paired_loss
@@ -215,17 +217,17 @@ class Finished:
         if (base.run.path / "health.json").is_file():
             run.write_json("health.json", base.run.read("health.json"))
         write_predictions(run, base.photos.classes, answers)
-        run.write_json("metrics.json", rounded(self._facts(answers)))
+        run.write_metrics(Metrics.model_validate(rounded(self._facts(answers))))
 
     def _facts(self, answers: dict[str, Answers]) -> dict[str, Any]:
         """Put metrics.json together: numbers only, no times, no paths."""
         base, outcome = self.outcome.base, self.outcome
         names, seed = base.photos.classes, base.seed
         return {
-            **base.metrics,
-            "counts": {**base.metrics["counts"], "views": self.views},
+            **base.metrics.as_dict(),
+            "counts": {**base.metrics.counts.as_dict(), "views": self.views},
             "backbone": backbone_facts(self.card, "f32"),
-            "policies": base.metrics["policies"][: self.views - 1],
+            "policies": base.metrics.policies[: self.views - 1],
             "head": {
                 "name": base.head.head,
                 "setting": outcome.setting,
@@ -259,7 +261,7 @@ class Finished:
             f"Epoch {kept} of {len(self.lines) - 1} was the best on photos kept apart from the training side:"
         )
         notes = [self.outcome.said, best + then]
-        if unseen := len(base.metrics["policies"]) * (self.views == 1):
+        if unseen := len(base.metrics.policies) * (self.views == 1):
             notes.append(
                 f"The frozen run's head learned from {unseen} augmented views as well, this training from the"
                 f" photos as they are: --views {unseen} shows it the same."

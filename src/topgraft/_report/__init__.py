@@ -311,7 +311,7 @@ def _pace(facts: Facts, stage: str, spent: float) -> Markup:
 def _command(facts: Facts) -> str:
     if not facts.config_text:
         return f"topgraft report {shlex.quote(str(facts.run.path))}"
-    photos = str(facts.run.config.get("data", {}).get("photos", "PHOTOS")) or "PHOTOS"
+    photos = (facts.run.config.data.photos if facts.run.config else "") or "PHOTOS"
     return f"topgraft train {shlex.quote(photos)} --config config.toml -o runs/again"
 
 

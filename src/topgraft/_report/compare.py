@@ -130,7 +130,7 @@ def _rows(facts: Facts, split: str) -> dict[str, tuple[int, Any]]:
     labels, probabilities = facts.probabilities(split)
     rows = facts.of(split)
     return {
-        facts.predictions[row.index].get("digest") or row.id: (int(label), line)
+        row.digest or row.id: (int(label), line)
         for row, label, line in zip(rows, labels, probabilities, strict=True)
     }
 

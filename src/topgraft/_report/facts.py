@@ -11,40 +11,8 @@ import numpy as np
 
 from topgraft import files
 from topgraft.run import Run
+from topgraft.run.predictions import Predicted, read_predictions
 from topgraft.types import Labels, Probabilities
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of predictions.csv.
-
-    Attributes:
-        index: which line.
-        id: the photo.
-        split: `cv` or `test`.
-        labels: class indices; several where a photo carries several labels.
-        predicted: class index.
-        probability: of the predicted class.
-        distance: how unlike the training photos it is; None where the run does not say.
-    """
-
-    index: int
-    id: str
-    split: str
-    labels: tuple[int, ...]
-    predicted: int
-    probability: float
-    distance: float | None
-
-    @property
-    def label(self) -> int:
-        """The label, or the first of several."""
-        return self.labels[0]
-
-    @property
-    def right(self) -> bool:
-        """Whether the prediction is the label, or one of several."""
-        return self.predicted in self.labels
 
 
 @dataclass(frozen=True)
@@ -56,7 +24,7 @@ class Facts:
     @cached_property
     def metrics(self) -> dict[str, Any]:
         """metrics.json."""
-        return self.run.metrics
+        return self.run.metrics.as_dict()
 
     @cached_property
     def health(self) -> dict[str, Any]:
@@ -101,48 +69,28 @@ class Facts:
         return any(len(row.labels) > 1 for row in self.rows)
 
     @cached_property
-    def predictions(self) -> list[dict[str, str]]:
+    def rows(self) -> list[Predicted]:
         """predictions.csv."""
-        return self.run.read_table("predictions.csv")
+        return read_predictions(self.run, self.classes)
 
-    @cached_property
-    def rows(self) -> list[Row]:
-        """predictions.csv, typed."""
-        index = {name: i for i, name in enumerate(self.classes)}
-        return [
-            Row(
-                i,
-                line["id"],
-                line["split"],
-                (index[line["label"]],)
-                if line["label"] in index
-                else tuple(index[name] for name in line["label"].split(";")),
-                index[line["predicted"]],
-                float(line["probability"]),
-                float(line["distance"]) if line.get("distance") else None,
-            )
-            for i, line in enumerate(self.predictions)
-        ]
-
-    def of(self, split: str) -> list[Row]:
+    def of(self, split: str) -> list[Predicted]:
         """The rows of one split."""
         return [row for row in self.rows if row.split == split]
 
     def probabilities(self, split: str) -> tuple[Labels, Probabilities]:
         """Labels (N,) and probabilities (N, C) of one split."""
         rows = self.of(split)
-        columns = [f"p_{name}" for name in self.classes]
-        table = [[float(self.predictions[row.index][name]) for name in columns] for row in rows]
-        return np.array([row.label for row in rows], np.int64), np.array(table).reshape(
-            len(rows), len(columns)
-        )
+        shape = (len(rows), len(self.classes))
+        return np.array([row.label for row in rows], np.int64), np.array(
+            [row.probabilities for row in rows]
+        ).reshape(shape)
 
     @cached_property
     def photo_root(self) -> str:
         """The folder or URL the photos' ids are relative to, "" where the run does not say."""
         if not self.config_text:
             return ""
-        photos = str(self.run.config.get("data", {}).get("photos", ""))
+        photos = self.run.config.data.photos if self.run.config else ""
         if photos.lower().endswith(".csv") and not files.is_url(photos):
             return str(Path(photos).parent)
         return photos

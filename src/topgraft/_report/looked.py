@@ -8,13 +8,14 @@ import numpy as np
 from PIL import Image as Pillow
 
 from topgraft import files
-from topgraft._report.facts import Facts, Row
+from topgraft._report.facts import Facts
 from topgraft._report.mistakes import Shot, shot
 from topgraft._report.photos import LARGE_PX, Book, spread
 from topgraft.backbones.card import Card
 from topgraft.backbones.fit import axes
 from topgraft.errors import DecodeError
 from topgraft.photos.decode import decode
+from topgraft.run.predictions import Predicted
 from topgraft.settings import usable_cores
 from topgraft.types import Image
 
@@ -36,7 +37,7 @@ def looked(facts: Facts, book: Book) -> list[Shot]:
 
     predictor = load(facts.run.path)
 
-    def draw(row: Row) -> Image | None:
+    def draw(row: Predicted) -> Image | None:
         try:
             image = decode(files.read(facts.photo_root, row.id), row.id)
             light = activation_map(predictor, image, facts.classes[row.predicted])
@@ -58,7 +59,7 @@ def looked(facts: Facts, book: Book) -> list[Shot]:
     return shots
 
 
-def _choose(facts: Facts) -> list[Row]:
+def _choose(facts: Facts) -> list[Predicted]:
     """Take the most confident mistakes, and recognised photos from sure to unsure."""
     rows = {row.id: row for row in sorted(facts.rows, key=lambda row: (-row.probability, row.id))}
     wrong = [row for row in rows.values() if not row.right]

@@ -8,9 +8,10 @@ from pathlib import PurePosixPath
 
 from markupsafe import Markup
 
-from topgraft._report.facts import Facts, Row, short
+from topgraft._report.facts import Facts, short
 from topgraft._report.numbers import Numbers, pointer, written
 from topgraft._report.photos import LARGE_PX, SMALL_PX, Book, spread
+from topgraft.run.predictions import Predicted
 
 KEYS = {"test": "test", "cv": "cross_validation"}
 MOST_CLASSES = 20
@@ -82,19 +83,18 @@ class Gallery:
     left_out: int = 0
 
 
-def predicted_at(facts: Facts, row: Row) -> Markup:
+def predicted_at(row: Predicted) -> Markup:
     """Write a row's probability; it names its line in predictions.csv."""
-    exact = facts.predictions[row.index]["probability"]
     return Markup('<data value="{}" data-prediction="{}/probability">{}</data>').format(
-        exact, row.index, written(row.probability, "whole")
+        f"{row.probability:.6f}", row.index, written(row.probability, "whole")
     )
 
 
-def shot(facts: Facts, row: Row) -> Shot:
+def shot(facts: Facts, row: Predicted) -> Shot:
     """Say what a photo is and what it was taken for."""
     label = ", ".join(facts.classes[i] for i in row.labels)
     predicted = facts.classes[row.predicted]
-    at = predicted_at(facts, row)
+    at = predicted_at(row)
     if row.right:
         caption = Markup('<span class="was">{}</span> {}').format(label, at)
         said = f"{row.id}: {label}, recognised at {100 * row.probability:.0f} %"
@@ -114,7 +114,7 @@ def matrices(facts: Facts, metrics: Numbers) -> list[Confusion]:
 
 
 def _matrix(facts: Facts, metrics: Numbers, split: str) -> Confusion:
-    behind: dict[tuple[int, int], list[Row]] = defaultdict(list)
+    behind: dict[tuple[int, int], list[Predicted]] = defaultdict(list)
     for row in facts.of(split):
         behind[row.label, row.predicted].append(row)
     table = metrics.get(f"/{KEYS[split]}/confusion")
@@ -182,7 +182,7 @@ def galleries(facts: Facts, metrics: Numbers) -> list[Gallery]:
     return [gallery for gallery in found if gallery.shots]
 
 
-def _gallery(facts: Facts, anchor: str, title: str, why: str, rows: list[Row]) -> Gallery:
+def _gallery(facts: Facts, anchor: str, title: str, why: str, rows: list[Predicted]) -> Gallery:
     distinct = list({row.id: row for row in rows}.values())
     kept = distinct[:GALLERY]
     return Gallery(anchor, title, why, [shot(facts, row) for row in kept], len(distinct) - len(kept))

@@ -37,7 +37,7 @@ def write_model_card(run: Run | str | Path) -> Path:
 
 def model_card(run: Run) -> str:
     """Return in Markdown what the model is, from the run's own files."""
-    metrics, card = run.metrics, run.read("model/card.json")
+    metrics, card = run.metrics.as_dict(), run.read("model/card.json")
     key = "test" if metrics.get("test") else "cross_validation"
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("topgraft", "templates"),

@@ -12,12 +12,8 @@ from topgraft import metrics
 from topgraft.backbones.card import Card
 from topgraft.errors import DataError, UsageError
 from topgraft.photos.dataset import Sample
-from topgraft.run.run import Run
 from topgraft.store import FeatureStore
 from topgraft.types import Labels, Probabilities
-
-SCHEMA = 1
-PREDICTION = ("id", "digest", "split", "fold", "label", "predicted", "probability")
 
 
 @dataclass(frozen=True)
@@ -179,25 +175,6 @@ def backbone_facts(card: Card, precision: str) -> dict[str, Any]:
         "features": card.features,
         "precision": precision,
     }
-
-
-def write_predictions(run: Run, classes: Sequence[str], answers: dict[str, Answers]) -> None:
-    """Write predictions.csv: one line a photo, `cv` or `test`."""
-    columns = [*PREDICTION, *(f"p_{name}" for name in classes), "distance"]
-    lines = []
-    for split, given in answers.items():
-        for row, sample in enumerate(given.side.samples):
-            shares = given.probabilities[0, row]
-            best = int(shares.argmax())
-            label = ";".join(classes[i] for i in sample.labels or (sample.label,))
-            far = "" if given.distance is None else f"{given.distance[row]:.6f}"
-            fold = "" if given.fold[row] < 0 else int(given.fold[row])
-            lines.append(
-                [sample.id, sample.digest, split, fold, label, classes[best], f"{shares[best]:.6f}"]
-                + [f"{share:.6f}" for share in shares]
-                + [far]
-            )
-    run.write_table("predictions.csv", columns, lines)
 
 
 def rounded(facts: Any, digits: int = 12) -> Any:

@@ -17,9 +17,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import tomli_w
+from pydantic import ValidationError
+
 from topgraft import files
+from topgraft.config import Config
 from topgraft.errors import DataError, UsageError
 from topgraft.files import is_file
+from topgraft.run.metrics import SCHEMA, Metrics
 
 LIBRARIES = (
     "topgraft",
@@ -126,24 +131,52 @@ class Run:
         return self.path / "model"
 
     @property
-    def metrics(self) -> dict[str, Any]:
-        """The numbers."""
-        return self.read("metrics.json")
+    def metrics(self) -> Metrics:
+        """The numbers.
+
+        Raises:
+            DataError: where the run is not finished, or the file is damaged or of a newer Topgraft.
+        """
+        path, facts = self.path / "metrics.json", self.read("metrics.json")
+        if not facts:
+            raise DataError(
+                f"{self.path}: expected a run made by `topgraft train`, found {what_is_there(self.path)}"
+            )
+        schema = facts.get("schema")
+        if isinstance(schema, int) and schema > SCHEMA:
+            raise DataError(
+                f"{path}: written with schema {schema}, this Topgraft reads up to schema {SCHEMA}."
+                " Update Topgraft: pip install -U topgraft."
+            )
+        try:
+            return Metrics.model_validate(facts)
+        except ValidationError as error:
+            raise DataError(f"{path}: is damaged ({_first(error)}). Train again.") from error
+
+    def write_metrics(self, metrics: Metrics) -> Path:
+        """Write the numbers; last, for they are what makes a run a finished one."""
+        return self.write_json("metrics.json", metrics.as_dict())
 
     @property
-    def config(self) -> dict[str, Any]:
-        """The resolved choices; none for a run made from Python.
+    def config(self) -> Config | None:
+        """The resolved choices; None for a run that was trained from features.
 
         Raises:
             DataError: where the file is damaged.
         """
         path = self.path / "config.toml"
         try:
-            return tomllib.loads(path.read_text(encoding="utf-8"))
+            return Config.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
         except FileNotFoundError:
-            return {}
+            return None
+        except ValidationError as error:
+            raise DataError(f"{path}: is damaged ({_first(error)}). Train again.") from error
         except (OSError, ValueError, RecursionError) as error:
             raise DataError(f"{path}: is damaged ({files.said(error)}). Train again.") from error
+
+    def write_config(self, config: Config) -> Path:
+        """Write the resolved choices."""
+        return self.write("config.toml", tomli_w.dumps(config.as_dict()))
 
     @property
     def photos(self) -> str:
@@ -152,10 +185,9 @@ class Run:
         Raises:
             DataError: where its config does not say so.
         """
-        data = self.config.get("data")
-        if not isinstance(data, dict) or not isinstance(data.get("photos"), str):
+        if self.config is None or not self.config.data.photos:
             raise DataError(f"{self.path}: its config.toml names no photos. Give their folder, too.")
-        return str(data["photos"])
+        return self.config.data.photos
 
     def read(self, name: str) -> dict[str, Any]:
         """Read one of the JSON files; an absent one is empty.
@@ -216,6 +248,12 @@ class Run:
         """Read a CSV table; an absent one is empty."""
         path = self.path / name
         return list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")))) if path.is_file() else []
+
+
+def _first(error: ValidationError) -> str:
+    """Say the first thing that does not fit, with its place."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 
 
 def versions() -> dict[str, str]:

@@ -1,0 +1,183 @@
+"""metrics.json as typed values: numbers only, no times and no paths, so that equal runs are equal bytes."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
+from pydantic import ModelWrapValidatorHandler as Handler
+
+from topgraft.metrics import Estimate
+
+SCHEMA = 1
+
+
+class Part(BaseModel):
+    """A part of the file. What it holds beyond the fields is kept, and all is written in the order it came.
+
+    Numbers are never rounded or converted here: the bytes that are written are those of the facts.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    _order: tuple[str, ...] = PrivateAttr(default=())
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _remember_order(cls, facts: Any, handler: Handler[Self]) -> Self:
+        part = handler(facts)
+        if isinstance(facts, dict):
+            part._order = tuple(facts)  # noqa: SLF001  its own
+        return part
+
+    @model_serializer(mode="wrap")
+    def _in_order(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written = handler(self)
+        return {name: written[name] for name in self._order}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return self.model_dump(by_alias=True)
+
+
+class Counts(Part):
+    """How many photos there are.
+
+    Attributes:
+        photos: with features.
+        refused: unreadable files that were left out.
+        duplicates: photos that look like another.
+        views: of each photo, itself included.
+        train, test: photos on each side.
+        per_class: the same by class; a photo with several labels counts for each.
+    """
+
+    photos: int
+    refused: int
+    duplicates: int
+    views: int
+    train: int
+    test: int
+    per_class: dict[str, dict[str, int]]
+
+
+class BackboneFacts(Part):
+    """What made the features."""
+
+    name: str
+    fingerprint: str
+    features: int
+    precision: str
+
+
+class HeadFacts(Part):
+    """The chosen head, its setting as it is printed, and what its logits are divided by."""
+
+    name: str
+    setting: str
+    temperature: float
+
+
+class Scores(Part):
+    """How good the answers on `n` photos are. None where photos of one class alone say nothing.
+
+    With several labels per photo there are the first five numbers alone.
+    """
+
+    n: int
+    accuracy: Estimate
+    log_loss: Estimate
+    balanced_accuracy: Estimate | None = None
+    macro_f1: Estimate | None = None
+    mcc: Estimate | None = None
+    roc_auc: Estimate | None = None
+    average_precision: Estimate | None = None
+    top_k: dict[str, Estimate] = Field(default_factory=dict)
+    per_class: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    confusion: list[list[int]] | None = None
+
+
+class CrossValidation(Scores):
+    """The same, out of fold."""
+
+    folds: int
+    repeats: int
+
+
+class Ranked(Part):
+    """One row of the leaderboard; `difference` is its log loss minus that of the best."""
+
+    head: str
+    setting: str
+    accuracy: Estimate
+    log_loss: Estimate
+    difference: Estimate
+    chosen: bool
+    balanced_accuracy: Estimate | None = None
+    macro_f1: Estimate | None = None
+
+
+class UnknownFacts(Part):
+    """By which distance a photo counts as unknown, above which threshold, and the share below it."""
+
+    method: str
+    threshold: float
+    accepted: float
+
+
+class TrustFacts(Part):
+    """How far the probabilities can be believed, and labels that look wrong."""
+
+    temperature: float
+    ece: Estimate
+    unknown: UnknownFacts
+    reliability: list[dict[str, Any]]
+    label_issues: list[dict[str, Any]]
+
+
+class Metrics(Part):
+    """The numbers of a run.
+
+    Attributes:
+        schema_version: of the file.
+        classes: names.
+        counts: of photos.
+        backbone: what made the features.
+        policies: as they are written; view k + 1 is of the k-th.
+        seed: of everything.
+        head: the chosen one.
+        cross_validation: its scores on the training side, out of fold.
+        test: its scores on photos it never saw; None where nothing was held out.
+        leaderboard: every setting of every head, the best first.
+        trust: calibration, the unknown answer, label issues.
+        worth: what the policies add; None where it was not measured.
+        notes: what should be known, in sentences.
+        finetune: what training the last blocks gained; None for a frozen backbone.
+    """
+
+    schema_version: int = Field(alias="schema")
+    classes: list[str]
+    counts: Counts
+    backbone: BackboneFacts
+    policies: list[str]
+    seed: int
+    head: HeadFacts
+    cross_validation: CrossValidation
+    test: Scores | None
+    leaderboard: list[Ranked]
+    trust: TrustFacts
+    worth: dict[str, Any] | None
+    notes: list[str]
+    finetune: dict[str, Any] | None = None
+
+    @property
+    def headline(self) -> Scores:
+        """The scores that count: of the test where photos were held out, else the cross-validated ones."""
+        return self.test or self.cross_validation

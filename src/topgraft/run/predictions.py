@@ -1,0 +1,113 @@
+"""predictions.csv: one line a photo, out of fold or on the test side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topgraft.errors import DataError
+from topgraft.run.results import Answers
+from topgraft.run.run import Run
+
+COLUMNS = ("id", "digest", "split", "fold", "label", "predicted", "probability")
+NAME = "predictions.csv"
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """One line.
+
+    Attributes:
+        index: which line, from 0.
+        id: the photo.
+        digest: of its bytes.
+        split: `cv` or `test`.
+        fold: in which it was scored, in the first repeat; -1 for a test.
+        labels: class indices; several where a photo carries several labels.
+        predicted: class index.
+        probability: of the predicted class, six digits as all of them.
+        probabilities: (C,).
+        distance: how unlike the training photos it is; None where nobody measured.
+    """
+
+    index: int
+    id: str
+    digest: str
+    split: str
+    fold: int
+    labels: tuple[int, ...]
+    predicted: int
+    probability: float
+    probabilities: NDArray[np.float64]
+    distance: float | None
+
+    @property
+    def label(self) -> int:
+        """The label, or the first of several."""
+        return self.labels[0]
+
+    @property
+    def right(self) -> bool:
+        """Whether the prediction is the label, or one of several."""
+        return self.predicted in self.labels
+
+
+def write_predictions(run: Run, classes: Sequence[str], answers: dict[str, Answers]) -> None:
+    """Write what was answered for each side, `cv` or `test`."""
+    lines = []
+    for split, given in answers.items():
+        for row, sample in enumerate(given.side.samples):
+            shares = given.probabilities[0, row]
+            best = int(shares.argmax())
+            label = ";".join(classes[i] for i in sample.labels or (sample.label,))
+            far = "" if given.distance is None else f"{given.distance[row]:.6f}"
+            fold = "" if given.fold[row] < 0 else int(given.fold[row])
+            lines.append(
+                [sample.id, sample.digest, split, fold, label, classes[best], f"{shares[best]:.6f}"]
+                + [f"{share:.6f}" for share in shares]
+                + [far]
+            )
+    run.write_table(NAME, [*COLUMNS, *_columns(classes), "distance"], lines)
+
+
+def read_predictions(run: Run, classes: Sequence[str]) -> list[Predicted]:
+    """Read what `write_predictions` wrote; none where there is no such file.
+
+    Args:
+        run: the run.
+        classes: its C names.
+
+    Raises:
+        DataError: for a damaged file.
+    """
+    index = {name: i for i, name in enumerate(classes)}
+    try:
+        return [
+            Predicted(
+                i,
+                line["id"],
+                line["digest"],
+                line["split"],
+                int(line["fold"] or -1),
+                # A name may hold a semicolon; then it is one label, not two.
+                (index[line["label"]],)
+                if line["label"] in index
+                else tuple(index[name] for name in line["label"].split(";")),
+                index[line["predicted"]],
+                float(line["probability"]),
+                np.array([float(line[name]) for name in _columns(classes)]),
+                float(line["distance"]) if line["distance"] else None,
+            )
+            for i, line in enumerate(run.read_table(NAME))
+        ]
+    except (KeyError, ValueError, TypeError) as error:
+        raise DataError(
+            f"{run.path / NAME}: is damaged ({type(error).__name__}: {error}). Train again."
+        ) from error
+
+
+def _columns(classes: Sequence[str]) -> list[str]:
+    return [f"p_{name}" for name in classes]
