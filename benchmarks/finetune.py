@@ -40,7 +40,7 @@ from topgraft.backbones.fit import fit
 from topgraft.heads._base import Affine
 from topgraft.importers.load import load_backbone
 from topgraft.policies.policy import IDENTITY, View
-from topgraft.schedules import Schedule
+from topgraft.schedules import cosine
 from topgraft.settings import Settings, usable_cores
 from topgraft.testing.drawing import draw_photos
 
@@ -95,11 +95,10 @@ class Case:
         net = Whole(self.model, self.blocks, self.head)
         optimiser = torch.optim.AdamW(net.groups(), weight_decay=PLAN.weight_decay, fused=True)
         factors = [group["lr"] for group in optimiser.param_groups]
-        schedule = Schedule(name="cosine", warmup=PLAN.warmup)
         steps, losses = -(-len(self.fit) // PLAN.batch), []
         for epoch in range(EPOCHS):
             for step, (some, _) in enumerate(batches(self.fit, 1, PLAN, epoch)):
-                share = schedule.factor(epoch * steps + step, EPOCHS * steps)
+                share = cosine(epoch * steps + step, EPOCHS * steps, PLAN.warmup)
                 for group, peak in zip(optimiser.param_groups, factors, strict=True):
                     group["lr"] = peak * share
                 take_step(net, optimiser, (photos[some],), self.labels[some])

@@ -104,7 +104,7 @@ def fit_one(head: Network, fold: Fold, labels: torch.Tensor) -> tuple[Plain, int
     rows, stop = torch.from_numpy(given.rows), torch.from_numpy(given.stop)
     optimizer = torch.optim.AdamW(module.parameters(), lr=head.rate, weight_decay=head.decay)
     steps = PLAN.steps_of(len(rows))
-    factors = PLAN.schedule.factors(PLAN.epochs * steps)
+    factors = PLAN.rates(PLAN.epochs * steps)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: factors[min(step, len(factors) - 1)])
     best, since, kept, epochs = float("inf"), 0, module.state_dict(), 0
     while epochs < PLAN.epochs and since < PLAN.patience:

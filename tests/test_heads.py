@@ -18,7 +18,7 @@ from topgraft.heads._knn import NearestNeighbours
 from topgraft.heads._linear import Discriminant, NearestMean
 from topgraft.heads._logistic import LogisticRegression
 from topgraft.heads._ridge import STRENGTHS, Ridge
-from topgraft.store.gram import accumulate
+from topgraft.selection.gram import accumulate
 from topgraft.testing.heads import HeadSuite, clouds
 
 
@@ -90,7 +90,8 @@ def test_ridge_from_sums_is_the_direct_solution(photos, width, strength):
     features, labels = clouds(photos=photos, width=width)
     rows = features.astype(np.float64)
     sums = accumulate([(view, labels) for view in rows], width, 3)
-    streamed = Ridge.from_sums(sums, strength).logits(features[0])
+    (summed,) = Ridge.path_from_sums(sums, [strength])
+    streamed = summed.logits(features[0])
     direct = Ridge(strength).fit(features, labels).logits(features[0])
     flat = rows.reshape(-1, width)
     spread = flat.std(axis=0)
@@ -104,9 +105,9 @@ def test_ridge_from_sums_is_the_direct_solution(photos, width, strength):
 def test_sums_of_all_but_one_fold_are_the_fold():
     features, labels = clouds(photos=60, width=20)
     parts = [accumulate([(features[0, p::3], labels[p::3])], 20, 3) for p in range(3)]
-    fold = Ridge.from_sums(parts[0] + parts[1] + parts[2] - parts[1], 0.1)
+    (fold,) = Ridge.path_from_sums(parts[0] + parts[1] + parts[2] - parts[1], [0.1])
     rest = np.concatenate([np.arange(60)[p::3] for p in (0, 2)])
-    alone = Ridge.from_sums(accumulate([(features[0, rest], labels[rest])], 20, 3), 0.1)
+    (alone,) = Ridge.path_from_sums(accumulate([(features[0, rest], labels[rest])], 20, 3), [0.1])
     np.testing.assert_allclose(fold.logits(features[0]), alone.logits(features[0]), atol=1e-4)
 
 

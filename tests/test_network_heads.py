@@ -103,7 +103,7 @@ def ordinary(features, labels, job, fold, plan):
 
     module = Module()
     optimizer = torch.optim.AdamW(module.parameters(), lr=job.rate, weight_decay=job.decay)
-    factors = plan.schedule.factors(plan.epochs * feed.steps)
+    factors = plan.rates(plan.epochs * feed.steps)
     rows, stop_labels, _ = feed.held()
     best, kept, step, since = np.inf, None, 0, 0
     for epoch in range(plan.epochs):

@@ -31,7 +31,7 @@ from topgraft._finetune.checkpoint import Checkpoint, SoFar
 from topgraft._finetune.plan import Line, Training
 from topgraft.errors import UsageError
 from topgraft.heads._base import Affine
-from topgraft.schedules import Schedule
+from topgraft.schedules import cosine
 from topgraft.types import Labels, Logits
 
 
@@ -216,11 +216,10 @@ def _epoch(
     weight: NDArray[np.float64] | None,
 ) -> Line:
     """Show every photo once; gives the line's first half."""
-    schedule = Schedule(name="cosine", warmup=plan.warmup)
     steps, spent = -(-len(fit) // plan.batch), 0.0
     net.learn(batch_norm=plan.batch_norm == "train")
     for step, (photos, views) in enumerate(batches(fit, inputs.views, plan, epoch)):
-        share = schedule.factor(epoch * steps + step, plan.epochs * steps)
+        share = cosine(epoch * steps + step, plan.epochs * steps, plan.warmup)
         for group in optimiser.param_groups:
             group["lr"] = group["peak"] * share
         spent += take_step(net, optimiser, inputs.take(photos, views), labels[photos], _of(weight, photos))

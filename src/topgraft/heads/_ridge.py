@@ -22,7 +22,7 @@ CHUNK = 4096
 
 
 class Sums(Protocol):
-    """Sums over rows X (n, D) of C classes, as `FeatureStore.gram` hands them out."""
+    """Sums over rows X (n, D) of C classes, as `selection.gram` adds them up."""
 
     @property
     def xtx(self) -> Array64:
@@ -85,19 +85,8 @@ class Ridge(Linear):
         return [path.solve(float(strength)) for strength in asked]
 
     @classmethod
-    def from_sums(cls, sums: Sums, strength: float) -> Self:
-        """Fit from sums over rows alone: all photos and views weigh the same.
-
-        Args:
-            sums: over the rows to fit on.
-            strength: see the class.
-        """
-        (head,) = cls.path_from_sums(sums, [strength])
-        return head
-
-    @classmethod
     def path_from_sums(cls, sums: Sums, strengths: Sequence[float]) -> list[Self]:
-        """Fit several strengths from the same sums."""
+        """Fit several strengths from sums over rows alone: all photos and views weigh the same."""
         n = float(sums.counts.sum())
         mean, inverse = standardise(sums.sums, np.diagonal(sums.xtx), n)
         gram = sums.xtx / n

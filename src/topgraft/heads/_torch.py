@@ -156,7 +156,7 @@ class _Training:
     def run(self) -> Stack:
         """Train to the end; return every model's best weights, in the order of the jobs."""
         plan, feed, stack, multilabel = self.task.plan, self.feed, self.stack, self.task.multilabel
-        factors = plan.schedule.factors(plan.epochs * feed.steps)
+        factors = plan.rates(plan.epochs * feed.steps)
         best = stack.like(stack.values.clone(), stack.stats.clone())
         models = torch.arange(len(self.strengths), device=feed.device)
         lowest = torch.full((len(models),), torch.inf, device=feed.device)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from topgraft.heads._axes import Inputs
 from topgraft.heads._shape import Shape
 from topgraft.heads._torch_stack import Batch
-from topgraft.schedules import Schedule
+from topgraft.schedules import cosine
 from topgraft.types import Features
 
 ORDER, VIEW, DROP, START = 0, 1, 2, 1000
@@ -44,14 +44,18 @@ class Plan:
         patience: epochs without a lower log loss on the inner split before a model stops.
         batch: photos a step.
         steps: steps an epoch at most; many photos make larger batches.
-        schedule: of the learning rate, over all epochs.
+        warmup: share of the steps in which the learning rate rises to its peak; a cosine follows.
     """
 
     epochs: int = 60
     patience: int = 12
     batch: int = 32
     steps: int = 32
-    schedule: Schedule = field(default_factory=lambda: Schedule(name="cosine", warmup=0.05))
+    warmup: float = 0.05
+
+    def rates(self, steps: int) -> list[float]:
+        """Return the learning rate of every step as a share of the peak."""
+        return [cosine(step, steps, self.warmup) for step in range(steps)]
 
     def steps_of(self, photos: int) -> int:
         """Return the number of steps of an epoch over so many photos."""

@@ -103,21 +103,18 @@ def twins(looks: Iterable[Look], keys: Iterable[str], alike: Alike = "looks") ->
     Returns:
         (N,) group numbers, the index of the group's first photo.
     """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     looks, keys = list(looks), list(keys)
-    parent = list(range(len(looks)))
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
     first: dict[str, int] = {}
-    for i, (key, leader) in enumerate(zip(keys, _leaders(looks, alike), strict=True)):
-        for other in (first.setdefault(key, i), leader):
-            a, b = sorted((root(i), root(other)))
-            parent[b] = a
-    return np.array([root(i) for i in range(len(looks))], dtype=np.int64)
+    firsts = [first.setdefault(key, i) for i, key in enumerate(keys)]
+    n = len(looks)
+    joined = np.array([*firsts, *_leaders(looks, alike)], np.int64), np.tile(np.arange(n), 2)
+    graph = coo_array((np.ones(2 * n, np.bool_), joined), shape=(n, n))
+    _, groups = connected_components(graph, directed=False)
+    _, leaders = np.unique(groups, return_index=True)
+    return np.asarray(leaders[groups], np.int64)
 
 
 def _leaders(looks: list[Look], alike: Alike) -> list[int]:

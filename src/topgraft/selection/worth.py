@@ -25,9 +25,9 @@ from topgraft.heads._parallel import Compute
 from topgraft.heads._ridge import Ridge
 from topgraft.selection.calibrate import cross_calibrate
 from topgraft.selection.compare import FeatureSource, difference
+from topgraft.selection.gram import Gram, accumulate
 from topgraft.settings import Settings
 from topgraft.splits import folds as make_folds
-from topgraft.store.gram import Gram, accumulate
 from topgraft.types import Features, Labels, Logits, Probabilities, Progress, silent
 
 STRENGTHS = (0.03, 0.01, 0.003)

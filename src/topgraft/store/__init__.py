@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from topgraft.store.gram import Gram
 from topgraft.store.store import FeatureStore, Work
 
-__all__ = ["FeatureStore", "Gram", "Work"]
+__all__ = ["FeatureStore", "Work"]

@@ -14,7 +14,6 @@ from __future__ import annotations
 import shlex
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,12 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topgraft.backbones.card import Card
-from topgraft.errors import StoreError, UsageError
+from topgraft.errors import StoreError
 from topgraft.fingerprint import digest, fingerprint
 from topgraft.photos.dataset import Sample
 from topgraft.policies.policy import View
 from topgraft.settings import Settings
-from topgraft.store.gram import Gram, accumulate
 from topgraft.store.place import Place
 from topgraft.store.rows import BROKEN, Rows, Segment
 from topgraft.store.table import Table
@@ -256,46 +254,6 @@ class FeatureStore:
         for i, sample in enumerate(self.samples):
             places[sample.digest].append(i)
         return {photo: np.array(at, dtype=np.int64) for photo, at in places.items()}
-
-    def gram(
-        self, folds: NDArray[np.int64] | None = None, *, views: Sequence[int] | None = None
-    ) -> Iterator[tuple[int, int, Gram]]:
-        """Hand out sums over features, block by block, so that memory stays at a few (D, D) matrices.
-
-        Args:
-            folds: (N,) the fold of each sample, negative for samples to leave out; None puts all in fold 0.
-            views: which views; None for all.
-
-        Yields:
-            (view, fold, sums over the fold's rows of that view), views outside, folds inside, both ascending.
-
-        Raises:
-            UsageError: for folds of another length.
-            StoreError: where rows are missing.
-        """
-        folds = np.zeros(len(self), np.int64) if folds is None else np.asarray(folds)
-        if folds.shape != (len(self),):
-            raise UsageError(f"folds must be ({len(self)},), one for each sample, got {folds.shape}.")
-        for view in range(len(self.views)) if views is None else views:
-            for fold in sorted({int(number) for number in folds if number >= 0}):
-                blocks = self._blocks(view, folds == fold)
-                yield view, fold, accumulate(blocks, self.card.features, len(self.classes))
-
-    def _blocks(self, view: int, chosen: NDArray[np.bool_]) -> Iterator[tuple[Features, Labels]]:
-        """Read the chosen samples' rows of a view in blocks, in the order they are stored."""
-        wanted = {photo: kept for photo, at in self._wanted.items() if len(kept := at[chosen[at]])}
-        for segment in self.rows.segments(self.table.addresses[view]):
-            for start, rows in self.rows.stream(segment):
-                known = segment.digests[start : start + len(rows)]
-                here = [(i, wanted.pop(photo)) for i, photo in enumerate(known) if photo in wanted]
-                if here:
-                    source = np.repeat([i for i, _ in here], [len(at) for _, at in here])
-                    yield rows[source], self.labels[np.concatenate([at for _, at in here])]
-        if wanted:
-            raise StoreError(
-                f"{self.path}: {len(wanted)} photos have no features of view {view}."
-                " Run the same `topgraft embed` again to finish it."
-            )
 
     def missing(self) -> int:
         """Count the rows (photos x views) that the last `embed` asked for and that are not there."""

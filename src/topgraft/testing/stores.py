@@ -373,23 +373,6 @@ class StoreSuite(ABC):
         with raises(StoreError, "5 rows are missing"):
             store.commit(table)
 
-    def test_sums_are_those_of_the_features(self, tmp_path: Path) -> None:
-        place, table = self.place(tmp_path), a_table(self.MANY | {"copy.jpg": 3}, POLICIES[:1])
-        fill(place, table)
-        store = FeatureStore.open(place)
-        folds = np.arange(len(store)) % 4 - 1  # -1 is left out
-        found = list(store.gram(folds))
-        assert [(view, fold) for view, fold, _ in found] == [(v, f) for v in (0, 1) for f in (0, 1, 2)]
-        for view, fold, sums in found:
-            X = store.features(view)[folds == fold].astype(float)
-            Y = np.eye(2)[store.labels[folds == fold]]
-            np.testing.assert_allclose(sums.xtx, X.T @ X, rtol=1e-12)
-            np.testing.assert_allclose(sums.xty, X.T @ Y, rtol=1e-12)
-            np.testing.assert_allclose(sums.sums, X.sum(0), rtol=1e-9)
-            assert sums.counts.tolist() == Y.sum(0).tolist()
-        (_, _, total), (_, _, first) = next(store.gram(views=[1])), next(store.gram(folds, views=[1]))
-        assert (total - first + first).n == total.n == len(store)
-
     def test_a_newer_schema_is_refused_with_the_version(self, tmp_path: Path) -> None:
         place = self.place(tmp_path)
         fill(place, a_table(self.FEW))

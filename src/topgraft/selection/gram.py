@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 
 from topgraft.types import Features, Labels
 
-Matrix = NDArray[np.float64]
-
 
 @dataclass(frozen=True)
 class Gram:
@@ -27,9 +25,9 @@ class Gram:
         counts: (C,) rows of each class.
     """
 
-    xtx: Matrix
-    xty: Matrix
-    sums: Matrix
+    xtx: NDArray[np.float64]
+    xty: NDArray[np.float64]
+    sums: NDArray[np.float64]
     counts: NDArray[np.int64]
 
     @property
