@@ -32,6 +32,7 @@ from topgraft.selection.worth import worth as measure_worth
 from topgraft.settings import Settings
 from topgraft.splits import Split
 from topgraft.store import FeatureStore
+from topgraft.trust.coverage import in_words
 from topgraft.trust.trust import Trust, trust
 from topgraft.types import Labels, Progress, silent
 
@@ -49,6 +50,8 @@ def train(
     class_weight: str = "auto",
     worth: bool = False,
     seed: int = 0,
+    answer_above: float | None = None,
+    right: float | None = None,
     refused: int = 0,
     out: str | Path | Run | None = None,
     backbone: Backbone | None = None,
@@ -70,6 +73,8 @@ def train(
         class_weight: `auto`, `on` or `off`.
         worth: measure what every policy is worth, too.
         seed: of the folds and of heads that draw.
+        answer_above: labels less probable than this are no answer but unsure; None answers always.
+        right: in place of it, the share of out-of-fold answers that shall be right.
         refused: unreadable files that were left out, for the record.
         out: the run's folder; None takes the next free number in `runs/`.
         backbone: what made the features; None finds it by the store's card.
@@ -133,6 +138,7 @@ def train(
             settings=settings,
         )
     measured = _worth(store, learn, len(found.folds[0]), seed, run, settings, progress) if worth else None
+    threshold = _threshold(judged, answer_above, right)
     answers = {"cv": Answers(learn, found.oof, _fold_of(found, len(learn.rows)), judged.distances)}
     if len(test.rows):
         answers["test"] = _test(store, maps, head, judged, test)
@@ -151,6 +157,7 @@ def train(
             *_of_validation(split),
             *filter(None, [metrics.silent(test.labels)]),
             *judged.notes,
+            *_of_answers(judged, threshold, right),
             *(measured.brief if measured else ()),
         ],
     }
@@ -164,6 +171,8 @@ def train(
             temperature=found.temperature,
             unknown=judged.unknown,
         )
+        if threshold is not None:
+            built = built.answering_above(threshold)
         built.save(run.model)
     run.write_metrics(Metrics.model_validate(rounded(facts)))
     return run
@@ -192,6 +201,22 @@ def _worth(
             settings=settings,
             progress=progress,
         )
+
+
+def _threshold(judged: Trust, above: float | None, right: float | None) -> float | None:
+    """Return the probability below which an answer is unsure."""
+    if right is None or judged.coverage is None:
+        return above
+    return judged.coverage.threshold_for(right)
+
+
+def _of_answers(judged: Trust, threshold: float | None, right: float | None) -> list[str]:
+    """Say what the threshold comes to, out of fold."""
+    if right is not None and threshold is None:
+        return [f"No threshold makes {right:.0%} of the answers right; all are answered."]
+    if threshold is None or judged.coverage is None:
+        return []
+    return [in_words(judged.coverage.at(threshold))]
 
 
 def _fold_of(found: Comparison, n: int) -> Labels:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 
@@ -17,6 +19,7 @@ from topgraft.show import (
     listen,
     print_json,
     print_leaderboard,
+    print_prediction,
     print_stop,
     print_store,
     print_verdict,
@@ -49,6 +52,7 @@ Weights = Annotated[str | None, typer.Option(help="`pretrained`, `random`, or a 
 Size = Annotated[int | None, typer.Option(help="Side of the pictures in pixels. [default: the backbone's]")]
 Offline = Annotated[bool | None, typer.Option("--offline", help="Never open a socket.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Threads = Annotated[int | None, typer.Option(help="Cores to use. [default: all]")]
 Duplicates = Annotated[
     str | None,
     typer.Option(
@@ -177,7 +181,7 @@ def embed(
     workers: Annotated[
         str | None, typer.Option(help="Threads that decode, or ray[:ADDRESS]. [default: all cores]")
     ] = None,
-    threads: Annotated[int | None, typer.Option(help="Cores to use. [default: all]")] = None,
+    threads: Threads = None,
     offline: Annotated[bool | None, typer.Option("--offline", help="Never open a socket.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -271,6 +275,13 @@ def train(
     class_weight: Annotated[
         str | None, typer.Option(help="auto, on or off: weigh rare classes more. [default: auto]")
     ] = None,
+    answer_above: Annotated[
+        float | None, typer.Option(help="Answers less probable are unsure. [default: none is]")
+    ] = None,
+    right: Annotated[
+        float | None,
+        typer.Option(help="Answer only as sure as it takes for this share to be right, as 0.99."),
+    ] = None,
     duplicates: Duplicates = None,
     seed: Seed = None,
     store: Annotated[
@@ -278,7 +289,7 @@ def train(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that is there.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on in the run that is there.")] = False,
-    threads: Annotated[int | None, typer.Option(help="Cores to use. [default: all]")] = None,
+    threads: Threads = None,
     offline: Annotated[bool | None, typer.Option("--offline", help="Never open a socket.")] = None,
     track: Annotated[
         str | None, typer.Option(help="Note the finished run in mlflow as well. [default: nowhere]")
@@ -297,6 +308,8 @@ def train(
         data__photos=photos,
         data__test=test,
         data__duplicates=duplicates,
+        answers__above=answer_above,
+        answers__right=right,
         backbone__name=backbone,
         backbone__card=str(card) if card else None,
         backbone__weights=weights,
@@ -440,7 +453,7 @@ def finetune(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that is there.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where it was stopped.")] = False,
-    threads: Annotated[int | None, typer.Option(help="Cores to use. [default: all]")] = None,
+    threads: Threads = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -487,34 +500,77 @@ def finetune(
 def predict(
     run: RunFolder,
     photos: Annotated[
-        list[str], typer.Argument(help="Photos, or - for a list of paths on stdin.", show_default=False)
+        list[str],
+        typer.Argument(help="Photos, folders, or - for a list of paths on stdin.", show_default=False),
     ],
     as_json: AsJson = False,
     lines: Annotated[bool, typer.Option("--nl", help="Print one JSON object a line, as they come.")] = False,
+    table: Annotated[
+        Path | None, typer.Option("--csv", help="Write a table, too: a line a photo.", show_default=False)
+    ] = None,
+    sort_into: Annotated[
+        Path | None,
+        typer.Option(help="Copy photos into a folder a class, unknown/ and unsure/.", show_default=False),
+    ] = None,
+    link: Annotated[bool, typer.Option("--link", help="Link in place of copying, with --sort-into.")] = False,
+    answer_above: Annotated[
+        float | None, typer.Option(help="Less probable answers are unsure. [default: as it was trained]")
+    ] = None,
+    threads: Threads = None,
 ) -> None:
-    """Say what is on photos the model has not seen."""
-    from topgraft.predictor import load
+    """Say what is on photos the model has not seen.
 
-    predictor = load(run)
-    paths = [line.rstrip("\n") for line in sys.stdin if line.strip()] if photos == ["-"] else photos
-    failed = 0
-    found = []
-    for start in range(0, len(paths), 64):
-        for prediction in predictor.predict(paths[start : start + 64]):
+    An answer is a class, or unknown (unlike all it learned), or unsure (less probable than --answer-above).
+    Fails, with exit code 1, where a photo could not be read.
+    """
+    from topgraft._predict import Sorter, Table
+    from topgraft._predict import predict as answers
+    from topgraft.predictor import load
+    from topgraft.settings import Settings
+
+    settings = Settings.load(threads=threads)
+    predictor = load(run, settings=settings)
+    sorter = Sorter(sort_into, predictor.classes, link=link) if sort_into else None
+    given = (line.rstrip("\r\n") for line in sys.stdin if line.strip()) if photos == ["-"] else photos
+    failed, found = 0, []
+    with progress() as bar, _table(table) as file:
+        written = Table(file) if file else None
+        for prediction in answers(
+            predictor, given, answer_above=answer_above, settings=settings, progress=bar
+        ):
             failed += bool(prediction.error)
-            if lines:
-                print(json.dumps(prediction.as_dict(), ensure_ascii=False), flush=True)
-            elif as_json:
+            if written:
+                written.add(prediction)
+            if sorter:
+                sorter.add(prediction)
+            if as_json:
                 found.append(prediction.as_dict())
-            elif prediction.error:
-                print(f"topgraft: {prediction.error}", file=sys.stderr)
+            elif lines:
+                print(json.dumps(prediction.as_dict(), ensure_ascii=False, allow_nan=False), flush=True)
             else:
-                answer = f"unknown\tnearest: {prediction.label}" if prediction.unknown else prediction.label
-                print(f"{prediction.path}\t{answer}\t{prediction.probability:.3f}")
+                print_prediction(prediction)
     if as_json:
         print_json(found)
+    if sorter:
+        print(f"topgraft: {sorter}", file=sys.stderr)
     if failed:
         raise typer.Exit(1)
+
+
+@contextmanager
+def _table(path: Path | None) -> Iterator[TextIO | None]:
+    """Open a table for writing, whole or not at all; nothing where none is wanted."""
+    if path is None:
+        yield None
+        return
+    from topgraft import files
+
+    with (
+        files.guarded(path),
+        files.replacing(path) as half,
+        half.open("w", encoding="utf-8", newline="") as file,
+    ):
+        yield file
 
 
 @app.command()

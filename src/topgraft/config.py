@@ -5,9 +5,9 @@ from __future__ import annotations
 import difflib
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from topgraft.errors import UsageError
 
@@ -98,6 +98,24 @@ class Finetune(_Section):
     seed: int
 
 
+class Answers(_Section):
+    """When the finished predictor answers; else it says that it is unsure.
+
+    Attributes:
+        above: only labels at least this probable; None answers always.
+        right: in place of it, as probable as it takes for this share of out-of-fold answers to be right.
+    """
+
+    above: float | None = Field(default=None, ge=0, le=1)
+    right: float | None = Field(default=None, gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if self.above is not None and self.right is not None:
+            raise ValueError("above and right choose the same thing; give one of them")
+        return self
+
+
 class Config(_Section):
     """The whole of a run's choices; `seed` decides split, draw, views and folds."""
 
@@ -107,6 +125,7 @@ class Config(_Section):
     policies: Policies = Policies()
     heads: Heads = Heads()
     finetune: Finetune | None = None
+    answers: Answers = Answers()
 
     @classmethod
     def load(cls, path: str | Path | None = None, **flags: Any) -> Config:

@@ -140,6 +140,8 @@ def follow(
             class_weight=config.heads.class_weight,
             worth=config.policies.worth,
             seed=config.seed,
+            answer_above=config.answers.above,
+            right=config.answers.right,
             refused=len(data.refused),
             out=run,
             backbone=backbone,

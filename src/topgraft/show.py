@@ -12,13 +12,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from topgraft.text import counted, duration
+from topgraft.text import counted, duration, one_line
 
 if TYPE_CHECKING:
+    from topgraft.predictor import Prediction
     from topgraft.run import Run
     from topgraft.run.metrics import Scores
     from topgraft.types import Progress  # brings numpy, which --help can do without
 
+SHOWN_ABOVE = 0.9
+"""The threshold whose coverage is said of every run."""
 EVERY_S = 30.0
 """So often a log file hears how far things are."""
 
@@ -93,10 +96,26 @@ def print_verdict(run: Run) -> None:
         if scores:
             print(f"{name:16} {_estimates(scores)}  ({counted(scores.n, 'photo')})")
     print(in_words(metrics.headline.accuracy, metrics.headline.n))
+    if found := metrics.trust.coverage:
+        from topgraft.trust.coverage import in_words as in_a_sentence
+
+        print(in_a_sentence(next(row for row in found["table"] if row["above"] == SHOWN_ABOVE)))
     for note in metrics.notes:
         print(note)
     print(f"report     {run.path / 'report.html'}")
     print(f"predict    topgraft predict {shlex.quote(str(run.path))} PHOTO...")
+
+
+def print_prediction(prediction: Prediction) -> None:
+    """Print one answer: path, answer, how sure; what is no answer says what it is in its place."""
+    if prediction.error:
+        print(one_line(f"topgraft: {prediction.error}"), file=sys.stderr)
+        return
+    said = prediction.answer
+    if not said:
+        what = "unknown, nearest" if prediction.unknown else "unsure, likeliest"
+        said = f"{what}: {prediction.label}"
+    print(one_line(prediction.path), one_line(said), f"{prediction.probability:.3f}", sep="\t")
 
 
 def print_stop(words: Sequence[str]) -> None:

@@ -41,6 +41,7 @@ class PredictorCard(BaseModel):
         setting: what the head was made with.
         temperature: what the logits are divided by, inside the graph.
         unknown: None where the answer "unknown" is never given.
+        answer_above: a label less probable than this is no answer but unsure; None answers always.
         backbone: the backbone's card.
         metrics: numbers worth carrying along, as the run has them.
         versions: of the libraries it was made with.
@@ -55,6 +56,7 @@ class PredictorCard(BaseModel):
     setting: Setting
     temperature: float = Field(gt=0)
     unknown: UnknownCard | None
+    answer_above: float | None = Field(default=None, ge=0, le=1)
     backbone: Card
     metrics: dict[str, Any] = {}
     versions: dict[str, str] = {}

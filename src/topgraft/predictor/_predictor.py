@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata
@@ -41,6 +42,7 @@ class Prediction:
         unknown: True where the photo looks like none of the classes; the label is then the nearest of them.
         probabilities: every class by name.
         distance: how far the photo lies from the training photos; above the card's threshold it is unknown.
+        unsure: True where the label is less probable than the card's `answer_above`.
         path: the photo's; empty for pixels.
         error: why the photo could not be read; empty where all went well.
     """
@@ -50,17 +52,33 @@ class Prediction:
     unknown: bool = False
     probabilities: Mapping[str, float] = field(default_factory=dict)
     distance: float = 0.0
+    unsure: bool = False
     path: str = ""
     error: str = ""
+
+    @property
+    def answer(self) -> str:
+        """The label, but empty where the photo is unknown, the label unsure, or the photo unreadable."""
+        return "" if self.unknown or self.unsure else self.label
+
+    @property
+    def runner_up(self) -> str:
+        """The second most probable class; empty where there is none."""
+        others = [name for name in self.probabilities if name != self.label]
+        return max(others, key=lambda name: self.probabilities[name], default="")
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON; a photo that could not be read has its path and error alone."""
         if self.error:
             return {"path": self.path, "error": self.error}
         answer = {
+            "answer": self.answer,
             "label": self.label,
             "probability": round(self.probability, 6),
+            "runner_up": self.runner_up,
             "unknown": self.unknown,
+            "unsure": self.unsure,
+            "distance": round(self.distance, 6),
             "probabilities": {name: round(value, 6) for name, value in self.probabilities.items()},
         }
         return {"path": self.path, **answer} if self.path else answer
@@ -194,6 +212,18 @@ class Predictor:
         with ThreadPoolExecutor(self._threads) as pool:
             return list(pool.map(self._predict, every))
 
+    def answering_above(self, probability: float) -> Predictor:
+        """Return the same predictor, unsure of any label less probable than this.
+
+        Raises:
+            UsageError: for what is no probability.
+        """
+        if not 0 <= probability <= 1:
+            raise UsageError(f"answer_above must be from 0 to 1, got {probability}. Try 0.9.")
+        other = copy(self)
+        other.card = self.card.model_copy(update={"answer_above": probability})
+        return other
+
     def look(self, image: Image) -> Outputs:
         """Return all outputs of the graph for one picture.
 
@@ -258,7 +288,9 @@ class Predictor:
         label = max(probabilities, key=lambda name: probabilities[name])
         distance = float(found["distance"][0])
         unknown = self.card.unknown is not None and distance > self.card.unknown.threshold
-        return Prediction(label, probabilities[label], unknown, probabilities, distance, path)
+        above = self.card.answer_above
+        unsure = above is not None and probabilities[label] < above
+        return Prediction(label, probabilities[label], unknown, probabilities, distance, unsure, path)
 
 
 def load(folder: Path | str, *, engine: str = "auto", settings: Settings | None = None) -> Predictor:

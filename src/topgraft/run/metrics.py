@@ -133,13 +133,17 @@ class UnknownFacts(Part):
 
 
 class TrustFacts(Part):
-    """How far the probabilities can be believed, and labels that look wrong."""
+    """How far the probabilities can be believed, and labels that look wrong.
+
+    `coverage` is None where photos carry several labels, and in runs from before it was measured.
+    """
 
     temperature: float
     ece: Estimate
     unknown: UnknownFacts
     reliability: list[dict[str, Any]]
     label_issues: list[dict[str, Any]]
+    coverage: dict[str, Any] | None = None
 
 
 class Metrics(Part):

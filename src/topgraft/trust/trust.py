@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from topgraft.metrics import Estimate, resample
 from topgraft.selection.compare import Comparison
 from topgraft.settings import Settings
+from topgraft.trust.coverage import Coverage, coverage
 from topgraft.trust.unknown import Unknown, learn_unknown
 from topgraft.types import Features, Labels, Probabilities
 
@@ -29,12 +30,14 @@ class Trust:
         unknown: the answer "none of these", fitted on all photos.
         distances: (N,) how far each photo lies from what a head knows that was not fitted on it.
         notes: plain sentences.
+        coverage: how many photos are answered above a threshold; None where photos carry several labels.
     """
 
     numbers: dict[str, Any]
     unknown: Unknown
     distances: NDArray[np.float64]
     notes: list[str]
+    coverage: Coverage | None = None
 
 
 def trust(
@@ -87,11 +90,13 @@ def trust(
         settings=settings,
     )
     issues = [] if labels.ndim == 2 else label_issues(labels, comparison.oof.mean(axis=0))
+    answered = None if labels.ndim == 2 else coverage(sure, right, groups, seed=seed)
     numbers = {
         "temperature": comparison.temperature,
         "ece": error.as_dict(),
         "ece_if_calibrated": perfect.as_dict(),
         "reliability": reliability(sure, right, edges),
+        "coverage": answered.as_dict() if answered else None,
         "unknown": {
             "method": none_of_these.method,
             "threshold": none_of_these.threshold,
@@ -106,7 +111,7 @@ def trust(
     notes = _notes(error, perfect, none_of_these, len(issues))
     if labels.ndim == 1:
         notes += _often_unknown(labels, distances > none_of_these.threshold, names)
-    return Trust(numbers, none_of_these, distances, notes)
+    return Trust(numbers, none_of_these, distances, notes, answered)
 
 
 def certainty(

@@ -1,0 +1,174 @@
+"""Answer for photos the model has not seen: walk folders, write a table, sort photos into folders."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import TextIO
+
+from topgraft import files
+from topgraft.errors import UsageError
+from topgraft.photos.decode import SUFFIXES
+from topgraft.predictor import Prediction, Predictor, load
+from topgraft.settings import Settings
+from topgraft.types import Progress, silent
+
+COLUMNS = ("path", "answer", "label", "probability", "runner_up", "unknown", "unsure", "distance", "error")
+"""Of the table, always all of them. Whoever reads `answer` alone is never told a class for a crab."""
+BATCH = 64
+"""Photos that are answered together: memory is bounded by it, however many there are."""
+ASIDE = ("unknown", "unsure")
+"""Folders beside those of the classes."""
+
+
+def photos_in(places: Iterable[str | Path]) -> Iterator[str]:
+    """List photos: each place that is a file as it is, the photos below each that is a folder.
+
+    Args:
+        places: paths of photos or folders, folders of class folders included.
+
+    Raises:
+        UsageError: for a folder without any photo.
+    """
+    for place in places:
+        if not os.path.isdir(place):  # noqa: PTH112  Path.is_dir raises for names that no system takes
+            yield str(place)
+            continue
+        names = [name for name in files.listing(str(place)) if PurePosixPath(name).suffix.lower() in SUFFIXES]
+        if not names:
+            raise UsageError(f"{place}: expected photos in the folder, found none. Check the path.")
+        yield from (str(Path(place, name)) for name in names)
+
+
+def predict(
+    run: str | Path | Predictor,
+    photos: str | Path | Iterable[str | Path],
+    *,
+    answer_above: float | None = None,
+    settings: Settings | None = None,
+    progress: Progress = silent,
+) -> Iterator[Prediction]:
+    """Answer for photos, one prediction each as they come; memory does not grow with their number.
+
+    Args:
+        run: a run, an exported folder, or a loaded predictor.
+        photos: paths of photos and of folders, which are walked.
+        answer_above: answers less probable than this are unsure; None takes what the predictor's card says.
+        settings: cores.
+        progress: told how far it is, where the number of photos is known.
+
+    Yields:
+        Predictions in the order of the photos.
+
+    Raises:
+        DataError: where there is no predictor.
+        UsageError: for a threshold that is no probability, and a folder without photos.
+    """
+    predictor = run if isinstance(run, Predictor) else load(run, settings=settings)
+    if answer_above is not None:
+        predictor = predictor.answering_above(answer_above)
+    if isinstance(photos, str | Path):
+        photos = [photos]
+    paths = iter(photos_in(photos))
+    total = 0
+    if isinstance(photos, Sequence):
+        known = list(paths)
+        paths, total = iter(known), len(known)
+    done = 0
+    while batch := list(islice(paths, BATCH if total else 1)):  # a stream is answered photo by photo
+        yield from predictor.predict(batch)
+        done += len(batch)
+        if total:
+            progress("predict", done, total)
+
+
+class Table:
+    """A CSV table of predictions, written as they come; columns are `COLUMNS`."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._writer = csv.writer(file, lineterminator="\n")
+        self._writer.writerow(COLUMNS)
+
+    def add(self, prediction: Prediction) -> None:
+        """Write one line."""
+        facts = dict.fromkeys(COLUMNS, "") | {"path": prediction.path, "error": prediction.error}
+        if not prediction.error:
+            facts |= {name: value for name, value in prediction.as_dict().items() if name in COLUMNS}
+        self._writer.writerow(_cell(facts[name]) for name in COLUMNS)
+
+
+def _cell(value: object) -> object:
+    """Write a cell that no spreadsheet takes for a formula (OWASP, "CSV injection")."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+
+
+class Sorter:
+    """Puts photos into folders by their answer; never moves one, never writes over one.
+
+    Attributes:
+        folder: holds a folder for each class, `unknown/` and `unsure/`.
+        put: photos in each folder so far, by its name.
+        there: photos that lay there already, of the same bytes.
+    """
+
+    def __init__(self, folder: str | Path, classes: Sequence[str], *, link: bool = False) -> None:
+        """Judge the folder before the first photo.
+
+        Raises:
+            UsageError: for class names that cannot be a folder's, or are those of the folders beside them.
+        """
+        for name in classes:
+            if name in ("", ".", "..") or "/" in name or "\\" in name or name.lower() in ASIDE:
+                raise UsageError(f"{folder}: the class {name!r} cannot be a folder here. Rename the class.")
+        self.folder, self.link = Path(folder), link
+        self.put: Counter[str] = Counter()
+        self.there = 0
+
+    def add(self, prediction: Prediction) -> Path | None:
+        """Copy or link one photo; one that could not be read stays where it is.
+
+        Returns:
+            where it lies now, under its own name or, where another photo has it, with a number behind it.
+        """
+        if prediction.error:
+            return None
+        name = "unknown" if prediction.unknown else "unsure" if prediction.unsure else prediction.label
+        source = Path(prediction.path)
+        with files.guarded(self.folder):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+            place = self._free(self.folder / name, source)
+            if place is None:
+                self.there += 1
+                return None
+            if self.link:
+                place.symlink_to(source.resolve())
+            else:
+                with files.replacing(place) as half:
+                    shutil.copy2(source, half)
+        self.put[name] += 1
+        return place
+
+    def _free(self, folder: Path, source: Path) -> Path | None:
+        """Return a name that nothing has yet; None where the same photo lies there already."""
+        number = 1
+        while True:
+            place = folder / (source.name if number == 1 else f"{source.stem}-{number}{source.suffix}")
+            if not os.path.lexists(place):
+                return place
+            if place.is_file() and place.read_bytes() == source.read_bytes():
+                return None
+            number += 1
+
+    def __str__(self) -> str:
+        """Say what was done."""
+        how = "linked" if self.link else "copied"
+        counts = ", ".join(f"{name} {n}" for name, n in sorted(self.put.items()))
+        said = f"{sum(self.put.values())} photos {how} into {self.folder} ({counts or 'none'})"
+        return f"{said}; {self.there} lay there already" if self.there else said

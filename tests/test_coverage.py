@@ -1,0 +1,70 @@
+"""Confidence against coverage: thresholds keep what they promise, and the curve is what it says."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from topgraft.trust.coverage import coverage, in_words
+
+ANSWERS = st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=60)
+
+
+def of(answers):
+    sure, right = zip(*answers, strict=True)
+    return coverage(np.array(sure), np.array(right, np.float64))
+
+
+@given(ANSWERS, st.floats(0.01, 1))
+def test_a_threshold_for_a_share_keeps_it_and_is_the_lowest(answers, share):
+    found = of(answers)
+    threshold = found.threshold_for(share)
+    sure, right = (np.array(column) for column in zip(*answers, strict=True))
+
+    def kept(above):
+        return right[sure >= above].mean()
+
+    reaching = [level for level in sure if kept(level) >= share]
+    if threshold is None:
+        assert not reaching
+    else:
+        assert kept(threshold) >= share
+        assert (sure >= threshold).sum() == max((sure >= level).sum() for level in reaching)
+
+
+@given(ANSWERS)
+def test_the_curve_ends_at_the_accuracy_and_the_area_lies_between_none_and_all_wrong(answers):
+    found = of(answers)
+    facts = found.as_dict()
+    assert facts["curve"][-1]["answered"] == 1
+    assert facts["curve"][-1]["right"] == pytest.approx(np.mean([right for _, right in answers]))
+    assert 0 <= facts["area"]["low"] <= facts["area"]["value"] <= facts["area"]["high"] <= 1
+
+
+def test_the_area_of_known_answers():
+    # 1 of 1, 1 of 2, 1 of 3 right: wrong shares 0, 1/2, 2/3
+    found = coverage(np.array([0.9, 0.8, 0.7]), np.array([1.0, 0.0, 0.0]))
+    assert found.area.value == pytest.approx((0 + 1 / 2 + 2 / 3) / 3)
+    assert found.at(0.85)["answered"]["value"] == pytest.approx(1 / 3)
+    assert in_words(found.at(0.95)) == "Answered only above 95%: no photo is answered."
+    assert in_words(found.at(0.85)).startswith(
+        "Answered only above 85%: 33% of photos answered, 100% of them"
+    )
+
+
+def test_the_area_s_interval_holds_the_truth():
+    dice, held = np.random.default_rng(0), 0
+    for _ in range(100):
+        sure = dice.random(150)
+        held_area = coverage(sure, (dice.random(150) < sure).astype(float), seed=1).area
+        # The truth of answers as right as they are sure, uniformly: the mean wrong share over coverages.
+        held += held_area.low <= 0.25 <= held_area.high
+    assert held >= 88
+
+
+def test_photos_of_a_group_count_as_one():
+    sure, right = np.repeat([0.9, 0.8, 0.7, 0.6], 10), np.repeat([1.0, 1.0, 1.0, 0.0], 10)
+    alone = coverage(sure, right).at(0.5)["right"]
+    grouped = coverage(sure, right, np.repeat(np.arange(4), 10)).at(0.5)["right"]
+    assert grouped["value"] == alone["value"]
+    assert grouped["high"] - grouped["low"] > 2 * (alone["high"] - alone["low"])
