@@ -1,0 +1,135 @@
+"""Predict as people type it: folders, tables, sorted copies; what is no answer is never read as one."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from photos import paint
+from topgraft._predict import COLUMNS, Sorter, Table, photos_in, predict
+from topgraft.backbones.fit import fit
+from topgraft.cli import app
+from topgraft.engines import open_engine
+from topgraft.errors import UsageError
+from topgraft.heads import head_class
+from topgraft.importers.load import load_backbone
+from topgraft.predictor import Prediction, Predictor
+from topgraft.testing.drawing import CLASSES, draw_photo, draw_photos
+from topgraft.trust.unknown import Unknown, neighbours
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    backbone = load_backbone()
+    images = np.stack([fit(draw_photo(name, i), backbone.card) for name in CLASSES for i in range(8)])
+    with open_engine(backbone) as engine:
+        features = engine.embed(images)
+    head = head_class("ridge")().fit(features, np.repeat([0, 1], 8))
+    made = Predictor.build(
+        backbone,
+        head,
+        classes=CLASSES,
+        temperature=1.0,
+        unknown=Unknown("neighbours", neighbours(features), 0.6, 0.95, {}),
+    )
+    return made.save(tmp_path_factory.mktemp("run") / "model")
+
+
+@pytest.fixture
+def photos(tmp_path):
+    draw_photos(tmp_path / "photos", 3, seed=9)
+    paint(tmp_path / "photos" / "stranger.jpg", 1)
+    (tmp_path / "photos" / "broken.jpg").write_bytes(b"no picture")
+    (tmp_path / "photos" / "notes.txt").write_text("no photo by its name")
+    return tmp_path / "photos"
+
+
+def invoke(*words, stdin=None):
+    return CliRunner().invoke(app, [str(word) for word in words], input=stdin)
+
+
+def test_folders_are_walked_and_files_taken_as_they_are(photos):
+    found = list(photos_in([photos, "gone.jpg"]))
+    assert len(found) == 9
+    assert found[-1] == "gone.jpg"
+    assert not any(name.endswith(".txt") for name in found)
+    (photos.parent / "empty").mkdir()
+    with pytest.raises(UsageError, match="expected photos in the folder, found none"):
+        list(photos_in([photos.parent / "empty"]))
+
+
+def test_every_output_tells_answers_from_what_is_none(model, photos):
+    answered = {Path(p.path).name: p for p in predict(model, photos)}
+    assert answered["stranger.jpg"].unknown
+    assert answered["stranger.jpg"].answer == ""
+    assert "is not a picture" in answered["broken.jpg"].error
+    sure = next(p for p in answered.values() if p.answer)
+    assert sure.answer == sure.label in CLASSES
+    assert sure.runner_up in set(CLASSES) - {sure.label}
+    unsure = list(predict(model, photos, answer_above=1.0))
+    assert all(p.unsure and not p.answer for p in unsure if not p.error)
+    with pytest.raises(UsageError, match="answer_above must be from 0 to 1, got 90"):
+        list(predict(model, photos, answer_above=90))
+
+
+def test_the_table_has_constant_columns_and_no_formulas():
+    held = io.StringIO()
+    table = Table(held)
+    table.add(Prediction("=cmd()", 0.99, True, {"=cmd()": 0.99, "b": 0.01}, 2.5, False, "-a.jpg"))
+    table.add(Prediction(path="bad.jpg", error="bad.jpg: is empty (0 bytes)"))
+    first, second = csv.DictReader(io.StringIO(held.getvalue()))
+    assert tuple(first) == COLUMNS
+    assert first == {
+        "path": "'-a.jpg", "answer": "", "label": "'=cmd()", "probability": "0.99", "runner_up": "b",
+        "unknown": "yes", "unsure": "no", "distance": "2.5", "error": "",
+    }  # fmt: skip
+    assert second["error"] == "bad.jpg: is empty (0 bytes)"
+    assert second["answer"] == second["label"] == second["unknown"] == ""
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_photos_are_sorted_without_moving_or_overwriting_any(model, photos, tmp_path, link):
+    before = {path: path.read_bytes() for path in photos.rglob("*.*")}
+    for _ in range(2):  # the second time nothing is left to do
+        sorter = Sorter(tmp_path / "sorted", CLASSES, link=link)
+        for prediction in predict(model, photos):
+            sorter.add(prediction)
+    assert sorter.there == 7
+    assert sum(sorter.put.values()) == 0
+    assert {path: path.read_bytes() for path in photos.rglob("*.*")} == before
+    lying = list((tmp_path / "sorted").rglob("*.jpg"))
+    assert len(lying) == 7
+    assert (tmp_path / "sorted" / "unknown" / "stranger.jpg").exists()
+    assert all(path.is_symlink() == link for path in lying)
+    paint(tmp_path / "other" / "stranger.jpg", 2)
+    sorter.add(next(iter(predict(model, tmp_path / "other"))))
+    assert (tmp_path / "sorted" / "unknown" / "stranger-2.jpg").exists()
+
+
+@pytest.mark.parametrize("name", ["..", "a/b", "Unknown", "unsure"])
+def test_classes_that_cannot_be_folders_are_refused_before_the_first_photo(tmp_path, name):
+    with pytest.raises(UsageError, match="cannot be a folder here"):
+        Sorter(tmp_path / "sorted", ["ant", name])
+    assert not (tmp_path / "sorted").exists()
+
+
+def test_the_command_writes_a_table_sorts_and_fails_for_what_it_could_not_read(model, photos, tmp_path):
+    sheet, folder = tmp_path / "t.csv", tmp_path / "s"
+    done = invoke("predict", model, photos, "--csv", sheet, "--sort-into", folder, "--nl")
+    assert done.exit_code == 1
+    rows = list(csv.DictReader(io.StringIO(sheet.read_text())))
+    said = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert len(rows) == len(said) == 8
+    assert [row["answer"] for row in rows] == [one.get("answer", "") for one in said]
+    assert sum(1 for _ in folder.rglob("*.jpg")) == 7
+
+
+def test_a_list_on_stdin_may_end_its_lines_as_windows_does(model, photos):
+    paths = "\r\n".join(str(path) for path in sorted((photos / CLASSES[0]).iterdir()))
+    done = invoke("predict", model, "-", "--json", stdin=paths + "\r\n")
+    assert done.exit_code == 0
+    assert len(json.loads(done.stdout)) == 3
