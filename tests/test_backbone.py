@@ -304,6 +304,8 @@ def test_any_onnx_file_with_a_picture_as_input_runs(planes, kind, ends, settings
 
 
 class TestAnONNXFile(EngineSuite):
+    source = "onnx"
+
     @pytest.fixture(autouse=True, scope="class")
     @classmethod
     def _made(cls, tmp_path_factory):

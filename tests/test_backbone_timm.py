@@ -274,6 +274,8 @@ ARCHITECTURES = [
 class TestArchitecture(EngineSuite):
     """Import, embed, and the whole conformance suite."""
 
+    source = "timm"
+
     @pytest.fixture(autouse=True, scope="class")
     @classmethod
     def _made(cls, name, side, width, map_size):

@@ -18,6 +18,9 @@ FAKE = Card(
 
 
 class TestOpenVINO(EngineSuite):
+    name = "openvino"
+    source = "builtin"
+
     def open(self, threads=2):
         return open_engine(load_backbone(), settings=Settings.load(threads=threads))
 
@@ -27,12 +30,16 @@ class TestOpenVINO(EngineSuite):
 
 
 class TestFake(EngineSuite):
+    name = "fake"
+    source = "fake"
+
     def open(self, threads=2):
         return open_engine(Backbone(FAKE, "nowhere"), engine="fake")
 
 
 @pytest.mark.timm
 class TestTorch(EngineSuite):
+    name = "torch"
     same_on_any_cores = False
 
     def open(self, threads=2):

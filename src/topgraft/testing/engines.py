@@ -24,9 +24,13 @@ class EngineSuite(ABC):
     """Inherit, say how to open the engine, and let pytest find the tests.
 
     Attributes:
+        name: what `open_engine` calls the engine; empty for one of your own.
+        source: who made the graph it runs (`Card.source`); empty if it does not matter.
         same_on_any_cores: whether the number of cores leaves even the last bit alone.
     """
 
+    name: ClassVar[str] = ""
+    source: ClassVar[str] = ""
     same_on_any_cores: ClassVar[bool] = True
 
     @abstractmethod
@@ -50,6 +54,10 @@ class EngineSuite(ABC):
         """Share one engine among the tests that do not close it."""
         with cls().open() as engine:
             yield engine
+
+    def test_it_is_what_it_says(self, engine: Engine) -> None:
+        assert self.name in ("", engine.name)
+        assert self.source in ("", engine.card.source)
 
     def test_rows_are_float32_finite_and_of_the_cards_width(self, engine: Engine) -> None:
         features = engine.embed(self.pictures(engine, 3))
