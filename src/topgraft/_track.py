@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from topgraft.errors import UnknownNameError, need
+from topgraft.errors import UnknownNameError
 from topgraft.run import Run
+from topgraft.telemetry import import_silently
 
 TRACKERS = ("mlflow",)
 ARTEFACTS = ("config.toml", "metrics.json", "health.json", "predictions.csv", "report.html", "model")
@@ -41,9 +42,7 @@ def track(
     if to not in TRACKERS:
         raise UnknownNameError("tracker", to, TRACKERS)
     run = run if isinstance(run, Run) else Run.open(run)
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # must be set before the import
-    os.environ.setdefault("DO_NOT_TRACK", "true")
-    mlflow = need("mlflow", "track", "tracking")
+    mlflow = import_silently("mlflow", "track", "tracking")
     beside = run.path.resolve().parent
     place = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{beside / 'mlflow.db'}"
     client = mlflow.MlflowClient(tracking_uri=place)
