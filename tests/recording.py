@@ -73,8 +73,8 @@ class Ran:
 def run_watched(script, folder, **environment):
     """Run a script in a fresh home below a folder, far from this test's own environment."""
     home, work, watch, log = (Path(folder, name) for name in ("home", "work", "watch", "asked.txt"))
-    for one in (home, work, watch):
-        one.mkdir(parents=True, exist_ok=True)
+    for folder in (home, work, watch):
+        folder.mkdir(parents=True, exist_ok=True)
     (watch / "sitecustomize.py").write_text(WATCH)
     log.touch()
     given = {key: value for key, value in os.environ.items() if key not in UNSET and "TOPGRAFT" not in key}
@@ -89,7 +89,7 @@ def run_watched(script, folder, **environment):
         timeout=280,
         check=False,
     )
-    left = [one.relative_to(home).as_posix() for one in home.rglob("*") if one.is_file()]
+    left = [path.relative_to(home).as_posix() for path in home.rglob("*") if path.is_file()]
     asked = {place for place in log.read_text().splitlines() if not here(place)}
     return Ran(done, sorted(asked), sorted(left))
 

@@ -76,11 +76,11 @@ def words(script, libraries, seconds, folder, **environment):
         ran = run_watched(script, folder, **environment, **through(recorder))
         recorder.shutdown()
     assert ran.done.stdout.endswith("still here\n"), ran.done.stderr
-    return [*recorder.sent_out, *ran.asked], [one for one in ran.left if not one.startswith(MEANT)]
+    return [*recorder.sent_out, *ran.asked], [file for file in ran.left if not file.startswith(MEANT)]
 
 
 def installed(libraries):
-    if missing := [one for one in libraries if not find_spec(one)]:
+    if missing := [name for name in libraries if not find_spec(name)]:
         pytest.skip(f"{' and '.join(missing)} not installed")
 
 
@@ -102,8 +102,8 @@ def test_onnxruntime_that_was_not_told_is_heard(tmp_path):
     """What the tests above look for can be found, and `disable_telemetry_events` is no help."""
     script = "import onnxruntime; onnxruntime.disable_telemetry_events()"
     sent, left = words(script, ["onnxruntime"], 30, tmp_path)
-    assert any("microsoft" in one for one in sent)
-    assert any("deviceid" in one for one in left)
+    assert any("microsoft" in request for request in sent)
+    assert any("deviceid" in file for file in left)
 
 
 def test_every_switch_is_set_whatever_the_environment_says(monkeypatch):
@@ -149,7 +149,7 @@ def imported(code):
     """Name the modules that code imports, by statement or call, and the call."""
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Import):
-            yield from ((one.name, "import") for one in node.names)
+            yield from ((alias.name, "import") for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             yield node.module, "import"
         elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
@@ -166,17 +166,17 @@ def loud(code, *harmless):
 
 @pytest.mark.parametrize("where", ["src", "benchmarks", "notebooks"])
 def test_nothing_else_imports_them(where):
-    files = [one for one in (CHECKOUT / where).rglob("*.py") if one.name != "telemetry.py"]
-    found = {one: loud(one.read_text(encoding="utf-8")) for one in files}
+    files = [path for path in (CHECKOUT / where).rglob("*.py") if path.name != "telemetry.py"]
+    found = {path: loud(path.read_text(encoding="utf-8")) for path in files}
     assert found
-    assert {str(one): names for one, names in found.items() if names} == {}
+    assert {str(path): names for path, names in found.items() if names} == {}
 
 
 def test_tests_import_them_after_they_were_silenced():
     """`conftest.py` sets the switches before a test file is read, so `importorskip` does no harm."""
     assert "telemetry.silence()" in (CHECKOUT / "tests/conftest.py").read_text(encoding="utf-8")
-    found = {one.name: loud(one.read_text(), "importorskip") for one in (CHECKOUT / "tests").glob("*.py")}
-    assert {one: names for one, names in found.items() if names} == {}
+    found = {path.name: loud(path.read_text(), "importorskip") for path in (CHECKOUT / "tests").glob("*.py")}
+    assert {path: names for path, names in found.items() if names} == {}
 
 
 def test_what_the_docs_show_sets_the_switch_first():

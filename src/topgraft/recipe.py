@@ -74,6 +74,7 @@ def follow(
             in that was begun with other choices.
         DataError: for photos that cannot be trained on.
         StoreError: where another process is at work in the run's folder.
+        OfflineError: for photos or a store on another machine where no socket may be opened.
     """
     settings = settings or Settings.load()
     # First all that can be wrong: a start that fails leaves nothing behind and replaces no run.
@@ -81,6 +82,7 @@ def follow(
     policies = draw(config.policies.count, seed=config.seed, grid=config.policies.grid)
     place = Run.judge(out, overwrite=overwrite, resume=resume)
     files.keep_out(config.data.photos, place, store)
+    files.stay_here(config.data.photos, store, offline=settings.offline)
     FeatureStore.judge(store or place / "features.zarr")
     if resume:
         _same_choices(place, config)
@@ -149,7 +151,7 @@ def follow(
         )
         write_model_card(run)
         with run.timed("report"):
-            report(run)
+            report(run, photos=config.data.photos)
         return run
 
 

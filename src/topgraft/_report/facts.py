@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from topgraft import files
 from topgraft.run import Run
+from topgraft.run.origin import Origin, origin
 from topgraft.types import Labels, Probabilities
 
 
@@ -49,9 +49,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Facts:
-    """Everything the report reads, all of it from the run's folder."""
+    """Everything the report reads, all of it from the run's folder but the photos.
+
+    Attributes:
+        run: the run.
+        photos: the folder, URL or table where the user says that the photos are; None goes by the run's word.
+    """
 
     run: Run
+    photos: str | Path | None = None
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
@@ -138,14 +144,9 @@ class Facts:
         )
 
     @cached_property
-    def photo_root(self) -> str:
-        """The folder or URL the photos' ids are relative to, "" where the run does not say."""
-        if not self.config_text:
-            return ""
-        photos = str(self.run.config.get("data", {}).get("photos", ""))
-        if photos.lower().endswith(".csv") and not files.is_url(photos):
-            return str(Path(photos).parent)
-        return photos
+    def origin(self) -> Origin:
+        """Where the photos are read from."""
+        return origin(self.run, self.photos)
 
 
 def short(name: str) -> str:

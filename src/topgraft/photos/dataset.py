@@ -111,14 +111,17 @@ class Dataset:
 
         Args:
             path: a local folder or an fsspec URL. A `.csv` file is read by `from_csv`.
-            settings: where looks are kept, how many threads read.
+            settings: where looks are kept, how many threads read, whether a socket may be opened.
             progress: told of the photos as they are read.
 
         Raises:
+            OfflineError: for a URL where no socket may be opened.
             DataError: for no folder, no photos in it, or a folder beside train/, val/ and test/.
         """
         if str(path).lower().endswith(".csv"):
             return cls.from_csv(path, settings=settings, progress=progress)
+        settings = settings or Settings.load()
+        files.stay_here(path, offline=settings.offline)
         entries, ignored, empty = in_folder(str(path))
         data = cls._open(entries, str(path), ignored, settings, progress)
         return replace(data, source=str(path), empty=tuple(map(shown, empty)))
@@ -136,6 +139,8 @@ class Dataset:
             DataError: for a missing table or column, and, with the line, for an empty cell, one too many, a
                 path that cannot be, or an unknown split.
         """
+        settings = settings or Settings.load()
+        files.stay_here(path, offline=settings.offline)
         table = str(path)
         data = cls._open(in_table(table), files.parent(table)[0], [], settings, progress)
         return replace(data, source=table)
@@ -172,6 +177,8 @@ class Dataset:
                     f"{paths[i]}: expected a label, got {label!r}. Leave the photo out."
                 ) from error
         root, inside = _common([str(path) for path in paths])
+        settings = settings or Settings.load()
+        files.stay_here(root, offline=settings.offline)
         keys = groups if groups is not None else inside
         entries = [
             Entry(path, path, (name,), str(key), None)
@@ -185,10 +192,9 @@ class Dataset:
         entries: Sequence[Entry],
         root: str,
         ignored: list[str],
-        settings: Settings | None,
+        settings: Settings,
         progress: Progress,
     ) -> Dataset:
-        settings = settings or Settings.load()
         refused = [Refused(shown(entry.id), reason) for entry in entries if (reason := unnameable(entry))]
         entries = sorted((entry for entry in entries if not unnameable(entry)), key=lambda entry: entry.id)
         unique(entries, root)

@@ -145,18 +145,6 @@ class Run:
         except (OSError, ValueError, RecursionError) as error:
             raise DataError(f"{path}: is damaged ({files.said(error)}). Train again.") from error
 
-    @property
-    def photos(self) -> str:
-        """Where the photos lie that it was trained from.
-
-        Raises:
-            DataError: where its config does not say so.
-        """
-        data = self.config.get("data")
-        if not isinstance(data, dict) or not isinstance(data.get("photos"), str):
-            raise DataError(f"{self.path}: its config.toml names no photos. Give their folder, too.")
-        return str(data["photos"])
-
     def read(self, name: str) -> dict[str, Any]:
         """Read one of the JSON files; an absent one is empty.
 
