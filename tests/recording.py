@@ -86,7 +86,7 @@ def run_watched(script, folder, **environment):
         cwd=work,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=800,
         check=False,
     )
     left = [path.relative_to(home).as_posix() for path in home.rglob("*") if path.is_file()]

@@ -57,6 +57,7 @@ assert {libraries!r} <= set(sys.modules)
 time.sleep({seconds})
 print("still here")
 """
+pytestmark = pytest.mark.timeout(900)  # a busy machine decides no test
 EACH = pytest.mark.parametrize("libraries", USES, ids=",".join)
 
 
