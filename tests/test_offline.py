@@ -14,6 +14,8 @@ import pytest
 from recording import Recorder, through
 from topgraft.backbones import _builtin
 
+pytestmark = pytest.mark.timeout(900)  # a busy machine decides no test
+
 CLOSED = """
 import sys
 opened = []
@@ -44,7 +46,7 @@ def run(script, tmp_path, **environment):
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=800,
         check=False,
     )
 

@@ -47,7 +47,18 @@ USES = {
     ("ray",): """
         import os
         from topgraft import Dataset, embed
-        store = embed(Dataset.from_folder(os.environ["PHOTOS"]), "there.zarr", workers="ray")
+        from topgraft.errors import UsageError
+        data = Dataset.from_folder(os.environ["PHOTOS"])
+        for patience in range(4, -1, -1):  # Ray gives its first node 30 s, which a busy machine may not keep
+            try:
+                store = embed(data, "there.zarr", workers="ray")
+                break
+            except UsageError as error:
+                if "timed out during startup" not in str(error):
+                    raise
+                if not patience:
+                    print("too busy")
+                    raise SystemExit from error
         assert store.features(0).shape == (16, 1280)
     """,
 }
@@ -76,6 +87,8 @@ def words(script, libraries, seconds, folder, **environment):
     with Recorder() as recorder:
         ran = run_watched(script, folder, **environment, **through(recorder))
         recorder.shutdown()
+    if ran.done.stdout.endswith("too busy\n"):
+        pytest.skip("this machine is too busy for Ray to start in the 30 s that it gives itself")
     assert ran.done.stdout.endswith("still here\n"), ran.done.stderr
     return [*recorder.sent_out, *ran.asked], [file for file in ran.left if not file.startswith(MEANT)]
 

@@ -163,7 +163,7 @@ def _cluster(ray: Any, address: str, threads: int) -> Iterator[None]:
             ray.init(address, **quiet)
         else:
             ray.init("local", num_cpus=threads, include_dashboard=False, **quiet)
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:  # a node that does not start in time is a bare one
         raise UsageError(
             f"workers: no Ray cluster answers at {address or 'this machine'} ({_line(error)})."
             " Start one with `ray start --head`."
