@@ -9,7 +9,6 @@ from collections import OrderedDict
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -22,7 +21,10 @@ from topgraft.errors import BackboneError, MissingExtraError, UsageError
 from topgraft.importers._catalogue import catalogue, note_pace
 from topgraft.importers.load import DEFAULT, fetch, find_backbone, load_backbone
 from topgraft.settings import Settings
+from topgraft.telemetry import import_silently
 from topgraft.testing.engines import EngineSuite
+
+onnxruntime = import_silently("onnxruntime")
 
 
 @pytest.fixture

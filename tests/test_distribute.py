@@ -1,6 +1,5 @@
 """Embedding on Ray: the same bytes, whoever computed them, and whoever died meanwhile."""
 
-import os
 import threading
 from pathlib import Path
 
@@ -16,10 +15,11 @@ from topgraft.settings import Settings
 from topgraft.store import FeatureStore
 from topgraft.store.rows import BLOCK
 from topgraft.store.table import Table, views_of
+from topgraft.telemetry import import_silently
 from topgraft.testing.stores import contents
 
-ray = pytest.importorskip("ray")
-os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+pytest.importorskip("ray")
+ray = import_silently("ray")
 
 
 def test_partitions_are_whole_blocks_with_their_photos_and_no_others(tmp_path):
@@ -72,12 +72,12 @@ def test_no_cluster_at_the_address_is_one_line(tmp_path):
 
 
 def test_a_node_that_dies_half_way_costs_nothing_but_time(tmp_path):
-    from ray.cluster_utils import Cluster
-
     folder = paint_folder(tmp_path / "photos", apple=600, pear=600)
     backbone = a_backbone(tmp_path)
     whole = embed_here(str(folder), str(tmp_path / "whole.zarr"), backbone)
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    cluster = import_silently("ray.cluster_utils").Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
+    )
     second = cluster.add_node(num_cpus=1)
     cluster.wait_for_nodes()
     killed = threading.Event()

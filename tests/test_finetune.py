@@ -318,7 +318,7 @@ def test_other_photos_are_one_clear_line(first, data, tmp_path):
     (photos / "sushi").rename(photos / "soup")
     with pytest.raises(DataError, match="expected the classes of"):
         tg.finetune(first, tg.Dataset.from_folder(photos), out=tmp_path / "run", settings=SETTINGS)
-    with pytest.raises(UsageError, match="does not say where its photos lie"):
+    with pytest.raises(DataError, match=r"names no photos\. Give the photos, too"):
         tg.finetune(first, out=tmp_path / "run", settings=SETTINGS)
     with pytest.raises(UsageError, match="a folder of its own"):
         tg.finetune(first, data, out=first.path, overwrite=True, settings=SETTINGS)

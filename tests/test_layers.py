@@ -22,7 +22,8 @@ HOMES = {
     "timm": ("engines/_torch.py", "backbones/_torch.py", "importers/", "_finetune"),
     "openvino": ("engines/_openvino.py",),
     "nncf": ("importers/quantize.py",),
-    "ray": ("_embed/distribute.py",),
+    "onnxruntime": ("predictor/_runtime.py",),
+    "ray": ("_embed/distribute.py", "telemetry.py"),
     "typer": ("cli.py",),
     "zarr": ("store/", "testing/stores.py"),
     "mlflow": ("_track.py",),
@@ -33,7 +34,7 @@ HOMES = {
 
 
 def imported(path):
-    """Name every library a file imports, by statement or through `need` and `import_module`."""
+    """Name every library a file imports, by statement or through `need` and its like."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (one.name.split(".")[0] for one in node.names)
@@ -42,6 +43,7 @@ def imported(path):
         elif isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) in (
             "need",
             "import_module",
+            "import_silently",
         ):
             yield from (
                 str(one.value).split(".")[0] for one in node.args[:1] if isinstance(one, ast.Constant)

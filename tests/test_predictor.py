@@ -9,7 +9,6 @@ import sys
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
@@ -24,8 +23,11 @@ from topgraft.predictor import Predictor, build, load
 from topgraft.predictor._fit import add_fit
 from topgraft.predictor._nodes import Nodes
 from topgraft.settings import Settings
+from topgraft.telemetry import import_silently
 from topgraft.testing.drawing import CLASSES, draw_jpeg, draw_photo
 from topgraft.trust.unknown import Energy, Unknown, mahalanobis, measure, neighbours
+
+onnxruntime = import_silently("onnxruntime")
 
 ENGINES = ("openvino", "onnxruntime")
 TEMPERATURE = 1.7

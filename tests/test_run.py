@@ -6,6 +6,7 @@ import pytest
 
 from topgraft.errors import DataError, StoreError, UsageError
 from topgraft.run import Run, versions
+from topgraft.run.origin import photos_of
 
 
 def test_files_come_back_as_they_were_written(tmp_path):
@@ -71,7 +72,7 @@ def test_damaged_files_of_a_run_are_one_line(tmp_path, text):
         (run.path / "config.toml").unlink()
         assert run.config is None
         with pytest.raises(DataError, match="names no photos"):
-            _ = run.photos
+            photos_of(run)
 
 
 def test_what_cannot_be_written_is_one_line(tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import onnxruntime
 import pytest
 from PIL import Image as Pillow
 from PIL import ImageDraw
@@ -14,6 +13,9 @@ from topgraft.heads import head_class
 from topgraft.importers.load import load_backbone
 from topgraft.predictor import Predictor
 from topgraft.predictor.saliency import _leave_out, _occlude, activation_map
+from topgraft.telemetry import import_silently
+
+onnxruntime = import_silently("onnxruntime")
 
 NAMES = ("bare", "fruit")
 

@@ -6,17 +6,26 @@ import os
 from pathlib import Path
 from typing import Any
 
-from topgraft.errors import UnknownNameError, need
+from topgraft.errors import OfflineError, UnknownNameError
 from topgraft.run import Run
+from topgraft.settings import Settings
+from topgraft.telemetry import import_silently
 
 TRACKERS = ("mlflow",)
 ARTEFACTS = ("config.toml", "metrics.json", "health.json", "predictions.csv", "report.html", "model")
+LOCAL = ("sqlite:", "file:", "/", ".")
+"""How places on this machine begin, to MLflow."""
 LONGEST = 6000
 """MLflow refuses longer parameters."""
 
 
 def track(
-    run: Run | str | Path, to: str = "mlflow", *, uri: str | None = None, experiment: str = "topgraft"
+    run: Run | str | Path,
+    to: str = "mlflow",
+    *,
+    uri: str | None = None,
+    experiment: str = "topgraft",
+    settings: Settings | None = None,
 ) -> str:
     """Log a finished run's choices, numbers and files.
 
@@ -29,6 +38,7 @@ def track(
         uri: where MLflow keeps its experiments; None is MLFLOW_TRACKING_URI, else `mlflow.db` (SQLite) beside
             the run's folder.
         experiment: MLflow's name for a collection of runs.
+        settings: whether a socket may be opened.
 
     Returns:
         MLflow's id of the run.
@@ -37,15 +47,18 @@ def track(
         UnknownNameError: for another tracker.
         MissingExtraError: without the `track` extra.
         DataError: where the folder is no run.
+        OfflineError: for a server where no socket may be opened.
     """
     if to not in TRACKERS:
         raise UnknownNameError("tracker", to, TRACKERS)
     run = run if isinstance(run, Run) else Run.open(run)
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # must be set before the import
-    os.environ.setdefault("DO_NOT_TRACK", "true")
-    mlflow = need("mlflow", "track", "tracking")
     beside = run.path.resolve().parent
     place = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{beside / 'mlflow.db'}"
+    if (settings or Settings.load()).offline and not place.startswith(LOCAL):
+        raise OfflineError(
+            f"{place}: offline, so no server is asked. Unset MLFLOW_TRACKING_URI to note the run in {beside}."
+        )
+    mlflow = import_silently("mlflow", "track", "tracking")
     client = mlflow.MlflowClient(tracking_uri=place)
     found = client.get_experiment_by_name(experiment)
     if found is None:

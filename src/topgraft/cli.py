@@ -333,7 +333,7 @@ def train(
     if track:
         from topgraft._track import track as note
 
-        note(run, track)
+        note(run, track, settings=settings)
     if as_json:
         print((run.path / "metrics.json").read_text(encoding="utf-8"), end="")
     else:
@@ -489,7 +489,7 @@ def finetune(
             progress=bar,
             **{name: value for name, value in given.items() if value is not None},
         )
-        report(made)
+        report(made, photos=photos)
     if as_json:
         print((made.path / "metrics.json").read_text(encoding="utf-8"), end="")
     else:
@@ -595,10 +595,11 @@ def evaluate(
     from topgraft._evaluate import evaluate as measure
     from topgraft.photos.dataset import Dataset
     from topgraft.run import Run
+    from topgraft.run.origin import photos_of
 
     *runs, last = places
     if not runs or (Path(last) / "metrics.json").is_file():
-        runs, last = places, Run.open(places[0]).photos
+        runs, last = places, photos_of(Run.open(places[0]))
     opened = [Run.open(run) for run in runs]  # before photos are read
     with progress() as bar:
         data = Dataset.from_folder(last, progress=bar)
@@ -615,6 +616,12 @@ def report(
     compare: Annotated[
         bool, typer.Option("--compare", help="Put the runs side by side in one page.")
     ] = False,
+    photos: Annotated[
+        str | None,
+        typer.Option(
+            help="Where the photos are; another machine is asked if named here. [default: as noted]"
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="The page. [default: in the run's folder]")
     ] = None,
@@ -624,12 +631,14 @@ def report(
     from topgraft.errors import UsageError
 
     if compare:
+        if photos is not None:
+            raise UsageError("--photos is for the report of one run: --compare shows none. Leave it away.")
         print(write(list(runs), out=out))
         return
     if out is not None and len(runs) > 1:
         raise UsageError(f"--out names one page, got {len(runs)} runs. Add --compare or leave --out away.")
     for run in runs:
-        print(write(run, out=out))
+        print(write(run, photos=photos, out=out))
 
 
 @app.command()

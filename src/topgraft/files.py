@@ -16,10 +16,16 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from topgraft.errors import DataError, StoreError, TopgraftError, UsageError, need
+from topgraft.errors import DataError, OfflineError, StoreError, TopgraftError, UsageError, need
 
 MAX_BYTES = 10**9
 """A larger file is no photo."""
+
+HERE = frozenset({"file", "local", "memory", "zip", "tar"})
+"""Protocols that open no socket."""
+
+OFFLINE, ONLINE = "TOPGRAFT_OFFLINE", ("", "0", "false", "no", "off")
+"""The environment's word, and what it says where sockets may be opened; see `Settings`."""
 
 REASONS = {
     errno.ENOSPC: "the disk is full. Free some space and {again}",
@@ -59,15 +65,40 @@ def local(place: str | Path) -> str:
     return str(place).removeprefix("file://").removeprefix("local://")
 
 
+def is_remote(place: str) -> bool:
+    """Tell what only a socket reaches from what is on this machine; where in doubt it is remote."""
+    if os.name == "nt" and place.startswith(("\\\\", "//")):
+        return True  # a share of another machine, which Windows logs in to
+    links = [link for link in place.split("::") if "://" in link or "/" not in link]  # as fsspec chains them
+    return is_url(place) and any(link.partition("://")[0].lower() not in HERE for link in links)
+
+
+def stay_here(*places: str | Path | None, offline: bool) -> None:
+    """See that offline no socket is opened.
+
+    Raises:
+        OfflineError: for a place that only a socket reaches.
+    """
+    for place in places:
+        if offline and place is not None and is_remote(str(place)):
+            raise OfflineError(
+                f"{place}: offline, so no other machine is asked. Give a copy on this one, or leave --offline"
+                f" ({OFFLINE}) out."
+            )
+
+
 def filesystem(url: str) -> tuple[Any, str]:
     """Open the file system behind a URL; gives it and the path inside it.
 
     Raises:
+        OfflineError: where the environment says that no socket may be opened.
         MissingExtraError: without fsspec.
         UsageError: for a protocol nobody knows, or whose package is not installed.
         DataError: where nobody answers.
     """
     protocol = f"{url.split('://', maxsplit=1)[0]}://"
+    # Whoever has settings asks them first; this is for all others.
+    stay_here(url, offline=os.environ.get(OFFLINE, "").lower() not in ONLINE)
     fsspec = need("fsspec", "remote", f"reading {protocol}")
     try:
         system, path = fsspec.core.url_to_fs(url)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from topgraft import files
 from topgraft._check import Health, check
 from topgraft._embed import embed
 from topgraft._report import report
@@ -72,12 +73,14 @@ def follow(
             in that was begun with other choices.
         DataError: for photos that cannot be trained on.
         StoreError: where another process is at work in the run's folder.
+        OfflineError: for photos or a store on another machine where no socket may be opened.
     """
     settings = settings or Settings.load()
     # First all that can be wrong: a start that fails leaves nothing behind and replaces no run.
     named = [_head(name) for name in config.heads.names if name not in GROUPS]
     policies = draw(config.policies.count, seed=config.seed, grid=config.policies.grid)
     place = Run.judge(out, overwrite=overwrite, resume=resume)
+    files.stay_here(config.data.photos, store, offline=settings.offline)
     FeatureStore.judge(store or place / "features.zarr")
     if resume:
         _same_choices(place, config)
@@ -150,7 +153,7 @@ def follow(
         )
         write_model_card(run)
         with run.timed("report"):
-            report(run)
+            report(run, photos=config.data.photos)
         return run
 
 

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from topgraft import files
 from topgraft._embed.partition import BATCH, Partition, compute
 from topgraft.backbones.backbone import Backbone
 from topgraft.engines import resolve_engine
-from topgraft.errors import DataError, UsageError
+from topgraft.errors import DataError, OfflineError, UsageError
 from topgraft.importers.load import DEFAULT, load_backbone
 from topgraft.photos.dataset import Dataset
 from topgraft.policies.policy import Policy
@@ -60,9 +61,15 @@ def embed(
         DataError: for no photos, or one that cannot be read any more: every finished block is kept.
         StoreError: where the store cannot be written, or another process is writing to it.
         UsageError: for a wrong number of workers or batch size, or a store among the photos.
+        OfflineError: for a store on another machine, or Ray, where no socket may be opened.
     """
     settings = settings or Settings.load()
     readers = _readers(workers, settings)
+    files.stay_here(path, offline=settings.offline)
+    if settings.offline and isinstance(readers, str):
+        raise OfflineError(
+            f"workers={readers}: offline, and Ray's processes talk through sockets. Leave it out."
+        )
     if batch < 1:
         raise UsageError(f"batch must be at least 1, got {batch}.")
     if not len(data):

@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from topgraft._embed.partition import Partition, Tell, compute
-from topgraft.errors import StoreError, UsageError, need
+from topgraft.errors import StoreError, UsageError
 from topgraft.files import is_url
 from topgraft.settings import Settings
 from topgraft.store.place import Place
 from topgraft.store.rows import Rows
+from topgraft.telemetry import import_silently
 from topgraft.types import Progress, silent
 
 SHARES = 8
@@ -51,8 +52,7 @@ def distribute(whole: Partition, address: str = "", progress: Progress = silent)
         DataError, StoreError: as `partition.compute` raises them; what was finished is kept.
         StoreError: where one partition loses its worker again and again.
     """
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # Ray reports usage unless told not to
-    ray = need("ray", "ray", "workers='ray'")
+    ray = import_silently("ray", "ray", "workers='ray'")
     with _cluster(ray, address, whole.settings.threads):
         cores = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
         threads = max(1, min(whole.settings.threads, *(n for n in cores if n)))
@@ -163,7 +163,7 @@ def _cluster(ray: Any, address: str, threads: int) -> Iterator[None]:
             ray.init(address, **quiet)
         else:
             ray.init("local", num_cpus=threads, include_dashboard=False, **quiet)
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:  # a node that does not start in time is a bare one
         raise UsageError(
             f"workers: no Ray cluster answers at {address or 'this machine'} ({_line(error)})."
             " Start one with `ray start --head`."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from topgraft.backbones.backbone import Backbone
 from topgraft.config import BackboneChoice, Config
-from topgraft.errors import BackboneError, DataError, UsageError
+from topgraft.errors import BackboneError, DataError, OfflineError, UsageError
 from topgraft.heads import head_class
 from topgraft.heads._base import Fold
 from topgraft.heads._linear import Linear
@@ -21,6 +21,7 @@ from topgraft.policies.policy import Policy, View
 from topgraft.predictor import PredictorCard
 from topgraft.run import Metrics, Run
 from topgraft.run.metrics import BackboneFacts
+from topgraft.run.origin import photos_of
 from topgraft.run.predictions import Predicted, read_predictions
 from topgraft.run.results import Side, indicators
 from topgraft.selection.compare import Choice, class_weights
@@ -114,7 +115,7 @@ class Base:
                 f" ({metrics.backbone.name}), got {got[:12]} ({backbone.card.name})."
                 " Give the backbone it was trained on."
             )
-        data = data or Dataset.from_folder(_photos(run), settings=settings, progress=progress)
+        data = data or Dataset.from_folder(photos_of(run), settings=settings, progress=progress)
         photos = _match(run, data, metrics.classes, rows)
         place = {sample.id: i for i, sample in enumerate(photos.data.samples)}
         cv = sorted((row for row in rows if row.split == "cv"), key=lambda row: place[row.id])
@@ -201,26 +202,30 @@ class Base:
         return views_of([Policy.parse(policy) for policy in policies[:count]], self.seed)
 
 
-def _photos(run: Run) -> str:
-    if run.config is None or not run.config.data.photos:
-        raise UsageError(f"{run.path}: does not say where its photos lie. Give them.")
-    return run.config.data.photos
-
-
 def _find(run: Run, facts: BackboneFacts, settings: Settings, progress: Progress) -> Backbone:
-    """Find a run's backbone: beside it where it was fine-tuned, else in the cache, else by its name."""
+    """Find a run's backbone: beside it where it was fine-tuned, else in the cache, else by its name.
+
+    Raises:
+        BackboneError: for one that would have to be fetched: for that, the word of a run is not enough.
+    """
     for folder in (run.path / "backbone", settings.cache_dir / "backbones" / facts.fingerprint):
         if folder.is_dir():
             return Backbone.open(folder)
     config = run.config or Config(backbone=BackboneChoice(name=facts.name))
-    return load_backbone(
-        config.backbone.name,
-        card=config.backbone.card,
-        weights=config.backbone.weights,
-        seed=config.seed,
-        settings=settings,
-        progress=progress,
-    )
+    name = config.backbone.name
+    try:
+        return load_backbone(
+            name,
+            card=config.backbone.card,
+            weights=config.backbone.weights,
+            seed=config.seed,
+            settings=replace(settings, offline=True),
+            progress=progress,
+        )
+    except OfflineError as error:
+        raise BackboneError(
+            f"{run.path}: its backbone {name} is not on this machine. Give --backbone {name} to fetch it."
+        ) from error
 
 
 def _match(run: Run, data: Dataset, classes: Sequence[str], rows: Sequence[Predicted]) -> Photos:

@@ -22,6 +22,7 @@ from topgraft._report.photos import Book, budget
 from topgraft._report.svg import whisker
 from topgraft.errors import TopgraftError, UsageError
 from topgraft.run import Run
+from topgraft.run.origin import noted
 
 BESIDE = ("to_view_0", "to_the_rest")
 TITLES = {"test": "Held-out test", "cv": "Cross-validation"}
@@ -38,11 +39,18 @@ MEASURES: list[tuple[str, str, Style, str]] = [
 ]
 
 
-def report(run: Run | str | Path | Sequence[Run | str | Path], *, out: str | Path | None = None) -> Path:
+def report(
+    run: Run | str | Path | Sequence[Run | str | Path],
+    *,
+    photos: str | Path | None = None,
+    out: str | Path | None = None,
+) -> Path:
     """Write a run's report, `report.html` in its folder; or put several runs side by side.
 
     Args:
         run: a finished run or its folder; several are compared in one page, `compare.html`.
+        photos: where the run's photos are: a folder, URL or table. None goes by the run's word, which is not
+            enough for another machine, or for photos outside the folder that it names.
         out: where the page goes; None is the folder of the run, of the first of several.
 
     Returns:
@@ -53,7 +61,7 @@ def report(run: Run | str | Path | Sequence[Run | str | Path], *, out: str | Pat
     """
     if isinstance(run, Run | str | Path):
         opened = _open(run)
-        return _write(page(Facts(opened)), opened.path / "report.html" if out is None else Path(out))
+        return _write(page(Facts(opened, photos)), opened.path / "report.html" if out is None else Path(out))
     every = [Facts(_open(given)) for given in run]
     if not every:
         raise UsageError("expected at least one run to report on, got none.")
@@ -99,7 +107,7 @@ def page(facts: Facts) -> str:
     key = verdict.headline(facts)
     tables, found = mistakes.matrices(facts, metrics), mistakes.galleries(facts, metrics)
     photos = int(facts.metrics.get("counts", {}).get("photos", len(facts.rows)))
-    book = Book(facts.photo_root, budget(photos))
+    book = Book(facts.origin, budget(photos))
     sheet = policies.sheet(facts, book)
     looks, silence = _looks(facts, book)
     mistakes.take(book, found, tables)
@@ -279,8 +287,15 @@ def _looks(facts: Facts, book: Book) -> tuple[list[mistakes.Shot], list[str]]:
 def _photo_notes(facts: Facts, book: Book) -> list[str]:
     """Say which photos are not shown, and why."""
     notes = []
-    if not facts.photo_root:
-        notes.append("The run does not say where its photos lie, so none are shown here.")
+    if not facts.origin.root:
+        notes.append(
+            f"No photos are shown here: {facts.origin.why}. `topgraft report RUN --photos PLACE` shows them."
+        )
+    elif book.refused:
+        notes.append(
+            f"{len(book.refused)} photos that the run names lie outside {facts.origin.root} and were not read"
+            f" (first: {min(book.refused)}). If a table of yours lists them, name it with --photos."
+        )
     if book.gone:
         first = book.gone[0]
         notes.append(f"{len(book.gone)} photos cannot be read any more where they were (first: {first}).")
@@ -311,8 +326,7 @@ def _pace(facts: Facts, stage: str, spent: float) -> Markup:
 def _command(facts: Facts) -> str:
     if not facts.config_text:
         return f"topgraft report {shlex.quote(str(facts.run.path))}"
-    photos = (facts.run.config.data.photos if facts.run.config else "") or "PHOTOS"
-    return f"topgraft train {shlex.quote(photos)} --config config.toml -o runs/again"
+    return f"topgraft train {shlex.quote(noted(facts.run) or 'PHOTOS')} --config config.toml -o runs/again"
 
 
 def _provenance(facts: Facts) -> list[tuple[str, str]]:

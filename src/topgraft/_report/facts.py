@@ -9,17 +9,23 @@ from typing import Any
 
 import numpy as np
 
-from topgraft import files
 from topgraft.run import Run
+from topgraft.run.origin import Origin, origin
 from topgraft.run.predictions import Predicted, read_predictions
 from topgraft.types import Labels, Probabilities
 
 
 @dataclass(frozen=True)
 class Facts:
-    """Everything the report reads, all of it from the run's folder."""
+    """Everything the report reads, all of it from the run's folder but the photos.
+
+    Attributes:
+        run: the run.
+        photos: the folder, URL or table where the user says that the photos are; None goes by the run's word.
+    """
 
     run: Run
+    photos: str | Path | None = None
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
@@ -86,14 +92,9 @@ class Facts:
         ).reshape(shape)
 
     @cached_property
-    def photo_root(self) -> str:
-        """The folder or URL the photos' ids are relative to, "" where the run does not say."""
-        if not self.config_text:
-            return ""
-        photos = self.run.config.data.photos if self.run.config else ""
-        if photos.lower().endswith(".csv") and not files.is_url(photos):
-            return str(Path(photos).parent)
-        return photos
+    def origin(self) -> Origin:
+        """Where the photos are read from."""
+        return origin(self.run, self.photos)
 
 
 def short(name: str) -> str:

@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from PIL import Image as Pillow
 
-from topgraft import files
 from topgraft._report.facts import Facts
 from topgraft._report.mistakes import Shot, shot
 from topgraft._report.photos import LARGE_PX, Book, spread
@@ -30,7 +29,7 @@ def looked(facts: Facts, book: Book) -> list[Shot]:
     Raises:
         DataError, BackboneError: for a predictor that is there and cannot be asked.
     """
-    if not facts.photo_root or not (facts.run.model / "model.onnx").is_file():
+    if not facts.origin.root or not (facts.run.model / "model.onnx").is_file():
         return []
     from topgraft.predictor import load
     from topgraft.predictor.saliency import activation_map
@@ -39,7 +38,7 @@ def looked(facts: Facts, book: Book) -> list[Shot]:
 
     def draw(row: Predicted) -> Image | None:
         try:
-            image = decode(files.read(facts.photo_root, row.id), row.id)
+            image = decode(facts.origin.read(row.id), row.id)
             light = activation_map(predictor, image, facts.classes[row.predicted])
             seen = kept(image.shape[0], image.shape[1], predictor.card.backbone)
             return dimmed(image[seen], light[seen])
@@ -61,7 +60,8 @@ def looked(facts: Facts, book: Book) -> list[Shot]:
 
 def _choose(facts: Facts) -> list[Predicted]:
     """Take the most confident mistakes, and recognised photos from sure to unsure."""
-    rows = {row.id: row for row in sorted(facts.rows, key=lambda row: (-row.probability, row.id))}
+    ranked = sorted(facts.rows, key=lambda row: (-row.probability, row.id))
+    rows = {row.id: row for row in ranked if facts.origin.may_read(row.id)}
     wrong = [row for row in rows.values() if not row.right]
     right = [row for row in rows.values() if row.right]
     return wrong[:WRONG] + spread(right, RIGHT)

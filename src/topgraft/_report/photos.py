@@ -12,9 +12,9 @@ from typing import TypeVar
 from markupsafe import Markup
 from PIL import Image as Pillow
 
-from topgraft import files
 from topgraft.errors import TopgraftError
 from topgraft.photos.decode import decode
+from topgraft.run.origin import Origin
 from topgraft.settings import usable_cores
 from topgraft.types import Image
 
@@ -66,27 +66,31 @@ class Book:
     """The photos of a page, each kept once.
 
     Attributes:
-        root: folder or URL the ids are relative to; "" shows no photos.
+        origin: where photos are read from.
         left: bytes of the page that may still be used.
         gone: ids that could not be read.
+        refused: ids that may not be read.
         crowded: how many photos found no room.
     """
 
-    root: str
+    origin: Origin
     left: int
     gone: list[str] = field(default_factory=list)
+    refused: set[str] = field(default_factory=set)
     crowded: int = 0
     thumbs: dict[str, Thumb] = field(default_factory=dict)
 
     def take(self, ids: Iterable[str], side: int) -> None:
         """Read photos and keep them, in this order, as long as there is room."""
         wanted = [name for name in dict.fromkeys(ids) if name not in self.thumbs and name not in self.gone]
-        if not self.root or not wanted:
+        self.refused |= {name for name in wanted if not self.origin.may_read(name)}
+        wanted = [name for name in wanted if name not in self.refused]
+        if not self.origin.root or not wanted:
             return
 
         def read(name: str) -> tuple[int, int, bytes] | None:
             try:
-                return shrink(decode(files.read(self.root, name), name), side)
+                return shrink(decode(self.origin.read(name), name), side)
             except (OSError, TopgraftError):
                 return None
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from topgraft import files
 from topgraft._report.facts import Facts
 from topgraft._report.photos import Book, spread
 from topgraft.backbones.card import Card
@@ -58,7 +57,7 @@ def _example(facts: Facts, views: list[View]) -> tuple[str, list[Image]] | None:
     """Return the id and views of the first photo that was recognised and can still be read."""
     for row in sorted(facts.rows, key=lambda row: (not row.right, row.id))[:20]:
         try:
-            raw = files.read(facts.photo_root, row.id)
+            raw = facts.origin.read(row.id)
             return row.id, views_of_photo(raw, row.id, digest(raw), views, CARD)
         except (OSError, TopgraftError):
             continue

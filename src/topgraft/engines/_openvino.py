@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -13,6 +12,7 @@ import numpy as np
 from topgraft.engines._base import Engine
 from topgraft.errors import BackboneError, UsageError
 from topgraft.settings import Settings
+from topgraft.telemetry import import_silently
 from topgraft.types import Features, Images
 
 if TYPE_CHECKING:
@@ -60,10 +60,7 @@ def compile_model(
 
 
 def _import() -> Any:
-    """Import OpenVINO without its telemetry: packages that cannot import that send nothing."""
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    import openvino
-
+    openvino = import_silently("openvino")
     # The first look at a tensor's data fills a table, letting go of Python's lock meanwhile: two threads that
     # have their first look together wait for each other for ever (2026.4). So it is had here, alone.
     with _FIRST_LOOK:

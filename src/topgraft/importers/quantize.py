@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -14,9 +13,10 @@ import numpy as np
 from topgraft.backbones._cache import CARD, GRAPH, find, keep, remember
 from topgraft.backbones.backbone import Backbone
 from topgraft.backbones.card import Card
-from topgraft.errors import UsageError, need
+from topgraft.errors import UsageError
 from topgraft.fingerprint import digest
 from topgraft.settings import Settings
+from topgraft.telemetry import import_silently
 from topgraft.types import Images
 
 PICTURES = 128
@@ -63,8 +63,7 @@ def quantize(backbone: Backbone, images: Images, *, settings: Settings | None = 
 
 
 def _write(folder: Path, backbone: Backbone, images: Images, request: dict[str, str]) -> Card:
-    os.environ.setdefault("NNCF_CI", "1")  # NNCF reports its use unless this is set before it is imported
-    nncf = need("nncf", "int8", "--precision int8")
+    nncf = import_silently("nncf", "int8", "--precision int8")
     import onnx
 
     nncf.set_log_level(logging.ERROR)

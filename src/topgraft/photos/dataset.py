@@ -130,15 +130,18 @@ class Dataset:
         Args:
             path: a local folder or an fsspec URL. A `.csv` file is read by `from_csv`.
             duplicates: what joins photos into groups: `looks`, `exact` (the same pixels) or `off`.
-            settings: where looks are kept, how many threads read.
+            settings: where looks are kept, how many threads read, whether a socket may be opened.
             progress: told of the photos as they are read.
 
         Raises:
+            OfflineError: for a URL where no socket may be opened.
             DataError: for no folder, no photos in it, or a folder beside train/, val/ and test/.
         """
         joined = _alike(duplicates)
         if str(path).lower().endswith(".csv"):
             return cls.from_csv(path, duplicates=duplicates, settings=settings, progress=progress)
+        settings = settings or Settings.load()
+        files.stay_here(path, offline=settings.offline)
         entries, ignored, empty = in_folder(str(path))
         data = cls._open(entries, str(path), ignored, settings, progress)
         return replace(data, source=str(path), empty=tuple(map(shown, empty)), duplicates=joined)
@@ -161,6 +164,8 @@ class Dataset:
             DataError: for a missing table or column, and, with the line, for an empty cell, one too many, a
                 path that cannot be, or an unknown split.
         """
+        settings = settings or Settings.load()
+        files.stay_here(path, offline=settings.offline)
         table, joined = str(path), _alike(duplicates)
         data = cls._open(in_table(table), files.parent(table)[0], [], settings, progress)
         return replace(data, source=table, duplicates=joined)
@@ -203,6 +208,8 @@ class Dataset:
             path if group is None or is_missing(group) else group
             for path, group in zip(inside, groups or [None] * len(inside), strict=True)
         ]
+        settings = settings or Settings.load()
+        files.stay_here(root, offline=settings.offline)
         entries = [
             Entry(path, path, (name,), str(key), None)
             for path, name, key in zip(inside, names, keys, strict=True)
@@ -215,10 +222,9 @@ class Dataset:
         entries: Sequence[Entry],
         root: str,
         ignored: list[str],
-        settings: Settings | None,
+        settings: Settings,
         progress: Progress,
     ) -> Dataset:
-        settings = settings or Settings.load()
         refused = [Refused(shown(entry.id), reason) for entry in entries if (reason := unnameable(entry))]
         entries = sorted((entry for entry in entries if not unnameable(entry)), key=lambda entry: entry.id)
         unique(entries, root)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topgraft.errors import BackboneError, UnknownNameError
+from topgraft.telemetry import import_silently
 
 Outputs = dict[str, NDArray[np.float32]]
 """What a graph gives, by name."""
@@ -69,7 +70,7 @@ def _openvino(graph: bytes, threads: int) -> Runtime:
 
 def _onnxruntime(graph: bytes, threads: int) -> Runtime:
     try:
-        import onnxruntime
+        onnxruntime = import_silently("onnxruntime")
     except ModuleNotFoundError as error:
         raise BackboneError(
             "predictor: needs openvino or onnxruntime to run. pip install openvino."

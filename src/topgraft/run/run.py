@@ -178,17 +178,6 @@ class Run:
         """Write the resolved choices."""
         return self.write("config.toml", tomli_w.dumps(config.as_dict()))
 
-    @property
-    def photos(self) -> str:
-        """Where the photos lie that it was trained from.
-
-        Raises:
-            DataError: where its config does not say so.
-        """
-        if self.config is None or not self.config.data.photos:
-            raise DataError(f"{self.path}: its config.toml names no photos. Give their folder, too.")
-        return self.config.data.photos
-
     def read(self, name: str) -> dict[str, Any]:
         """Read one of the JSON files; an absent one is empty.
 
