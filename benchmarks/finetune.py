@@ -37,7 +37,7 @@ from topgraft._finetune.plan import Training
 from topgraft._finetune.train import Tuned, batches, take_step, train
 from topgraft.backbones._torch import groups, torch_model
 from topgraft.backbones.fit import fit
-from topgraft.heads._base import Affine
+from topgraft.heads._layers import Affine
 from topgraft.importers.load import load_backbone
 from topgraft.policies.policy import IDENTITY, View
 from topgraft.schedules import cosine

@@ -19,6 +19,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from topgraft.backbones._pictures import pictures
+from topgraft.backbones._torch import groups, torch_model
 from topgraft.backbones.backbone import Backbone
 from topgraft.backbones.fit import fit
 from topgraft.engines import open_engine
@@ -107,22 +108,22 @@ def test_a_moved_folder_is_the_same_backbone_and_needs_no_second_import(shared, 
 
 
 def test_blocks_are_named_in_order_and_hold_every_weight_but_the_stem(small):
-    model = _timm.torch_model(small)
-    groups = _timm.groups(model)
-    assert [name for name, _ in groups] == list(small.blocks)
+    model = torch_model(small)
+    blocks = groups(model)
+    assert [name for name, _ in blocks] == list(small.blocks)
     assert len(set(small.blocks)) == len(small.blocks)
-    inside = {name for _, names in groups for name in names}
+    inside = {name for _, names in blocks for name in names}
     stem = {name for name, _ in model.named_parameters()} - inside
     assert stem == {"conv_stem.weight", "bn1.weight", "bn1.bias"}
     counts = {name: value.numel() for name, value in model.named_parameters()}
     assert [block.parameters for block in small.card.blocks] == [
-        sum(counts[name] for name in names) for _, names in groups
+        sum(counts[name] for name in names) for _, names in blocks
     ]
 
 
 def test_the_default_has_the_blocks_that_timm_names():
     backbone = load_backbone()
-    assert list(backbone.blocks) == [name for name, _ in _timm.groups(_timm.torch_model(backbone))]
+    assert list(backbone.blocks) == [name for name, _ in groups(torch_model(backbone))]
 
 
 # Weights
@@ -134,7 +135,7 @@ def test_random_weights_follow_their_seed_and_leave_pytorchs_generator_alone(sma
     torch.manual_seed(5)
     first = _timm_create.create(SMALL, seed=0).state_dict()
     assert torch.rand(1) == expected
-    kept = _timm.torch_model(small).state_dict()
+    kept = torch_model(small).state_dict()
     assert all(torch.equal(first[name], kept[name]) for name in kept)
     other = _timm_create.create(SMALL, seed=1).state_dict()
     assert not torch.equal(first["conv_stem.weight"], other["conv_stem.weight"])
@@ -142,7 +143,7 @@ def test_random_weights_follow_their_seed_and_leave_pytorchs_generator_alone(sma
 
 
 def test_weights_from_a_file_are_the_ones_that_run(small, tmp_path):
-    tensors = {name: value.clone() for name, value in _timm.torch_model(small).state_dict().items()}
+    tensors = {name: value.clone() for name, value in torch_model(small).state_dict().items()}
     tensors["classifier.weight"] = torch.zeros(7, 1024)  # of whatever it was trained for
     safetensors.torch.save_file(tensors, tmp_path / "mine.safetensors")
     torch.save(tensors, tmp_path / "mine.pth")
@@ -179,7 +180,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(small_disk, size):
 
 @pytest.mark.parametrize("lacking", ["blocks.0.0.conv_dw.weight", "bn1.running_mean"])
 def test_a_file_that_lacks_a_tensor_is_refused_and_nothing_stays_random(small, tmp_path, lacking):
-    tensors = {name: value.clone() for name, value in _timm.torch_model(small).state_dict().items()}
+    tensors = {name: value.clone() for name, value in torch_model(small).state_dict().items()}
     del tensors[lacking]
     safetensors.torch.save_file(tensors, tmp_path / "mine.safetensors")
     with pytest.raises(BackboneError, match=SMALL):
@@ -303,4 +304,4 @@ class TestArchitecture(EngineSuite):
 
 def test_a_model_timm_has_no_blocks_for_has_none():
     """A backbone like any other, but for fine-tuning."""
-    assert _timm.groups(torch.nn.Linear(2, 2)) == []
+    assert groups(torch.nn.Linear(2, 2)) == []

@@ -26,7 +26,7 @@ from topgraft._finetune.plan import Training  # noqa: E402
 from topgraft._finetune.train import TailInputs, Tuned, batches, logits, pack, take_step, train, unpack  # noqa: E402
 from topgraft.backbones._torch import groups  # noqa: E402
 from topgraft.errors import BackboneError, DataError, StoreError, UsageError  # noqa: E402
-from topgraft.heads._base import Affine  # noqa: E402
+from topgraft.heads._layers import Affine  # noqa: E402
 
 pytestmark = pytest.mark.timm
 

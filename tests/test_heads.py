@@ -1,4 +1,4 @@
-"""Every head that needs no PyTorch, against the suite and against what is known about it."""
+"""Every head against the suite, and those that need no PyTorch against what is known about them."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from topgraft.heads import HEADS, head_class
 from topgraft.heads._knn import NearestNeighbours
 from topgraft.heads._linear import Discriminant, NearestMean
 from topgraft.heads._logistic import LogisticRegression
+from topgraft.heads._network import MLP, T1, Deep, Flat, Light, LinearBN, TwoDense
 from topgraft.heads._ridge import STRENGTHS, Ridge
 from topgraft.selection.gram import accumulate
 from topgraft.testing.heads import HeadSuite, clouds
@@ -49,6 +50,62 @@ class TestLogisticRegression(HeadSuite):
 class TestNearestNeighbours(HeadSuite):
     head = NearestNeighbours
     setting: ClassVar = {"k": 5}
+
+
+class NetworkSuite(HeadSuite):
+    """A network alone draws as it does in a sweep, but the rows that it stops early by are others."""
+
+    pytestmark = pytest.mark.timm
+    draws = True
+
+    @pytest.fixture(autouse=True)
+    def _torch(self):
+        pytest.importorskip("torch")
+
+
+class TestLinearBN(NetworkSuite):
+    head = LinearBN
+
+
+class TestLight(NetworkSuite):
+    head = Light
+
+
+class TestT1(NetworkSuite):
+    head = T1
+
+
+class TestTwoDense(NetworkSuite):
+    head = TwoDense
+
+
+class TestDeep(NetworkSuite):
+    head = Deep
+
+
+class TestMLP(NetworkSuite):
+    head = MLP
+    setting: ClassVar = {"widths": "32-16"}
+
+
+class TestFlat(NetworkSuite):
+    head = Flat
+
+    def data(self):
+        """Clouds as maps (V, N, 10, 2, 2)."""
+        features, labels = clouds()
+        return features.reshape(*features.shape[:2], 10, 2, 2), labels
+
+
+def suites(of):
+    """Yield a suite and all that inherit it."""
+    yield of
+    for inherited in of.__subclasses__():
+        yield from suites(inherited)
+
+
+def test_every_head_has_a_suite():
+    assert {suite.head.name for suite in suites(HeadSuite) if hasattr(suite, "head")} == set(HEADS)
 
 
 def ours_and_scaled(photos, width, classes=3, seed=0):

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from typing import get_args
 
 import numpy as np
 import onnx
@@ -16,16 +17,25 @@ from test_fit import card_of, photo
 from topgraft.backbones.fit import fit
 from topgraft.engines._openvino import compile_model
 from topgraft.errors import BackboneError, DataError, StoreError, UnknownNameError, UsageError
-from topgraft.heads import head_class, to_probabilities
+from topgraft.heads import HEADS, head_class, to_probabilities
 from topgraft.importers.load import load_backbone
+from topgraft.nodes import Nodes
 from topgraft.photos.decode import decode
 from topgraft.predictor import Predictor, build, load
 from topgraft.predictor._fit import add_fit
-from topgraft.predictor._nodes import Nodes
 from topgraft.settings import Settings
 from topgraft.telemetry import import_silently
 from topgraft.testing.drawing import CLASSES, draw_jpeg, draw_photo
-from topgraft.trust.unknown import Energy, Unknown, mahalanobis, measure, neighbours
+from topgraft.trust.unknown import (
+    Energy,
+    Measure,
+    NearestDistance,
+    Unknown,
+    WhitenedDistance,
+    mahalanobis,
+    measure,
+    neighbours,
+)
 
 onnxruntime = import_silently("onnxruntime")
 
@@ -106,41 +116,42 @@ def test_the_fit_in_the_graph_is_the_fit(mode, size, fraction, interpolation) ->
             assert (apart > 0).mean() < (0.02 if interpolation == "bilinear" else 1e-3), (height, width)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("name", ["mean", "ridge", "lda", "logistic", "knn"])
-def test_every_head_says_the_same_inside_the_graph(backbone, drawn, engine, name) -> None:
-    images, features, _, labels = drawn
-    head = head_class(name)().fit(features, labels)
-    logits = head.logits(features)
-    how = {"mean": None, "lda": Energy(1.2), "knn": mahalanobis(features, labels)}.get(
-        name, neighbours(features[3:])
-    )
-    unknown = Unknown("any", how, 0.0, 0.95, {}) if how else None
-    predictor = Predictor.build(backbone, head, classes=CLASSES, temperature=TEMPERATURE, unknown=unknown)
-    predictor = Predictor(predictor.card, predictor._graph, engine=engine)
-    found = predictor.predict(images)
-    expected = to_probabilities(logits, temperature=TEMPERATURE)
-    np.testing.assert_allclose([list(answer.probabilities.values()) for answer in found], expected, atol=1e-3)
-    assert [answer.label for answer in found] == [CLASSES[best] for best in expected.argmax(axis=1)]
-    if how:
-        distances = measure(how, features, logits)
-        np.testing.assert_allclose([answer.distance for answer in found], distances, rtol=1e-2, atol=1e-3)
-        assert [answer.unknown for answer in found] == [answer.distance > 0 for answer in found]
-    else:
-        assert not any(answer.unknown for answer in found)
-
-
-@pytest.mark.timm
-@pytest.mark.parametrize("name", ["linear_bn", "t1", "flat"])
-def test_network_heads_say_the_same_inside_the_graph(backbone, drawn, name) -> None:
-    pytest.importorskip("torch")
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.timm] * bool(entry.requires)) for name, entry in HEADS.items()],
+)
+def test_every_head_says_the_same_inside_the_graph(backbone, drawn, name) -> None:
+    if HEADS[name].requires:
+        pytest.importorskip(HEADS[name].requires)
     images, features, maps, labels = drawn
     kind = head_class(name)
     inputs = maps if kind.on_map else features
-    head = kind().fit(inputs[None], labels, classes=2)
-    found = Predictor.build(backbone, head, classes=CLASSES).predict(images[:6])
-    expected = to_probabilities(head.logits(inputs[:6]))
+    head = kind().fit(inputs, labels)
+    found = Predictor.build(backbone, head, classes=CLASSES, temperature=TEMPERATURE).predict(images[::5])
+    expected = to_probabilities(head.logits(inputs[::5]), temperature=TEMPERATURE)
     np.testing.assert_allclose([list(answer.probabilities.values()) for answer in found], expected, atol=1e-3)
+    assert [answer.label for answer in found] == [CLASSES[best] for best in expected.argmax(axis=1)]
+    assert not any(answer.unknown for answer in found)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("measure_type", get_args(Measure))
+@pytest.mark.parametrize("name", ["logistic", "knn"])
+def test_every_distance_is_the_same_inside_the_graph(backbone, drawn, name, measure_type, engine) -> None:
+    """The threshold was set on distances by the head's own logits, which the graph must not shift."""
+    images, features, _, labels = drawn
+    head = head_class(name)().fit(features, labels)
+    how = {
+        NearestDistance: neighbours(features[3:]),
+        WhitenedDistance: mahalanobis(features, labels),
+        Energy: Energy(1.2),
+    }[measure_type]
+    expected = measure(how, features[::5], head.logits(features[::5]))
+    unknown = Unknown("any", how, float(np.median(expected)), 0.95, {})
+    built = Predictor.build(backbone, head, classes=CLASSES, temperature=TEMPERATURE, unknown=unknown)
+    found = Predictor(built.card, built._graph, engine=engine).predict(images[::5])
+    np.testing.assert_allclose([answer.distance for answer in found], expected, rtol=1e-2, atol=1e-3)
+    assert [answer.unknown for answer in found] == [answer.distance > unknown.threshold for answer in found]
 
 
 def test_several_labels_go_through_a_sigmoid(backbone, drawn) -> None:

@@ -30,7 +30,7 @@ from torch.nn import functional
 from topgraft._finetune.checkpoint import Checkpoint, SoFar
 from topgraft._finetune.plan import Line, Training
 from topgraft.errors import UsageError
-from topgraft.heads._base import Affine
+from topgraft.heads._layers import Affine
 from topgraft.schedules import cosine
 from topgraft.types import Labels, Logits
 

@@ -24,7 +24,7 @@ from topgraft.backbones.fit import fit
 from topgraft.engines._torch import device
 from topgraft.errors import DataError
 from topgraft.fingerprint import fingerprint
-from topgraft.heads._base import Affine
+from topgraft.heads._layers import Affine
 from topgraft.heads._parallel import Compute
 from topgraft.policies.policy import View
 from topgraft.settings import Settings

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from topgraft.errors import DataError
 from topgraft.fingerprint import digest
-from topgraft.heads._base import Array
+from topgraft.heads._layers import Array
 from topgraft.heads._parallel import Compute
 from topgraft.heads._rows import standardise
 from topgraft.splits import holdout

@@ -17,72 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topgraft.errors import DataError, UnknownNameError, need
+from topgraft.heads._layers import Layer
 from topgraft.heads._parallel import Compute
 from topgraft.types import Features, Labels, Logits, Probabilities
 
-Array = NDArray[np.float32]
-"""A weight as it is stored and exported."""
 Setting = dict[str, float | int | str]
 """What a head was made with: plain values, in the order they are printed."""
 Fold = tuple[Labels, Labels]
 """(photos to fit on, photos to score), as indices."""
-
-
-@dataclass(frozen=True)
-class Affine:
-    """`x @ weight + bias`: (N, D) to (N, E). weight (D, E), bias (E,)."""
-
-    weight: Array
-    bias: Array
-
-
-@dataclass(frozen=True)
-class Relu:
-    """`max(x, 0)`."""
-
-
-@dataclass(frozen=True)
-class ChannelAffine:
-    """`x * scale + shift` for every channel of a map (N, C, h, w). scale (C,), shift (C,)."""
-
-    scale: Array
-    shift: Array
-
-
-@dataclass(frozen=True)
-class MeanPool:
-    """The mean over a map: (N, C, h, w) to (N, C)."""
-
-
-@dataclass(frozen=True)
-class Flatten:
-    """A map as one row, channels first: (N, C, h, w) to (N, C·h·w)."""
-
-
-@dataclass(frozen=True)
-class Neighbours:
-    """Votes of the k most similar rows by cosine: (N, D) to (N, C).
-
-    `u = (x - centre) * scale; u /= |u|; s = u @ rows.T`; the rows of the `count` largest s vote:
-    out = log(sum of their rows of `votes` + smoothing).
-
-    Attributes:
-        centre, scale: (D,) standardisation.
-        rows: (M, D) standardised training rows of length 1.
-        votes: (M, C) what each row votes.
-        count: k.
-        smoothing: added to the votes of every class.
-    """
-
-    centre: Array
-    scale: Array
-    rows: Array
-    votes: Array
-    count: int
-    smoothing: float
-
-
-Layer = Affine | Relu | ChannelAffine | MeanPool | Flatten | Neighbours
 
 
 class Head(ABC):

@@ -3,29 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from topgraft.errors import UsageError
-from topgraft.heads._base import (
-    Affine,
-    Array,
-    Fold,
-    Head,
-    Layer,
-    Neighbours,
-    Setting,
-    as_indicators,
-    as_views,
-)
+from topgraft.heads._base import Fold, Head, Setting, as_indicators, as_views
+from topgraft.heads._layers import Affine, Array, Layer
 from topgraft.heads._linear import known_classes
 from topgraft.heads._parallel import Compute
 from topgraft.heads._rows import standardise
+from topgraft.nodes import largest, unit_rows
 from topgraft.types import Features, Labels, Logits
 
+if TYPE_CHECKING:
+    from topgraft.nodes import Nodes
+
 SMOOTHING = 0.5  # half a vote for every class: no neighbour of a class is not proof against it
+
+
+@dataclass(frozen=True)
+class Vote(Layer):
+    """Votes of the k most similar rows by cosine: (N, D) to (N, C).
+
+    `u = (x - centre) * scale; u /= |u|; s = u @ rows.T`; the rows of the `count` largest s vote:
+    out = log(sum of their rows of `votes` + smoothing).
+
+    Attributes:
+        centre, scale: (D,) standardisation.
+        rows: (M, D) standardised training rows of length 1.
+        votes: (M, C) what each row votes.
+        count: k.
+        smoothing: added to the votes of every class.
+    """
+
+    centre: Array
+    scale: Array
+    rows: Array
+    votes: Array
+    count: int
+    smoothing: float
+
+    def add(self, g: Nodes, x: str) -> str:
+        """Add the search for the nearest rows and the count of their votes."""
+        unit = unit_rows(g, g("Mul", g("Sub", x, self.centre), self.scale))
+        nearest = largest(g, g("MatMul", unit, self.rows.T), self.count)
+        votes = g("Gather", self.votes, f"{nearest}.index", axis=0)  # (N, k, C)
+        return g("Log", g("Add", g("ReduceSum", votes, [1], keepdims=0), self.smoothing))
 
 
 class NearestNeighbours(Head):
@@ -143,7 +169,7 @@ class NearestNeighbours(Head):
     def layers(self) -> list[Layer]:
         """Return the vote, and with several labels the difference of yes and no."""
         count = min(self.k, len(self.rows))
-        vote = Neighbours(self.centre, self.scale, self.rows, self.votes, count, SMOOTHING)
+        vote = Vote(self.centre, self.scale, self.rows, self.votes, count, SMOOTHING)
         if not self.multilabel:
             return [vote]
         sides = np.vstack([np.eye(self.classes), -np.eye(self.classes)]).astype(np.float32)

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
 from topgraft.errors import DataError, UsageError
-from topgraft.heads._base import Affine, Array, Fold, Head, Layer, Setting
+from topgraft.heads._base import Fold, Head, Setting
+from topgraft.heads._layers import Affine, Array, Layer
 from topgraft.heads._parallel import Compute
 from topgraft.heads._rows import Array64, TrainingRows, training_rows
 from topgraft.types import Features, Labels, Logits

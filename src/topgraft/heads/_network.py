@@ -15,18 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topgraft.errors import DataError, UnknownNameError, UsageError, need
-from topgraft.heads._base import (
-    Affine,
-    Array,
-    Flatten,
-    Fold,
-    Head,
-    Layer,
-    Relu,
-    Setting,
-    as_indicators,
-    as_views,
-)
+from topgraft.heads._base import Fold, Head, Setting, as_indicators, as_views
+from topgraft.heads._layers import Affine, Array, Flatten, Layer, Relu
 from topgraft.heads._parallel import Compute
 from topgraft.heads._shape import Shape
 from topgraft.types import Features, Labels, Logits

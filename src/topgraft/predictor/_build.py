@@ -6,8 +6,8 @@ import json
 from typing import TYPE_CHECKING
 
 from topgraft.errors import BackboneError, UsageError
+from topgraft.nodes import Nodes
 from topgraft.predictor._fit import add_fit
-from topgraft.predictor._nodes import Nodes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -21,7 +21,7 @@ from topgraft.backbones.fit import border_colour
 
 if TYPE_CHECKING:
     from topgraft.backbones.card import Card
-    from topgraft.predictor._nodes import Nodes
+    from topgraft.nodes import Nodes
 
 UNIT = float(1 << 22)
 """Pillow's weights are whole multiples of its inverse (PRECISION_BITS in Resample.c)."""

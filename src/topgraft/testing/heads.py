@@ -8,8 +8,9 @@ class TestMyHead(HeadSuite):
 from __future__ import annotations
 
 from abc import ABC
+from importlib.util import find_spec
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -17,18 +18,10 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from topgraft.errors import DataError
-from topgraft.heads._base import (
-    Affine,
-    ChannelAffine,
-    Flatten,
-    Head,
-    Layer,
-    MeanPool,
-    Neighbours,
-    Relu,
-    Setting,
-    head_class,
-)
+from topgraft.heads._base import Head, Setting, head_class
+from topgraft.nodes import Nodes
+from topgraft.predictor._head import add_head
+from topgraft.predictor._runtime import RUNTIMES, open_runtime
 from topgraft.splits import folds
 from topgraft.types import Features, Labels, Logits
 
@@ -58,27 +51,23 @@ def multilabel_indicators(labels: Labels, classes: int) -> Labels:
     return indicators
 
 
-def run_layers(layers: list[Layer], features: Features) -> NDArray[np.float64]:
-    """Return the logits of plain layers, run as their docstrings say: the reference for exports."""
-    x = np.asarray(features, np.float64)
-    for layer in layers:
-        match layer:
-            case Affine():
-                x = x @ layer.weight + layer.bias
-            case Relu():
-                x = np.maximum(x, 0)
-            case ChannelAffine():
-                x = x * layer.scale[:, None, None] + layer.shift[:, None, None]
-            case MeanPool():
-                x = x.mean(axis=(2, 3))
-            case Flatten():
-                x = x.reshape(len(x), -1)
-            case Neighbours():
-                unit = (x - layer.centre) * layer.scale
-                unit /= np.linalg.norm(unit, axis=1, keepdims=True)
-                nearest = np.argsort(-(unit @ layer.rows.T), axis=1)[:, : layer.count]
-                x = np.log(layer.votes[nearest].sum(axis=1) + layer.smoothing)
-    return x
+def head_graph(head: Head, shape: tuple[int, ...]) -> bytes:
+    """Return a fitted head as the ONNX that predictors hold: from `x` (N, *shape) to `logits` (N, C)."""
+    from onnx import TensorProto, checker, helper
+
+    g = Nodes("head")
+    g("Identity", add_head(g, head, "x", "x"), out="logits")
+    nodes, weights = g.protos()
+    graph = helper.make_graph(
+        nodes,
+        "head",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", *shape])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", head.classes])],
+        weights,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    checker.check_model(model, full_check=True)
+    return bytes(model.SerializeToString())
 
 
 class HeadSuite(ABC):
@@ -87,7 +76,7 @@ class HeadSuite(ABC):
     Attributes:
         head: the class.
         setting: what it is made with here.
-        close: how far `sweep` may lie from `fit` and `logits`, and layers from logits.
+        close: how far `sweep` may lie from `fit` and `logits`, and the ONNX form from logits.
         draws: True where a fit in a sweep is drawn otherwise than alone, so that only quality can agree.
     """
 
@@ -96,44 +85,57 @@ class HeadSuite(ABC):
     close: ClassVar[float] = 1e-3
     draws: ClassVar[bool] = False
 
-    def fitted(self, features: Features, labels: Labels) -> Head:
-        """Return the head fitted on these."""
-        return self.head(**self.setting).fit(features, labels)
-
     def data(self) -> tuple[Features, Labels]:
         """Return features in the form the head takes, and labels."""
         return clouds()
 
-    def answers(self, head: Head, features: Features) -> Logits:
-        """Return the logits (N, C) of view 0."""
-        return head.logits(features[0])
+    def fit(self, features: Features, labels: Labels) -> Head:
+        """Return a head fitted on these."""
+        return self.head(**self.setting).fit(features, labels)
 
-    def test_it_learns(self) -> None:
-        features, labels = self.data()
-        assert np.mean(self.answers(self.fitted(features, labels), features).argmax(axis=1) == labels) > 0.9
+    @pytest.fixture(scope="class")
+    @classmethod
+    def fitted(cls) -> Head:
+        """Share one head, fitted on `data`, among the tests: no test may change it."""
+        suite = cls()
+        return suite.fit(*suite.data())
 
-    def test_logits_are_float64_and_probabilities_sum_to_one(self) -> None:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def multilabel(cls) -> Head | None:
+        """Share one head fitted on several labels per photo; None where it takes one."""
+        suite = cls()
+        features, labels = suite.data()
+        return suite.fit(features, multilabel_indicators(labels, 3)) if cls.head.takes_multilabel else None
+
+    def assert_close(self, found: NDArray[Any], expected: Logits) -> None:
+        """Compare logits, relative to the largest."""
+        scale = max(1.0, float(np.abs(expected).max()))
+        np.testing.assert_allclose(found / scale, expected / scale, rtol=0, atol=self.close)
+
+    def test_it_learns(self, fitted: Head) -> None:
         features, labels = self.data()
-        head = self.fitted(features, labels)
-        logits, probabilities = head.logits(features[0]), head.probabilities(features[0])
+        assert np.mean(fitted.logits(features[0]).argmax(axis=1) == labels) > 0.9
+
+    def test_logits_are_float64_and_probabilities_sum_to_one(self, fitted: Head) -> None:
+        features, labels = self.data()
+        logits, probabilities = fitted.logits(features[0]), fitted.probabilities(features[0])
         assert logits.shape == probabilities.shape == (len(labels), 3)
         assert logits.dtype == np.float64
         np.testing.assert_allclose(probabilities.sum(axis=1), 1)
         assert (logits.argmax(axis=1) == probabilities.argmax(axis=1)).all()
-        assert head.classes == 3
-        assert not head.multilabel
+        assert fitted.classes == 3
+        assert not fitted.multilabel
 
-    def test_the_same_input_gives_the_same_bits(self) -> None:
-        features, labels = self.data()
-        first, second = (self.fitted(features, labels).state() for _ in range(2))
-        assert first.keys() == second.keys()
-        assert all(first[name].tobytes() == second[name].tobytes() for name in first)
-
-    def test_fitting_changes_neither_features_nor_labels(self) -> None:
+    def test_the_same_input_gives_the_same_bits_and_stays_as_it_is(self, fitted: Head) -> None:
         features, labels = self.data()
         before = features.tobytes(), labels.tobytes()
-        self.fitted(features, labels).logits(features[0])
+        again = self.fit(features, labels)
+        again.logits(features[0])
         assert (features.tobytes(), labels.tobytes()) == before
+        first, second = fitted.state(), again.state()
+        assert first.keys() == second.keys()
+        assert all(first[name].tobytes() == second[name].tobytes() for name in first)
 
     def test_half_precision_features_do(self) -> None:
         features, labels = self.data()
@@ -142,45 +144,47 @@ class HeadSuite(ABC):
             if np.abs(features).max() > 6e4
             else features.astype(np.float16)
         )
-        answers = self.answers(self.fitted(half, labels), half)
-        assert np.isfinite(answers).all()
-        assert np.mean(answers.argmax(axis=1) == labels) > 0.9
+        logits = self.fit(half, labels).logits(half[0])
+        assert np.isfinite(logits).all()
+        assert np.mean(logits.argmax(axis=1) == labels) > 0.9
 
-    def test_state_survives_safetensors(self, tmp_path: Path) -> None:
-        features, labels = self.data()
-        head = self.fitted(features, labels)
-        save_file(head.state(), tmp_path / "head.safetensors")
-        again = self.head.from_state(head.setting, load_file(tmp_path / "head.safetensors"))
+    def test_state_survives_safetensors(self, fitted: Head, tmp_path: Path) -> None:
+        features, _ = self.data()
+        save_file(fitted.state(), tmp_path / "head.safetensors")
+        again = self.head.from_state(fitted.setting, load_file(tmp_path / "head.safetensors"))
         assert again.classes == 3
-        assert (again.logits(features[0]) == head.logits(features[0])).all()
+        assert (again.logits(features[0]) == fitted.logits(features[0])).all()
 
-    def test_layers_say_the_same_as_logits(self) -> None:
-        features, labels = self.data()
-        head = self.fitted(features, labels)
-        expected, found = head.logits(features[0]), run_layers(head.layers(), features[0])
-        scale = max(1.0, float(np.abs(expected).max()))
-        np.testing.assert_allclose(found / scale, expected / scale, atol=self.close)
+    @pytest.mark.parametrize("runtime", RUNTIMES)
+    def test_its_onnx_form_says_the_same(self, fitted: Head, multilabel: Head | None, runtime: str) -> None:
+        if find_spec(runtime) is None:
+            pytest.skip(f"{runtime} is not installed")
+        features, _ = self.data()
+        for head in filter(None, (fitted, multilabel)):
+            run = open_runtime(head_graph(head, features.shape[2:]), runtime, 1)
+            self.assert_close(run(x=features[0])["logits"], head.logits(features[0]))
 
     def test_a_sweep_is_one_fit_after_the_other(self) -> None:
         features, labels = self.data()
-        dealt = folds(labels, None, 3, 0)
+        dealt = folds(labels, None, 3, 0)[: 1 if self.draws else 3]
         settings = [*self.head.grid()[:2], self.setting]
         swept = self.head.sweep(features, labels, dealt, settings, classes=3)
-        assert len(swept) == 3
+        assert len(swept) == len(dealt)
         for (fit, score), found in zip(dealt, swept, strict=True):
             assert found.shape == (len(settings), len(score), 3)
-            alone = [
-                self.head(**setting).fit(features[:, fit], labels[fit], classes=3).logits(features[0, score])
-                for setting in settings
-            ]
-            if self.draws:
-                right = [
-                    (logits.argmax(axis=-1) == labels[score]).mean() for logits in (found, np.stack(alone))
+            alone = np.stack(
+                [
+                    self.head(**setting)
+                    .fit(features[:, fit], labels[fit], classes=3)
+                    .logits(features[0, score])
+                    for setting in settings
                 ]
-                assert abs(right[0] - right[1]) < 0.2
+            )
+            if self.draws:
+                right, right_alone = ((logits.argmax(2) == labels[score]).mean() for logits in (found, alone))
+                assert abs(right - right_alone) < 0.2
             else:
-                scale = max(1.0, float(np.abs(alone).max()))
-                np.testing.assert_allclose(found / scale, np.stack(alone) / scale, atol=self.close)
+                self.assert_close(found, alone)
 
     def test_scored_photos_are_not_learned_from(self) -> None:
         features, labels = self.data()
@@ -208,25 +212,22 @@ class HeadSuite(ABC):
             assert self.head(**setting).setting == setting
         assert head_class(self.head.name) is self.head
 
-    def test_several_labels_per_photo(self, tmp_path: Path) -> None:
+    def test_several_labels_per_photo(self, multilabel: Head | None, tmp_path: Path) -> None:
         features, labels = self.data()
         indicators = multilabel_indicators(labels, 3)
-        if not self.head.takes_multilabel:
+        if multilabel is None:
             with pytest.raises(DataError, match="one label per photo"):
-                self.fitted(features, indicators)
+                self.fit(features, indicators)
             return
-        head = self.fitted(features, indicators)
-        assert head.multilabel
-        assert np.mean((head.probabilities(features[0]) > 0.5) == indicators) > 0.8
-        expected, found = head.logits(features[0]), run_layers(head.layers(), features[0])
-        scale = max(1.0, float(np.abs(expected).max()))
-        np.testing.assert_allclose(found / scale, expected / scale, atol=self.close)
-        save_file(head.state(), tmp_path / "head.safetensors")
-        again = self.head.from_state(head.setting, load_file(tmp_path / "head.safetensors"), multilabel=True)
-        assert (again.logits(features[0]) == expected).all()
-        (swept,) = self.head.sweep(
-            features, indicators, folds(indicators, None, 3, 0)[:1], [self.setting], classes=3
+        assert multilabel.multilabel
+        assert np.mean((multilabel.probabilities(features[0]) > 0.5) == indicators) > 0.8
+        save_file(multilabel.state(), tmp_path / "head.safetensors")
+        again = self.head.from_state(
+            multilabel.setting, load_file(tmp_path / "head.safetensors"), multilabel=True
         )
+        assert (again.logits(features[0]) == multilabel.logits(features[0])).all()
+        dealt = folds(indicators, None, 3, 0)[:1]
+        (swept,) = self.head.sweep(features, indicators, dealt, [self.setting], classes=3)
         assert swept.shape[2] == 3
 
     def test_weights_shift_the_answer_to_what_weighs_more(self) -> None:

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from scipy.linalg import cholesky, solve_triangular
 from scipy.special import logsumexp
 
-from topgraft.heads._base import Array, Fold, Head, Setting, head_class
+from topgraft.heads._base import Fold, Head, Setting, head_class
+from topgraft.heads._layers import Array
 from topgraft.heads._parallel import Compute
 from topgraft.heads._rows import standardise
 from topgraft.metrics import ranking, resample

@@ -1,4 +1,4 @@
-"""Write ONNX nodes as if they were calls."""
+"""ONNX nodes written as if they were calls."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Nodes:
 
         Args:
             operator: ONNX's name.
-            inputs: names of values, or constants: a Python float becomes float32, an int or list int64.
+            inputs: names of values, or constants: floats and arrays of them become float32, ints int64.
             out: the name of its first output where it matters.
             attributes: ONNX's.
 
@@ -49,9 +49,8 @@ class Nodes:
     def _name(self, value: str | float | list[int] | NDArray[Any]) -> str:
         if isinstance(value, str):
             return value
-        array = value if isinstance(value, np.ndarray) else _constant(value)
         name = f"{self.prefix}.c{len(self.constants)}"
-        self.constants[name] = array
+        self.constants[name] = _constant(value)
         return name
 
     def protos(self) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
@@ -65,7 +64,18 @@ class Nodes:
         return nodes, [numpy_helper.from_array(array, name) for name, array in self.constants.items()]
 
 
-def _constant(value: float | list[int]) -> NDArray[Any]:
-    if isinstance(value, float):
-        return np.asarray(value, np.float32)
-    return np.asarray(value, np.int64)
+def unit_rows(g: Nodes, x: str) -> str:
+    """Add what brings rows (N, D) to length 1."""
+    length = g("Sqrt", g("ReduceSum", g("Mul", x, x), [1], keepdims=1))
+    return g("Div", x, g("Max", length, 1e-12))
+
+
+def largest(g: Nodes, x: str, count: int) -> str:
+    """Add the largest values along the last axis; their places are under `<name>.index`."""
+    return g("TopK", x, [count], axis=-1)
+
+
+def _constant(value: float | list[int] | NDArray[Any]) -> NDArray[Any]:
+    array = np.asarray(value)
+    kinds = {"f": np.float32, "i": np.int64}
+    return np.asarray(array, kinds.get(array.dtype.kind, array.dtype))
