@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import shutil
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
+from typer.testing import CliRunner
 
 from embedding import a_backbone, embed_here
 from photos import paint_folder
@@ -20,6 +22,7 @@ from topgraft.backbones._statistics import STEP, Output, add_blocks
 from topgraft.backbones.backbone import Backbone
 from topgraft.backbones.card import Card
 from topgraft.backbones.depths import Depth, Depths
+from topgraft.cli import app
 from topgraft.engines import open_engine
 from topgraft.errors import BackboneError, UnknownNameError, UsageError
 from topgraft.importers.load import find_backbone, load_backbone
@@ -292,3 +295,20 @@ def test_a_card_from_before_finds_the_graph_with_depths_and_not_the_other_way_ro
     (folder / "card.json").write_text(older.model_dump_json())
     assert load_backbone(settings=settings) == backbone
     assert find_backbone(older, settings=settings).graph.parent == folder
+
+
+def test_the_command_keeps_every_depth_or_leaves_it_out_and_says_what_it_takes(photos, tmp_path):
+    def said(*words):
+        result = CliRunner().invoke(app, words)
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    store = str(tmp_path / "features.zarr")
+    command = ("embed", photos, "-o", store, "--policies", "0", "--engine", "fake")
+    assert json.loads(said(*command, "--depths", "last", "--json"))["block_features"] == 0
+    facts = json.loads(said(*command, "--json"))
+    assert facts["block_features"] == 3616
+    assert facts["bytes_of"]["blocks"] > 6 * 3616 * 2
+    text = said("info", store)
+    assert "1,280 features and 3,616 block features" in text
+    assert re.search(r"features [\d.]+ MB \(float16\), block features [\d.]+ MB \(float16\)", text)
