@@ -12,6 +12,8 @@ order that turns from round to round, so that each round gives one ratio of each
     topgraft   `embed` into a new store: opening the engine, decoding, fit, warp, features, writing
     int8       the same on the backbone quantised with these photos (not timed); needs the `int8` extra
     bare       the engine alone on the same pictures, made beforehand and lying in memory
+    depths     `embed` of every depth of the default backbone, block features written too
+    last       the same with the statistics cut out of its graph, so that its last layer alone is left
     keras      (a) ImageDataGenerator and `predict` on TensorFlow, once for each policy
     torch      (b) DataLoader, torchvision and timm in PyTorch, once for each policy
 
@@ -35,6 +37,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 
 from topgraft import embed
 from topgraft.backbones.backbone import Backbone
@@ -49,7 +52,13 @@ from topgraft.settings import Settings, usable_cores
 from topgraft.store.table import views_of
 
 HERE = Path(__file__).resolve().parent
-GOALS = {"topgraft/keras": 3.0, "topgraft/torch": 3.5, "int8/keras": 6.0, "topgraft/bare": 0.9}
+GOALS = {
+    "topgraft/keras": 3.0,
+    "topgraft/torch": 3.5,
+    "int8/keras": 6.0,
+    "topgraft/bare": 0.9,
+    "depths/last": 0.95,
+}
 Way = Callable[[], float]  # runs once, gives images/s
 
 
@@ -115,6 +124,14 @@ def topgraft_way(data: Dataset, backbone: Backbone, policies: tuple[Policy, ...]
         return len(made) * len(made.views) / (time.perf_counter() - begun)
 
     return run
+
+
+def without_blocks(backbone: Backbone, folder: Path) -> Backbone:
+    """Cut the statistics of blocks out of a backbone's graph."""
+    model = onnx.load(backbone.graph)
+    model.graph.output.remove(next(output for output in model.graph.output if output.name == "blocks"))
+    onnx.save(model, folder / "last.onnx")
+    return Backbone(backbone.card.model_copy(update={"depths": ()}), folder / "last.onnx")
 
 
 def bare_way(data: Dataset, backbone: Backbone, policies: tuple[Policy, ...]) -> Way:
@@ -205,6 +222,8 @@ def compare(given: argparse.Namespace, folder: Path) -> dict[str, list[float]]:
     ways = {
         "topgraft": topgraft_way(data, backbone, policies, folder),
         "bare": bare_way(data, backbone, policies),
+        "depths": topgraft_way(data, load_backbone(), policies, folder),
+        "last": topgraft_way(data, without_blocks(load_backbone(), folder), policies, folder),
         "torch": other_way(others["torch"], photos, policies, loaders=best_loaders(others["torch"], photos)),
     }
     if find_spec("nncf"):

@@ -9,12 +9,22 @@ from pathlib import Path
 from topgraft import embed
 from topgraft.backbones.backbone import Backbone
 from topgraft.backbones.card import Card
+from topgraft.backbones.depths import Depth
 from topgraft.photos.dataset import Dataset
 from topgraft.policies.policy import Policy
 from topgraft.settings import Settings
 from topgraft.store import FeatureStore
 
-CARD = Card(name="drawn.test", input_size=(32, 32), mean=(0, 0, 0), std=(1, 1, 1), features=12, source="fake")
+CARD = Card(
+    name="drawn.test",
+    input_size=(32, 32),
+    mean=(0, 0, 0),
+    std=(1, 1, 1),
+    features=12,
+    depths=(Depth(name="first", channels=3), Depth(name="second", channels=2, token=True)),
+    float32=("blocks",),
+    source="fake",
+)
 POLICIES = (Policy(rotation=20, fill="constant"), Policy(hflip=True), Policy(zoom=(0.7, 1.3)))
 
 

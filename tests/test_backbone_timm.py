@@ -6,6 +6,7 @@ import shutil
 import subprocess
 
 import numpy as np
+import onnx
 import pytest
 
 pytest.importorskip("torch")
@@ -18,8 +19,10 @@ from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from photos import paint_folder
+from topgraft import embed
 from topgraft.backbones._pictures import pictures
-from topgraft.backbones._torch import groups, torch_model
+from topgraft.backbones._torch import FromPixels, groups, torch_model
 from topgraft.backbones.backbone import Backbone
 from topgraft.backbones.fit import fit
 from topgraft.engines import open_engine
@@ -305,3 +308,92 @@ class TestArchitecture(EngineSuite):
 def test_a_model_timm_has_no_blocks_for_has_none():
     """A backbone like any other, but for fine-tuning."""
     assert groups(torch.nn.Linear(2, 2)) == []
+
+
+# Every depth
+
+
+def every_depth(backbone, shown):
+    with open_engine(backbone, engine="torch", depths=True, settings=Settings.load(device="cpu")) as engine:
+        theirs = engine.embed(shown)
+    with open_engine(backbone, depths=True) as engine:
+        return engine.embed(shown), theirs
+
+
+def test_the_graph_gives_the_statistics_of_timms_blocks_as_pytorch_does(small):
+    shown = pictures(3, 64, 64)
+    ours, theirs = every_depth(small, shown)
+    columns = small.card.columns
+    assert [one.name for one in columns.blocks][:2] == ["blocks.0.0", "blocks.1.0"]
+    assert set(small.blocks) >= {one.name for one in columns.blocks}
+    for group in columns.groups().values():
+        assert cosine(ours[:, group], theirs[:, group]) >= 0.9999
+
+
+def test_a_vit_gives_statistics_over_tokens_and_its_class_token():
+    backbone = load_backbone("vit_tiny_patch16_224", weights="random", size=32)
+    shown = pictures(2, 32, 32)
+    ours, _ = every_depth(backbone, shown)
+    columns = backbone.card.columns
+    assert [one.name for one in columns.blocks] == ["blocks.2", "blocks.5", "blocks.8", "blocks.11"]
+    assert {(one.channels, one.token) for one in columns.blocks} == {(192, True)}
+    seen = {}
+    model = torch_model(backbone)
+    model.blocks[8].register_forward_hook(lambda _module, _given, output: seen.update(tokens=output.numpy()))
+    with torch.inference_mode():
+        FromPixels(model, backbone.card.model_copy(update={"depths": ()}))(torch.from_numpy(shown))
+    tokens = seen["tokens"]
+    means = ours[:, columns.columns("blocks.8", "means")]
+    np.testing.assert_allclose(means[:, :192], tokens[:, 1:].mean(1), atol=1e-4)
+    np.testing.assert_allclose(means[:, 192:], tokens[:, 0], atol=1e-4)
+    spreads = ours[:, columns.columns("blocks.8", "spreads")]
+    np.testing.assert_allclose(spreads, tokens[:, 1:].std(1), atol=1e-4)
+
+
+def test_of_a_wide_network_the_last_block_of_each_stage_is_read():
+    wide = {"a.0": (256, 56, 56), "a.1": (256, 56, 56), "b.0": (1024, 28, 28), "b.1": (1024, 28, 28)}
+    assert _timm.chosen(wide, {name: shape[0] for name, shape in wide.items()}) == ["a.1", "b.1"]
+    narrow = dict(list(wide.items())[:3])
+    assert _timm.chosen(narrow, {name: shape[0] for name, shape in narrow.items()}) == list(narrow)
+    assert _timm.chosen({}, {}) == []
+
+
+def test_a_folder_from_before_is_written_again_with_depths_and_the_same_fingerprint(small, tmp_path):
+    older = tmp_path / "older"
+    shutil.copytree(small.graph.parent, older)
+    model = onnx.load(small.graph)
+    model.graph.output.remove(next(one for one in model.graph.output if one.name == "blocks"))
+    onnx.save(model, older / "model.onnx")
+    card = small.card.model_copy(update={"depths": ()})
+    (older / "card.json").write_text(card.model_dump_json())
+    settings = Settings.load(cache_dir=tmp_path / "cache")
+    renewed = load_backbone(str(older), settings=settings)
+    assert renewed.card == small.card
+    shown = pictures(2, 64, 64)
+    np.testing.assert_allclose(every_depth(renewed, shown)[0], every_depth(small, shown)[0], rtol=1e-5)
+    assert load_backbone(str(older), settings=settings) == renewed
+
+
+def test_features_beyond_float16_are_kept_in_float32(tmp_path):
+    model = _timm_create.create(SMALL, seed=0, size=64)
+    with torch.no_grad():
+        model.conv_head.weight *= 1e6
+        model.conv_head.bias *= 1e6
+    folder = tmp_path / "large"
+    folder.mkdir()
+    card = _timm.write(folder, model, origin="test", size=64, tag="large")
+    assert "features" in card.float32
+    data = Dataset.from_folder(paint_folder(tmp_path / "photos", apple=3, pear=3))
+    store = embed(data, tmp_path / "features.zarr", backbone=Backbone(card, folder / "model.onnx"))
+    assert store.features().dtype == np.float32
+    assert np.isfinite(store.features()).all()
+    assert np.abs(store.features()).max() > np.finfo(np.float16).max
+
+
+@pytest.mark.nightly
+def test_inception_with_random_weights_is_embedded(tmp_path):
+    backbone = load_backbone("inception_v3.tv_in1k", weights="random")
+    data = Dataset.from_folder(paint_folder(tmp_path / "photos", apple=2, pear=2))
+    store = embed(data, tmp_path / "features.zarr", backbone=backbone)
+    assert np.isfinite(store.features()).all()
+    assert np.isfinite(store.blocks()).all()

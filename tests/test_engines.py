@@ -5,15 +5,22 @@ import pytest
 
 from topgraft.backbones.backbone import Backbone
 from topgraft.backbones.card import Card
+from topgraft.backbones.depths import Depth
 from topgraft.engines import open_engine
 from topgraft.engines._open import resolve_engine
-from topgraft.errors import MissingExtraError, UnknownNameError, UsageError
+from topgraft.errors import BackboneError, MissingExtraError, UnknownNameError, UsageError
 from topgraft.importers.load import load_backbone
 from topgraft.settings import Settings
 from topgraft.testing.engines import EngineSuite
 
 FAKE = Card(
-    name="fake.test", input_size=(24, 32), mean=(0.5,) * 3, std=(0.5,) * 3, features=16, source="fake"
+    name="fake.test",
+    input_size=(24, 32),
+    mean=(0.5,) * 3,
+    std=(0.5,) * 3,
+    features=16,
+    depths=(Depth(name="a", channels=4), Depth(name="b", channels=8, token=True)),
+    source="fake",
 )
 
 
@@ -23,6 +30,9 @@ class TestOpenVINO(EngineSuite):
 
     def open(self, threads=2):
         return open_engine(load_backbone(), settings=Settings.load(threads=threads))
+
+    def deep(self):
+        return open_engine(load_backbone(), depths=True)
 
     def test_its_numbers_are_float32_even_where_the_processor_offers_less(self, engine):
         compiled = engine._compiled
@@ -36,6 +46,9 @@ class TestFake(EngineSuite):
     def open(self, threads=2):
         return open_engine(Backbone(FAKE, "nowhere"), engine="fake")
 
+    def deep(self):
+        return open_engine(Backbone(FAKE, "nowhere"), engine="fake", depths=True)
+
 
 @pytest.mark.timm
 class TestTorch(EngineSuite):
@@ -47,6 +60,10 @@ class TestTorch(EngineSuite):
         torch.set_num_threads(threads)
         return open_engine(load_backbone(), engine="torch", settings=Settings.load(device="cpu"))
 
+    def deep(self):
+        pytest.importorskip("torch")
+        return open_engine(load_backbone(), engine="torch", depths=True, settings=Settings.load(device="cpu"))
+
     def state(self, engine):
         return {name: value.numpy() for name, value in engine.model.state_dict().items()}
 
@@ -57,10 +74,21 @@ def test_openvino_and_torch_agree_on_the_default_backbone():
     backbone = load_backbone()
     pictures = np.random.default_rng(0).integers(0, 256, (4, 224, 224, 3), dtype=np.uint8)
     settings = Settings.load(device="cpu")
-    with open_engine(backbone) as one, open_engine(backbone, engine="torch", settings=settings) as other:
-        a, b = one.embed(pictures).astype(float), other.embed(pictures).astype(float)
-    cosine = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
-    assert cosine.min() >= 0.99999
+    with (
+        open_engine(backbone, depths=True) as openvino,
+        open_engine(backbone, engine="torch", depths=True, settings=settings) as torch,
+    ):
+        ours, theirs = openvino.embed(pictures).astype(float), torch.embed(pictures).astype(float)
+    for columns in backbone.card.columns.groups().values():
+        a, b = ours[:, columns], theirs[:, columns]
+        cosine = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+        assert cosine.min() >= 0.99999
+
+
+def test_depths_of_a_backbone_that_has_none_are_one_line():
+    flat = Backbone(FAKE.model_copy(update={"depths": ()}), "nowhere")
+    with pytest.raises(BackboneError, match=r"^fake\.test: its graph gives no statistics of blocks\.$"):
+        open_engine(flat, engine="fake", depths=True)
 
 
 def test_auto_is_openvino_on_the_cpu():

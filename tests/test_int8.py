@@ -30,6 +30,10 @@ class TestINT8(EngineSuite):
         backbone = quantize(load_backbone(), pictures(16, 224, 224))
         return open_engine(backbone, precision="int8", settings=Settings.load(threads=threads))
 
+    def deep(self):
+        backbone = quantize(load_backbone(), pictures(16, 224, 224))
+        return open_engine(backbone, precision="int8", depths=True)
+
 
 def test_its_features_agree_with_float32_and_are_not_the_same(exact, coarse):
     shown = pictures(6, 224, 224, seed=5)
@@ -38,6 +42,19 @@ def test_its_features_agree_with_float32_and_are_not_the_same(exact, coarse):
     cosine = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
     assert cosine.min() > 0.95
     assert not np.array_equal(a, b)
+
+
+def test_its_block_features_agree_with_float32_too(exact, coarse):
+    shown = pictures(6, 224, 224, seed=5)
+    with (
+        open_engine(exact, depths=True) as one,
+        open_engine(coarse, precision="int8", depths=True) as other,
+    ):
+        a, b = one.embed(shown), other.embed(shown)
+    assert coarse.card.depths == exact.card.depths
+    for columns in exact.card.columns.groups().values():
+        apart, whole = a[:, columns] - b[:, columns], a[:, columns]
+        assert 0 < np.linalg.norm(apart) < 0.3 * np.linalg.norm(whole)
 
 
 def test_its_features_are_those_of_another_runtime(coarse):

@@ -177,6 +177,10 @@ def embed(
     grid: Annotated[str, typer.Option(help="grid288, gentle, photo, any-angle or a TOML grid.")] = "grid288",
     seed: Annotated[int, typer.Option(help="Decides draw and views.", min=0)] = 0,
     duplicates: Duplicates = None,
+    depths: Annotated[
+        str,
+        typer.Option(help="all keeps statistics of every block, last none; auto all where there are any."),
+    ] = "auto",
     engine: Annotated[str, typer.Option(help="auto, openvino, torch or fake.")] = "auto",
     workers: Annotated[
         str | None, typer.Option(help="Threads that decode, or ray[:ADDRESS]. [default: all cores]")
@@ -208,6 +212,7 @@ def embed(
             policies=draw(policies, seed=seed, grid=grid),
             seed=seed,
             precision=loaded.card.precision,
+            depths=depths,
             engine=engine,
             workers=workers,
             settings=settings,
@@ -693,6 +698,10 @@ def backbones(
             return
         print(f"{found.name}  {found.features} features  {found.preprocessing()}")
         print(f"licence {found.licence}  origin {found.origin}  sha256 {found.weights_sha256[:16]}…")
+        columns = found.columns
+        if columns.blocks:
+            names = f"{columns.blocks[0].name} to {columns.blocks[-1].name}"
+            print(f"{columns.extra} block features: means and spreads of {len(columns.blocks)}, {names}")
         print(f"{len(found.blocks)} blocks that fine-tuning can unfreeze, the last first:")
         for block in reversed(found.blocks):
             print(f"  {block.name:40} {block.parameters:12,} parameters")

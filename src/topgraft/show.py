@@ -33,8 +33,13 @@ def print_store(facts: dict[str, Any]) -> None:
     print(f"classes    {', '.join(f'{name} {n}' for name, n in facts['classes'].items())}")
     print(f"views      {len(facts['views'])}")
     what = "numbers of a map" if facts["output"] == "map" else "features"
-    print(f"backbone   {facts['backbone']}, {facts['features']:,} {what}, {facts['precision']}")
-    print(f"size       {facts['bytes'] / 1e6:.1f} MB in {facts['path']}")
+    deep = f" and {facts['block_features']:,} block features" if facts["block_features"] else ""
+    print(f"backbone   {facts['backbone']}, {facts['features']:,} {what}{deep}, {facts['precision']}")
+    sizes = ", ".join(
+        f"{'block features' if kind == 'blocks' else kind} {size / 1e6:.1f} MB ({facts['rows'][kind]})"
+        for kind, size in facts["bytes_of"].items()
+    )
+    print(f"size       {facts['bytes'] / 1e6:.1f} MB in {facts['path']}: {sizes}")
     if facts["missing_rows"] or not facts["finished"]:
         missing = f"{facts['missing_rows']:,} rows (photos x views)"
         print(f"missing    {missing}: run the same `topgraft embed` again")

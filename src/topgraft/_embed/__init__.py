@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +10,9 @@ from pathlib import Path
 from topgraft import files
 from topgraft._embed.partition import BATCH, Partition, compute
 from topgraft.backbones.backbone import Backbone
+from topgraft.backbones.card import Card, why_no_depths
 from topgraft.engines import resolve_engine
-from topgraft.errors import DataError, OfflineError, UsageError
+from topgraft.errors import BackboneError, DataError, OfflineError, UnknownNameError, UsageError
 from topgraft.importers.load import DEFAULT, load_backbone
 from topgraft.photos.dataset import Dataset
 from topgraft.policies.policy import Policy
@@ -19,6 +21,9 @@ from topgraft.store import FeatureStore
 from topgraft.store.place import Place
 from topgraft.store.table import Table, views_of
 from topgraft.types import Progress, silent
+
+say = logging.getLogger(__name__).info
+DEPTHS = ("auto", "last", "all")
 
 
 def embed(
@@ -29,6 +34,7 @@ def embed(
     policies: Sequence[Policy] = (),
     seed: int = 0,
     precision: str = "f32",
+    depths: str = "auto",
     engine: str = "auto",
     workers: int | str | None = None,
     batch: int = BATCH,
@@ -48,6 +54,8 @@ def embed(
         policies: one view each, beside view 0, the photo as it is.
         seed: of the views.
         precision: `f32`, or another the engine offers.
+        depths: `all` keeps the statistics of every block beside the features, `last` does not; `auto` does
+            where the backbone gives them, and says so where it does not. What a store lacks of them is added.
         engine: `auto`, `openvino`, `torch` or `fake`.
         workers: threads that decode and warp, by default the cores of `settings`; or `ray`, or `ray:ADDRESS`.
         batch: pictures handed to the engine at once.
@@ -58,6 +66,7 @@ def embed(
         The store, open.
 
     Raises:
+        BackboneError: for `all` of a backbone that gives no statistics of blocks.
         DataError: for no photos, or one that cannot be read any more: every finished block is kept.
         StoreError: where the store cannot be written, or another process is writing to it.
         UsageError: for a wrong number of workers or batch size, or a store among the photos.
@@ -79,7 +88,8 @@ def embed(
         backbone = load_backbone(backbone, settings=settings, progress=progress)
     engine, precision = resolve_engine(engine, precision, settings)
     label = precision if engine != "fake" else "fake"  # no real engine may take these rows for its own
-    table = Table.of(data, backbone.card, label, views_of(policies, seed))
+    views = views_of(policies, seed)
+    table = Table.of(data, backbone.card, label, views, depths=_deep(depths, backbone.card))
     place = Place.at(path)
     with place.locked():
         store = FeatureStore.create(place.path, settings=settings)
@@ -101,6 +111,20 @@ def embed(
             _run(whole, readers, progress)
         store.commit(table)
     return store
+
+
+def _deep(depths: str, card: Card) -> bool:
+    """Settle whether block features are kept."""
+    if depths not in DEPTHS:
+        raise UnknownNameError("depths", depths, DEPTHS)
+    if depths == "last" or card.depths:
+        return depths != "last"
+    lacking = why_no_depths(card)
+    if depths == "all":
+        raise BackboneError(lacking)
+    if card.output == "features":
+        say(f"{lacking} The last layer alone is read.")
+    return False
 
 
 def _readers(workers: int | str | None, settings: Settings) -> int | str:

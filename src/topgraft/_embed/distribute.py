@@ -139,10 +139,9 @@ def _work(part: Partition, graph: bytes) -> None:
 
 
 def _present(rows: Rows, part: Partition, plan: str) -> set[int]:
-    """Return the blocks of a plan that are there for every view this partition computes of it."""
-    views = {view for block in part.work if block.plan == plan for view in block.views}
-    done = [rows.present(part.table.addresses[view], plan) for view in views]
-    return set.intersection(*done)
+    """Return the blocks of a plan that are there under every address this partition writes of it."""
+    addresses = {one.address for block in part.work if block.plan == plan for one in block.parts}
+    return set.intersection(*(rows.present(address, plan) for address in addresses))
 
 
 @contextmanager

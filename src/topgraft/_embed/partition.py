@@ -20,7 +20,7 @@ from typing import Self, TypeVar
 import numpy as np
 
 from topgraft.backbones.backbone import Backbone
-from topgraft.backbones.card import Card
+from topgraft.backbones.card import Card, Kind
 from topgraft.backbones.views import views_of_photo
 from topgraft.engines import open_engine
 from topgraft.errors import DataError
@@ -123,10 +123,10 @@ class _Pictures:
 class _Blocks:
     """Gathers rows into blocks and has each written, in a thread of its own, as soon as it is whole."""
 
-    def __init__(self, partition: Partition, width: int) -> None:
-        self.rows, self.table = Rows(Place(partition.store)), partition.table
-        self.left, self.width = deque(partition.work), width
-        self.block = np.empty((0, width), np.float16)
+    def __init__(self, partition: Partition) -> None:
+        self.rows, self.last = Rows(Place(partition.store)), partition.table.card.features
+        self.left = deque(partition.work)
+        self.block: dict[Kind, Features] = {}
         self.full = 0
         self.writer = ThreadPoolExecutor(1, thread_name_prefix="topgraft-writer")
         self.writing: deque[Future[None]] = deque()
@@ -137,16 +137,19 @@ class _Blocks:
     def __exit__(self, *_: object) -> None:
         self.writer.shutdown()
 
-    def add(self, features: Features) -> None:
+    def add(self, rows: Features) -> None:
         """Take the next rows; wait where the writer is too far behind."""
-        while len(features):
+        while len(rows):
+            work = self.left[0]
             if not self.full:
-                self.block = np.empty((self.left[0].rows, self.width), np.float16)
-            part = features[: len(self.block) - self.full]
-            with np.errstate(over="ignore"):  # the writer refuses what is not finite
-                self.block[self.full : self.full + len(part)] = part
-            features, self.full = features[len(part) :], self.full + len(part)
-            if self.full == len(self.block):
+                self.block = {part.kind: np.empty((work.rows, part.width), part.dtype) for part in work.parts}
+            some = rows[: work.rows - self.full]
+            halves = {"features": some[:, : self.last], "blocks": some[:, self.last :]}
+            for kind, place in self.block.items():
+                with np.errstate(over="ignore"):  # the writer refuses what is not finite
+                    place[self.full : self.full + len(some)] = halves[kind]
+            rows, self.full = rows[len(some) :], self.full + len(some)
+            if self.full == work.rows:
                 self.writing.append(self.writer.submit(self._write, self.left.popleft(), self.block))
                 self.full = 0
         self.drain(WRITES)
@@ -156,10 +159,11 @@ class _Blocks:
         while self.writing and (len(self.writing) > most or self.writing[0].done()):
             self.writing.popleft().result()
 
-    def _write(self, work: Work, rows: Features) -> None:
-        step = len(work.views)
-        for slot, view in enumerate(work.views):
-            self.rows.write(self.table.addresses[view], work.plan, work.index, rows[slot::step])
+    def _write(self, work: Work, block: dict[Kind, Features]) -> None:
+        views = work.views
+        for part in work.parts:
+            rows = block[part.kind][views.index(part.view) :: len(views)]
+            self.rows.write(part.address, work.plan, work.index, rows)
 
 
 def compute(partition: Partition, tell: Tell = lambda _rows: None) -> None:
@@ -180,15 +184,16 @@ def compute(partition: Partition, tell: Tell = lambda _rows: None) -> None:
         partition.backbone,
         engine=partition.engine,
         precision=partition.precision,
+        depths=any(part.kind == "blocks" for work in partition.work for part in work.parts),
         settings=partition.settings,
     )
     done = 0
-    with one_opencv_thread(), opened as engine, _Blocks(partition, engine.card.features) as blocks:
+    with one_opencv_thread(), opened as engine, _Blocks(partition) as blocks:
         pictures = _Pictures(partition, engine.card)
         with _closing(engine.stream(pictures.batches())) as stream:
-            for _, features in stream:
-                blocks.add(features)
-                done += len(features)
+            for _, rows in stream:
+                blocks.add(rows)
+                done += len(rows)
                 tell(done)
         blocks.drain()
     if pictures.error is not None:

@@ -39,7 +39,7 @@ def in_graph(backbone: Backbone, cut: Cut, path: Path) -> Backbone | None:
     Returns:
         None where the graph holds no such values: then PyTorch has to run the prefix.
     """
-    card = backbone.card.model_copy(update={"features": cut.width, "map_size": None})
+    card = backbone.card.model_copy(update={"features": cut.width, "map_size": None, "depths": ()})
     if not path.exists():
         made = _write(backbone, cut)
         if made is None:

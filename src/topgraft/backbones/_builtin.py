@@ -20,7 +20,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from topgraft.backbones._cache import CARD, GRAPH
 from topgraft.backbones._pth import read_pth
+from topgraft.backbones._statistics import Output, add_blocks
 from topgraft.backbones.card import Block, Card
+from topgraft.backbones.depths import Depth
 from topgraft.errors import BackboneError
 
 if TYPE_CHECKING:
@@ -99,6 +101,7 @@ def card() -> Card:
         features=1280,
         map_size=(1280, 7, 7),
         blocks=tuple(Block(name=name, parameters=count) for name, count in _blocks()),
+        depths=_depths(),
         licence="apache-2.0",
         origin=f"pip:{PACKAGE}==0.1.0",
         weights_sha256=SHA256,
@@ -126,8 +129,19 @@ def _blocks() -> Iterator[tuple[str, int]]:
             inputs = stage.channels
 
 
+def _depths() -> tuple[Depth, ...]:
+    return tuple(
+        Depth(name=f"blocks.{index}.{repeat}", channels=stage.channels)
+        for index, stage in enumerate(STAGES)
+        for repeat in range(stage.repeats)
+    )
+
+
 def graph() -> onnx.ModelProto:
-    """Write the graph: `images` (N, 224, 224, 3) uint8 to `features` (N, 1280) and `map` (N, 1280, 7, 7)."""
+    """Write the graph, from `images` (N, 224, 224, 3) uint8.
+
+    To `features` (N, 1280), `map` (N, 1280, 7, 7), and `blocks` (N, 3616): means and spreads of 16 blocks.
+    """
     return _Writer(read_weights()).write()
 
 
@@ -139,6 +153,7 @@ class _Writer:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
         self.side = SIDE
+        self.outputs: list[Output] = []
 
     def write(self) -> onnx.ModelProto:
         x = self.normalise()
@@ -149,6 +164,7 @@ class _Writer:
                 stride = stage.stride if repeat == 0 else 1
                 x = self.block(x, f"blocks.{index}.{repeat}", stage, stride, inputs)
                 inputs = stage.channels
+                self.outputs.append(Output(x, (inputs, self.side, self.side)))
         x = self.relu6(self.convolve(x, "head"), "map")
         x = self.node("GlobalAveragePool", [x], "pooled")
         self.node("Flatten", [x], "features")
@@ -162,6 +178,7 @@ class _Writer:
             ],
             self.constants,
         )
+        add_blocks(body, self.outputs)
         return helper.make_model(body, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
 
     def normalise(self) -> str:

@@ -1,6 +1,6 @@
 """Folders of backbones: `model.onnx` and `card.json`, written whole or not at all.
 
-The cache holds one folder a fingerprint, and in `requests/` one small file for each way a backbone was asked
+The cache holds one folder a graph, and in `requests/` one small file for each way a backbone was asked
 for, so that a name finds its folder again without timm and without a network.
 """
 
@@ -21,7 +21,7 @@ from topgraft.backbones.card import Card
 from topgraft.errors import BackboneError
 from topgraft.fingerprint import fingerprint
 
-GRAPH, CARD, SUMS = "model.onnx", "card.json", "SHA256SUMS"
+GRAPH, CARD, SUMS, TIMM = "model.onnx", "card.json", "SHA256SUMS", "timm"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -62,7 +62,7 @@ def rename_into_place(folder: Path, place: Path) -> None:
 def keep(cache: Path, write: Callable[[Path], Card]) -> Path:
     """Let `write` fill a folder, keep it under its card's fingerprint, and return its place."""
     with temporary(cache / "backbones" / "any") as folder:
-        place = cache / "backbones" / write(folder).fingerprint()
+        place = cache / "backbones" / write(folder).folder()
         rename_into_place(folder, place)
     return place
 

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 
 from topgraft.backbones import _builtin
+from topgraft.backbones._cache import TIMM
+from topgraft.backbones._torch_depths import blocks, statistics
 from topgraft.errors import BackboneError
 
 if TYPE_CHECKING:
@@ -18,8 +20,6 @@ if TYPE_CHECKING:
 
     from topgraft.backbones.backbone import Backbone
     from topgraft.backbones.card import Card
-
-FOLDER = "timm"
 
 
 @contextmanager
@@ -46,7 +46,7 @@ def torch_model(backbone: Backbone) -> torch.nn.Module:
 
     if backbone.card.source == "builtin":
         return _builtin_model()
-    folder = backbone.graph.parent / FOLDER
+    folder = backbone.graph.parent / TIMM
     if not folder.is_dir():
         raise BackboneError(
             f"{backbone.card.name}: it is a graph without PyTorch weights, which this needs. "
@@ -71,13 +71,15 @@ def _builtin_model() -> torch.nn.Module:
 class FromPixels(torch.nn.Module):  # type: ignore[misc]
     """A network with its normalisation in front, from (N, H, W, 3) uint8.
 
-    Returns (features (N, D), map (N, C, h, w)), or the features alone where there is no map.
+    Returns tensors in the order of `outputs`: features (N, D), map (N, C, h, w) and blocks (N, B), those that
+    the card has.
     """
 
     def __init__(self, model: torch.nn.Module, card: Card) -> None:
         super().__init__()
         self.model = model
-        self.mapped = card.map_size is not None
+        self.mapped, self.depths = card.map_size is not None, card.depths
+        self.outputs = ["features", *["map"] * self.mapped, *["blocks"] * bool(card.depths)]
         self.channels_last = self.mapped and getattr(model, "output_fmt", "NCHW") == "NHWC"
         mean, std = (torch.tensor(numbers).view(1, 3, 1, 1) for numbers in (card.mean, card.std))
         self.register_buffer("pixel_mean", mean * 255, persistent=False)
@@ -86,11 +88,14 @@ class FromPixels(torch.nn.Module):  # type: ignore[misc]
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Normalise, run, and pool."""
         levels = images.permute(0, 3, 1, 2).float()
-        maps = self.model.forward_features((levels - self.pixel_mean) * self.scale)
-        features = self.model.forward_head(maps, pre_logits=True)
-        if not self.mapped:
-            return (features,)
-        return features, maps.permute(0, 3, 1, 2) if self.channels_last else maps
+        with statistics(self.model, self.depths) as found:
+            maps = self.model.forward_features((levels - self.pixel_mean) * self.scale)
+            given = [self.model.forward_head(maps, pre_logits=True)]
+        if self.mapped:
+            given.append(maps.permute(0, 3, 1, 2) if self.channels_last else maps)
+        if self.depths:
+            given.append(blocks(found, self.depths))
+        return tuple(given)
 
 
 def groups(model: torch.nn.Module) -> list[tuple[str, list[str]]]:

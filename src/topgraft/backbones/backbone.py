@@ -23,7 +23,8 @@ class Backbone:
     Attributes:
         card: its facts.
         graph: an ONNX file. Input `images` (N, H, W, 3) uint8 RGB, N free, normalisation inside; outputs
-            `features` (N, D) float32 and, where the card has a `map_size`, `map` (N, C, h, w) float32.
+            `features` (N, D) float32; where the card has a `map_size`, `map` (N, C, h, w) float32; where it
+            has depths, `blocks` (N, B) float32, as `Card.columns` says.
     """
 
     card: Card
@@ -61,7 +62,10 @@ class Backbone:
         if size is None:
             raise BackboneError(f"{self.card.name}: it has no map before pooling. Embed its features.")
         return replace(
-            self, card=self.card.model_copy(update={"output": "map", "features": size[0] * size[1] * size[2]})
+            self,
+            card=self.card.model_copy(
+                update={"output": "map", "features": size[0] * size[1] * size[2], "depths": ()}
+            ),
         )
 
     @property

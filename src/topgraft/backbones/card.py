@@ -10,6 +10,7 @@ from topgraft.backbones.depths import Depth, Depths
 from topgraft.fingerprint import fingerprint
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+Kind = Literal["features", "blocks"]
 CropMode = Literal["center", "squash", "border"]
 
 
@@ -41,6 +42,7 @@ class Card(BaseModel):
         output: what a row is: `features`, or `map`, the flattened map before pooling.
         blocks: what fine-tuning can unfreeze, first to last.
         depths: the blocks whose statistics the graph gives beside the features, first to last.
+        float32: which rows are stored in float32, for float16 does not hold them well.
         licence, origin: under which terms, and where the weights came from.
         weights_sha256: hash of the weights file (or of the random seed's weights).
         source: who made the graph.
@@ -60,6 +62,7 @@ class Card(BaseModel):
     output: Literal["features", "map"] = "features"
     blocks: tuple[Block, ...] = ()
     depths: tuple[Depth, ...] = ()
+    float32: tuple[Kind, ...] = ()
     licence: str = "unknown"
     origin: str = ""
     weights_sha256: str = ""
@@ -86,3 +89,21 @@ class Card(BaseModel):
         """Return the hash of what decides the features: name, weights, preprocessing and width."""
         facts = [self.name, self.weights_sha256, self.preprocessing(), self.features, self.source]
         return fingerprint([*facts, self.output] if self.output == "map" else facts)
+
+    def folder(self) -> str:
+        """Name the cache's folder: two graphs may give the same features and other depths."""
+        if not self.depths and not self.float32:
+            return self.fingerprint()
+        rows = [[depth.model_dump() for depth in self.depths], list(self.float32)]
+        return f"{self.fingerprint()}-{fingerprint(rows)[:8]}"
+
+
+def why_no_depths(card: Card) -> str:
+    """Say in one line why a backbone gives no statistics of blocks, and what would help."""
+    if card.output == "map":
+        return f"{card.name}: maps hold every pixel of the last layer, and no other depth."
+    ways = {
+        "onnx": 'its card names no tensors to read. Name them there: {"depths": [...]}.',
+        "timm": "timm names no blocks of it, or an older Topgraft imported it: load it with the extra timm.",
+    }
+    return f"{card.name}: {ways.get(card.source, 'its graph gives no statistics of blocks.')}"

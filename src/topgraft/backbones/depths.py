@@ -57,11 +57,11 @@ class Depths:
     @property
     def extra(self) -> int:
         """B, how many columns are the blocks'."""
-        return sum(one.width("means") + one.width("spreads") for one in self.blocks)
+        return sum(block.width("means") + block.width("spreads") for block in self.blocks)
 
     def groups(self) -> dict[str, slice]:
         """Return the columns of `last`, `means` and `spreads`; those alone that there are."""
-        means = self.last + sum(one.width("means") for one in self.blocks)
+        means = self.last + sum(block.width("means") for block in self.blocks)
         found = {"last": slice(0, self.last)}
         if self.blocks:
             found |= {"means": slice(self.last, means), "spreads": slice(means, self.width)}
@@ -74,9 +74,9 @@ class Depths:
             KeyError: for a block that is not read.
         """
         start = self.groups()[statistic].start if self.blocks else 0
-        for one in self.blocks:
-            end = start + one.width(statistic)
-            if one.name == block:
+        for depth in self.blocks:
+            end = start + depth.width(statistic)
+            if depth.name == block:
                 return slice(start, end)
             start = end
         raise KeyError(block)

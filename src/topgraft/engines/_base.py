@@ -25,11 +25,19 @@ class Engine(ABC):
     Attributes:
         card: the facts of what it runs.
         precision: of the arithmetic, part of every feature's address.
+        depths: whether rows hold the statistics of every block beside the features, as `Card.columns` says;
+            the features are the same with and without.
     """
 
     name: ClassVar[str]
     card: Card
     precision: str
+    depths: bool = False
+
+    @property
+    def width(self) -> int:
+        """How many numbers a row has: D, or D + B with depths."""
+        return self.card.columns.width if self.depths else self.card.features
 
     def embed(self, images: Images) -> Features:
         """Turn pictures into features.
@@ -38,7 +46,7 @@ class Engine(ABC):
             images: (N, H, W, 3) uint8 RGB, N may be 0, H and W the card's.
 
         Returns:
-            (N, D) float32.
+            (N, D) float32, or (N, D + B) with depths.
 
         Raises:
             UsageError: for another shape or type, or a closed engine.
@@ -64,7 +72,7 @@ class Engine(ABC):
                 the last may hold other pictures.
 
         Yields:
-            (tag, features (N, D) float32) for each batch, none dropped.
+            (tag, rows as of `embed`) for each batch, none dropped.
         """
 
     @abstractmethod

@@ -18,29 +18,33 @@ GRID = 8  # the picture is averaged over this many cells each way
 
 
 class FakeEngine(Engine):
-    """Mean colours of a grid of cells, multiplied by a fixed random matrix that belongs to the card."""
+    """Mean colours of a grid of cells, multiplied by a fixed random matrix that belongs to the card.
+
+    Block features come of another matrix of the same seed.
+    """
 
     name: ClassVar[str] = "fake"
 
-    def __init__(self, backbone: Backbone, *, precision: str = "f32") -> None:
-        self.card = backbone.card
-        self.precision = precision
+    def __init__(self, backbone: Backbone, *, precision: str = "f32", depths: bool = False) -> None:
+        self.card, self.precision, self.depths = backbone.card, precision, depths
         seed = int(self.card.fingerprint()[:8], 16)
-        shape = (GRID * GRID * 3, self.card.features)
-        self._matrix: Any = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+        random, cells = np.random.default_rng(seed), GRID * GRID * 3
+        widths = [self.card.features, *([self.card.columns.extra] if depths else [])]
+        parts = [random.standard_normal((cells, width)).astype(np.float32) for width in widths]
+        self._matrices: list[Any] = parts
 
     def stream(self, batches: Iterable[tuple[Any, Images]]) -> Iterator[tuple[Any, Features]]:
         """Turn batches into features, one after the other."""
-        if self._matrix is None:
+        if not self._matrices:
             raise UsageError("fake engine: it is closed. Open another one.")
         for tag, images in batches:
             self.check(images)
-            rows = [_cells(image) @ self._matrix for image in images]
-            yield tag, np.stack(rows) if rows else np.empty((0, self.card.features), np.float32)
+            rows = [np.concatenate([_cells(image) @ one for one in self._matrices]) for image in images]
+            yield tag, np.stack(rows) if rows else np.empty((0, self.width), np.float32)
 
     def close(self) -> None:
-        """Forget the matrix."""
-        self._matrix = None
+        """Forget the matrices."""
+        self._matrices = []
 
 
 def _cells(image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

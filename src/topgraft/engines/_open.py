@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from topgraft.backbones.card import why_no_depths
 from topgraft.engines._base import Engine
-from topgraft.errors import UnknownNameError, UsageError
+from topgraft.errors import BackboneError, UnknownNameError, UsageError
 from topgraft.settings import Settings
 
 if TYPE_CHECKING:
@@ -47,7 +48,12 @@ def resolve_engine(engine: str, precision: str, settings: Settings) -> tuple[str
 
 
 def open_engine(
-    backbone: Backbone, *, engine: str = "auto", precision: str = "f32", settings: Settings | None = None
+    backbone: Backbone,
+    *,
+    engine: str = "auto",
+    precision: str = "f32",
+    depths: bool = False,
+    settings: Settings | None = None,
 ) -> Engine:
     """Return an engine opened on a backbone.
 
@@ -55,9 +61,11 @@ def open_engine(
         backbone: what to run.
         engine: `auto`, `openvino`, `torch` or `fake`.
         precision: `f32`, or `int8` for a backbone that `quantize` made; see `resolve_engine` for CUDA.
+        depths: whether rows hold the statistics of every block beside the features.
         settings: cores and device.
 
     Raises:
+        BackboneError: where depths are asked of a backbone that has none.
         UsageError: for a name, or an engine and precision, that do not go together.
         MissingExtraError: for the torch engine without the `timm` extra.
         BackboneError: where the graph cannot be run.
@@ -69,14 +77,16 @@ def open_engine(
             f"{backbone.card.name}: precision {precision} was asked for, its graph is "
             f"{backbone.card.precision}. Quantise it first with topgraft.quantize."
         )
+    if depths and not backbone.card.depths:
+        raise BackboneError(why_no_depths(backbone.card))
     if engine == "fake":
         from topgraft.engines._fake import FakeEngine
 
-        return FakeEngine(backbone, precision=precision)
+        return FakeEngine(backbone, precision=precision, depths=depths)
     if engine == "torch":
         from topgraft.engines._torch import TorchEngine
 
-        return TorchEngine(backbone, settings=settings)
+        return TorchEngine(backbone, depths=depths, settings=settings)
     from topgraft.engines._openvino import OpenVINOEngine
 
-    return OpenVINOEngine(backbone, settings=settings)
+    return OpenVINOEngine(backbone, depths=depths, settings=settings)

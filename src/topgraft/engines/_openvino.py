@@ -73,9 +73,9 @@ class OpenVINOEngine(Engine):
 
     name: ClassVar[str] = "openvino"
 
-    def __init__(self, backbone: Backbone, *, settings: Settings | None = None) -> None:
+    def __init__(self, backbone: Backbone, *, depths: bool = False, settings: Settings | None = None) -> None:
         settings = settings or Settings.load()
-        self.card = backbone.card
+        self.card, self.depths = backbone.card, depths
         self.precision = backbone.card.precision
         shape = {"images": [BATCH, *self.card.input_size, 3]}
         self._compiled: Any = compile_model(backbone.graph, shape=shape, streams=settings.threads)
@@ -92,7 +92,7 @@ class OpenVINOEngine(Engine):
         try:
             for tag, images in batches:
                 self.check(images)
-                features = np.empty((len(images), self.card.features), np.float32)
+                features = np.empty((len(images), self.width), np.float32)
                 for start in range(0, len(images), BATCH):
                     if len(calls) == self._most:
                         self._finish(calls)
@@ -123,7 +123,10 @@ class OpenVINOEngine(Engine):
         """Wait for the oldest call. No callbacks: one that ends while its queue is freed waits for ever."""
         request, rows = calls.popleft()
         request.wait()
-        rows[:] = request.get_tensor(self.card.output).data[: len(rows)].reshape(rows.shape)
+        last = self.card.features
+        rows[:, :last] = request.get_tensor(self.card.output).data[: len(rows)].reshape(len(rows), last)
+        if self.depths:
+            rows[:, last:] = request.get_tensor("blocks").data[: len(rows)]
         self._idle.append(request)
 
     def close(self) -> None:

@@ -45,12 +45,12 @@ class TorchEngine(Engine):
 
     name: ClassVar[str] = "torch"
 
-    def __init__(self, backbone: Backbone, *, settings: Settings | None = None) -> None:
+    def __init__(self, backbone: Backbone, *, depths: bool = False, settings: Settings | None = None) -> None:
         need("timm", "timm", "the torch engine")
         from topgraft.backbones._torch import FromPixels, torch_model
 
         self.device = device(settings or Settings.load())
-        self.card = backbone.card
+        self.card, self.depths = backbone.card, depths
         cuda = self.device.type == "cuda"
         self.precision = "f16" if cuda else "f32"
         self._batch = CUDA_BATCH if cuda else CPU_BATCH
@@ -92,12 +92,14 @@ class TorchEngine(Engine):
             torch.inference_mode(),
             torch.autocast("cuda", torch.float16, enabled=self.device.type == "cuda"),
         ):
-            features, *maps = self._model(torch.from_numpy(full).to(self.device, non_blocking=True))
-        return count, maps[0].flatten(1) if self.card.output == "map" else features
+            given = self._model(torch.from_numpy(full).to(self.device, non_blocking=True))
+            found = dict(zip(self._model.outputs, given, strict=True))
+        rows = found[self.card.output].flatten(1).float()
+        return count, torch.cat([rows, found["blocks"]], 1) if self.depths else rows
 
     def _finish(self, tag: Any, pieces: list[tuple[int, torch.Tensor]]) -> tuple[Any, Features]:
-        rows = [features[:count].float().cpu().numpy() for count, features in pieces]
-        return tag, np.concatenate(rows) if rows else np.empty((0, self.card.features), np.float32)
+        rows = [features[:count].cpu().numpy() for count, features in pieces]
+        return tag, np.concatenate(rows) if rows else np.empty((0, self.width), np.float32)
 
     def close(self) -> None:
         """Free the network."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,14 @@ import pydantic
 from onnx import TensorProto, compose, helper, numpy_helper
 
 from topgraft.backbones._cache import CARD, GRAPH
+from topgraft.backbones._float16 import beyond_float16
+from topgraft.backbones._statistics import Output, add_blocks
 from topgraft.backbones.card import Card
+from topgraft.backbones.depths import Depth
 from topgraft.errors import BackboneError, UsageError
+from topgraft.types import Features
 
+PICTURES = 4
 FACTS = ("input_size", "interpolation", "mean", "std")
 
 
@@ -51,7 +58,9 @@ def write(folder: Path, graph: Path, facts: dict[str, Any]) -> Card:
         graph: the ONNX file. Its input is (N, 3, H, W) or (N, H, W, 3), float32 (normalised by the card's
             mean and std before it) or uint8 (taken as it is). Features are the output named `features`, else
             the first of shape (N, D); a graph that ends in a map (N, C, h, w) is pooled by its mean.
-        facts: of the card, at least `input_size`, `interpolation`, `mean` and `std`.
+        facts: of the card, at least `input_size`, `interpolation`, `mean` and `std`. `depths` names the
+            tensors whose statistics are to be given beside the features: maps (N, C, h, w) or (N, h, w, C),
+            or tokens (N, T, C).
 
     Raises:
         UsageError: for a fact of the wrong form.
@@ -65,12 +74,28 @@ def write(folder: Path, graph: Path, facts: dict[str, Any]) -> Card:
         raise BackboneError(
             f"{graph}: is not an ONNX file ({str(error).strip().splitlines()[0]})."
         ) from error
+    names = _named(facts, graph)
     made = _card(graph, facts, hashlib.sha256(data).hexdigest())
     model = compose.add_prefix(model, "net/")
     _give_pixels(model, graph, made)
     _name_outputs(model, graph)
-    features, map_size = _try(model, graph, made.input_size)
-    made = made.model_copy(update={"features": features, "map_size": map_size})
+    outputs = _outputs(model, graph, names, made.input_size)
+    depths = tuple(
+        Depth(name=name, channels=output.channels, token=output.prefix > 0)
+        for name, output in zip(names, outputs, strict=True)
+    )
+    if depths:
+        add_blocks(model.graph, outputs)
+    rows, map_size = _try(model, graph, made.input_size)
+    made = made.model_copy(
+        update={
+            "features": rows["features"].shape[1],
+            "map_size": map_size,
+            "depths": depths,
+        }
+    )
+    whole = np.concatenate([rows[name] for name in ("features", "blocks") if name in rows], axis=1)
+    made = made.model_copy(update={"float32": beyond_float16(whole, made.columns)})
     (folder / GRAPH).write_bytes(model.SerializeToString(deterministic=True))
     (folder / CARD).write_text(made.model_dump_json(indent=1))
     return made
@@ -78,7 +103,7 @@ def write(folder: Path, graph: Path, facts: dict[str, Any]) -> Card:
 
 def _card(graph: Path, facts: dict[str, Any], sha256: str) -> Card:
     """Return the card, but for what only a run of the graph can tell."""
-    told = {"name": graph.stem, "origin": f"file:{graph.name}", **facts}
+    told = {"name": graph.stem, "origin": f"file:{graph.name}", **facts, "depths": ()}
     try:
         return Card.model_validate({**told, "features": 1, "weights_sha256": sha256, "source": "onnx"})
     except pydantic.ValidationError as error:
@@ -149,8 +174,69 @@ def _name_outputs(model: onnx.ModelProto, place: Path) -> None:
         graph.output.append(helper.make_tensor_value_info("map", TensorProto.FLOAT, ["N", None, None, None]))
 
 
-def _try(model: onnx.ModelProto, place: Path, size: tuple[int, ...]) -> tuple[int, tuple[int, ...] | None]:
-    """Run pictures alone and together; gives the width of the features and the size of the map.
+def _named(facts: dict[str, Any], graph: Path) -> list[str]:
+    """Read the names of the tensors whose statistics are wanted.
+
+    Raises:
+        UsageError: where they are not a list of names, each once.
+    """
+    names = facts.get("depths", [])
+    if isinstance(names, list):  # a card of Topgraft's own says more of each than its name
+        names = [name["name"] if isinstance(name, dict) and "name" in name else name for name in names]
+    if (
+        not isinstance(names, list)
+        or not all(isinstance(name, str) for name in names)
+        or len(set(names)) < len(names)
+    ):
+        raise UsageError(f"card of {graph}: depths: expected names of tensors, each once, got {names!r}.")
+    return names
+
+
+def _outputs(model: onnx.ModelProto, place: Path, names: list[str], size: tuple[int, ...]) -> list[Output]:
+    """Run a picture to learn the shapes of the tensors whose statistics are wanted.
+
+    Raises:
+        UsageError: for a name the graph does not have, or whose tensor is neither map nor tokens.
+    """
+    from topgraft.engines._openvino import compile_model
+
+    if not names:
+        return []
+    made = {name.removeprefix("net/") for node in model.graph.node for name in node.output}
+    if unknown := [name for name in names if name not in made]:
+        close = difflib.get_close_matches(unknown[0], made, n=3, cutoff=0.3)
+        raise UsageError(
+            f"card of {place}: depths: the graph makes no tensor {unknown[0]!r}. Close: {', '.join(close)}."
+        )
+    asked = type(model)()
+    asked.CopyFrom(model)
+    asked.graph.output.extend(onnx.ValueInfoProto(name=f"net/{name}") for name in names)
+    found = compile_model(asked.SerializeToString(), shape={"images": [1, *size, 3]})
+    values = found(np.zeros((1, *size, 3), np.uint8))
+    outputs = []
+    for name in names:
+        value = values[f"net/{name}"]
+        if value.dtype != np.float32 or value.ndim not in (3, 4) or value[0].size <= max(value.shape[1:]):
+            raise UsageError(
+                f"card of {place}: depths: {name!r} must be a float32 map (N, C, h, w) or tokens (N, T, C), "
+                f"got {value.dtype} {value.shape}."
+            )
+        outputs.append(_output(f"net/{name}", value.shape[1:]))
+    return outputs
+
+
+def _output(tensor: str, shape: tuple[int, ...]) -> Output:
+    """Tell channels from places: a map is mostly square, and tokens are a square of patches."""
+    if len(shape) == 3:
+        return Output(tensor, shape, last=shape[0] == shape[1] != shape[2])
+    patches = shape[0]
+    return Output(tensor, shape, last=True, prefix=int(math.isqrt(patches) ** 2 == patches - 1))
+
+
+def _try(
+    model: onnx.ModelProto, place: Path, size: tuple[int, ...]
+) -> tuple[dict[str, Features], tuple[int, ...] | None]:
+    """Run pictures alone and together; gives their features and blocks, and the size of the map.
 
     Raises:
         BackboneError: where the graph takes one picture only, or its rows depend on each other.
@@ -158,16 +244,20 @@ def _try(model: onnx.ModelProto, place: Path, size: tuple[int, ...]) -> tuple[in
     from topgraft.backbones._pictures import pictures
     from topgraft.engines._openvino import compile_model
 
-    shown = pictures(2, *size)
+    shown = pictures(PICTURES, *size)
     data = model.SerializeToString()
-    together = compile_model(data, shape={"images": [2, *size, 3]})(shown)
-    alone = compile_model(data, shape={"images": [1, *size, 3]})(shown[1:])
-    features, single = together["features"], alone["features"]
-    if features.shape[0] != 2 or not np.allclose(features[1:], single, rtol=1e-3, atol=1e-4):
+    together = compile_model(data, shape={"images": [PICTURES, *size, 3]})(shown)
+    alone = compile_model(data, shape={"images": [1, *size, 3]})(shown[-1:])
+    made = {output.name for output in model.graph.output}
+    rows: dict[str, Features] = {name: together[name] for name in ("features", "blocks") if name in made}
+    if any(
+        len(found) != PICTURES or not np.allclose(found[-1:], alone[name], rtol=1e-3, atol=1e-4)
+        for name, found in rows.items()
+    ):
         raise BackboneError(
             f"{place}: a picture's features must not depend on its batch. Export it with a free N."
         )
-    return int(features.shape[1]), tuple(together["map"].shape[1:]) if len(together) > 1 else None
+    return rows, tuple(together["map"].shape[1:]) if "map" in made else None
 
 
 def _shape(value: onnx.ValueInfoProto) -> list[int | str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from topgraft import files
 from topgraft.backbones import _builtin
 from topgraft.backbones._cache import (
     SUMS,
+    TIMM,
     complete,
     find,
     keep,
@@ -122,13 +124,13 @@ def find_backbone(card: Card, *, settings: Settings | None = None, progress: Pro
         BackboneError: where it is not on this machine and cannot be made again from its origin.
     """
     settings = settings or Settings.load()
-    place = settings.cache_dir / "backbones" / card.fingerprint()
+    place = settings.cache_dir / "backbones" / card.folder()
     if complete(place):
         return Backbone.open(place)
     named = {"builtin": DEFAULT, "timm": card.origin.removeprefix("timm:")}.get(card.source)
     if named and not named.startswith("local-dir:"):
         found = load_backbone(named, settings=settings, progress=progress)
-        if found.card.fingerprint() == card.fingerprint():
+        if found.card.fingerprint() == card.fingerprint() and card.depths in ((), found.card.depths):
             return found
     raise BackboneError(
         f"{card.name}: this very backbone ({card.origin}) is not on this machine. Load it once with "
@@ -140,18 +142,18 @@ def _from_folder(folder: Path, settings: Settings) -> Backbone:
     """Open a fetched folder; the cache takes a copy, so that what it makes is understood without it."""
     verify(folder)
     card = Backbone.open(folder).card
-    place = settings.cache_dir / "backbones" / card.fingerprint()
+    place = settings.cache_dir / "backbones" / card.folder()
 
     def write(copy: Path) -> Card:
         files.copy(folder, copy)
         return card
 
-    return Backbone.open(place if complete(place) else keep(settings.cache_dir, write))
+    return _renewed(Backbone.open(place if complete(place) else keep(settings.cache_dir, write)), settings)
 
 
 def _builtin_backbone(settings: Settings, progress: Progress) -> Backbone:
     card = _builtin.card()
-    place = settings.cache_dir / "backbones" / card.fingerprint()
+    place = settings.cache_dir / "backbones" / card.folder()
     if not complete(place):
         progress(f"writing {card.name}", 0, 1)
         keep(settings.cache_dir, _builtin.write)
@@ -190,9 +192,27 @@ def _from_timm(
         return _timm.write(folder, model, size=size, tag=tag, origin=_origin(name))
 
     progress(f"importing {name}", 0, 2)
-    made = _kept(_request(name, weights, seed, size), write, settings)
+    made = _renewed(_kept(_request(name, weights, seed, size), write, settings), settings)
     progress(f"importing {name}", 2, 2)
     return made
+
+
+def _renewed(found: Backbone, settings: Settings) -> Backbone:
+    """Write an older Topgraft's graph again, so that it gives the statistics of blocks too.
+
+    Its weights lie beside it, so no network is needed; without PyTorch it stays what it is.
+    """
+    card, folder = found.card, found.graph.parent
+    known = card.depths or card.source != "timm" or card.precision != "f32"
+    if known or not (folder / TIMM).is_dir() or find_spec("timm") is None or find_spec("torch") is None:
+        return found
+
+    def write(new: Path) -> Card:
+        from topgraft.importers import _timm
+
+        return _timm.renew(new, found)
+
+    return _kept({"depths of": card.folder()}, write, settings)
 
 
 def _kept(request: dict[str, Any], write: Callable[[Path], Card], settings: Settings) -> Backbone:

@@ -7,6 +7,7 @@ import logging
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,6 +19,9 @@ from topgraft.fingerprint import digest
 from topgraft.settings import Settings
 from topgraft.telemetry import import_silently
 from topgraft.types import Images
+
+if TYPE_CHECKING:
+    import onnx
 
 PICTURES = 128
 """More than so many pictures say nothing new about the ranges of activations."""
@@ -51,7 +55,7 @@ def quantize(backbone: Backbone, images: Images, *, settings: Settings | None = 
     spread = np.linspace(0, len(images) - 1, min(PICTURES, len(images))).astype(int)  # of all classes
     images = np.ascontiguousarray(images[spread])
     request = {
-        "int8 of": backbone.card.fingerprint(),
+        "int8 of": backbone.card.folder(),
         "pictures": digest(images.tobytes()),
         "weights": "7 bits",
     }
@@ -68,10 +72,13 @@ def _write(folder: Path, backbone: Backbone, images: Images, request: dict[str, 
 
     nncf.set_log_level(logging.ERROR)
     pictures = nncf.Dataset([image[None] for image in images], lambda image: {"images": image})
+    exact = onnx.load(backbone.graph)
+    scope = _statistics(exact)
     with redirect_stdout(sys.stderr):  # it draws progress bars where results go
         graph = nncf.quantize(
-            onnx.load(backbone.graph),
+            exact,
             pictures,
+            ignored_scope=nncf.IgnoredScope(names=scope) if scope else None,
             subset_size=len(images),
             preset=nncf.QuantizationPreset.MIXED,
             advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.ENABLE),
@@ -82,3 +89,21 @@ def _write(folder: Path, backbone: Backbone, images: Images, request: dict[str, 
     card = backbone.card.model_copy(update={"precision": "int8", "weights_sha256": weights})
     (folder / CARD).write_text(card.model_dump_json(indent=1), encoding="utf-8")
     return card
+
+
+def _statistics(model: onnx.ModelProto) -> list[str]:
+    """Name the nodes that make nothing but the statistics of blocks: these stay float32, they cost little."""
+    makers = {value: node for node in model.graph.node for value in node.output}
+
+    def behind(outputs: list[str]) -> set[str]:
+        found, left = set(), list(outputs)
+        while left:
+            node = makers.get(left.pop())
+            if node is not None and node.name not in found:
+                found.add(node.name)
+                left.extend(node.input)
+        return found
+
+    outputs = [output.name for output in model.graph.output]
+    others = behind([name for name in outputs if name != "blocks"])
+    return sorted(behind([name for name in outputs if name == "blocks"]) - others)

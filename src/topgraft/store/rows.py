@@ -3,6 +3,8 @@
     plans/<plan>             (n, 16) uint8: digests, sorted, none twice
     rows/<address>/<plan>    (n, D) float16: their features; BLOCK rows a chunk, and its CRC32C
 
+Block features are rows like these at addresses of their own; what float16 does not hold is float32.
+
 A segment is planned first, its digests written, then filled block by block. A block is one chunk, and so
 one file: it is there whole or not at all, and its being there is what says it is done. A plan is named by
 the hash of its digests. So the bytes of a finished segment depend on what was asked for alone: not on the
@@ -159,9 +161,10 @@ class Rows:
         sizes = self.place.sizes(key).items()
         return {int(chunk[1]) for name, size in sizes if size == whole and (chunk := CHUNK.fullmatch(name))}
 
-    def width(self, segment: Segment) -> int:
-        """D, the features of a row."""
-        return int(self._array(segment.key).shape[1])
+    def form(self, segment: Segment) -> tuple[int, str]:
+        """How many numbers a row has, and their dtype."""
+        array = self._array(segment.key)
+        return int(array.shape[1]), str(array.dtype)
 
     def have(self, address: str) -> dict[str, tuple[Segment, int]]:
         """Find every finished row of an address: {digest: (segment, row)}."""
@@ -172,13 +175,16 @@ class Rows:
                     found.setdefault(digest, (segment, row))
         return found
 
-    def plan(self, facts: Mapping[str, Any], digests: Sequence[str], width: int) -> Segment:
+    def plan(
+        self, facts: Mapping[str, Any], digests: Sequence[str], width: int, dtype: str = "float16"
+    ) -> Segment:
         """Write down which rows are to come, before the first is computed.
 
         Args:
             facts: what decides the rows; its fingerprint is the address.
             digests: sorted, none twice.
             width: D.
+            dtype: of the numbers.
         """
         import zarr
 
@@ -206,7 +212,7 @@ class Rows:
                 name=segment.key,
                 shape=(len(digests), width),
                 chunks=(BLOCK, width),
-                dtype="float16",
+                dtype=dtype,
                 compressors=CHECKSUM,
                 fill_value=np.nan,  # what a block that is gone reads as
                 overwrite=True,  # what lies there is damaged, or it would have been taken up
@@ -228,14 +234,15 @@ class Rows:
             address: of the rows.
             plan: the segment's.
             index: of the block.
-            rows: (BLOCK or fewer at the end, D) float16.
+            rows: (BLOCK or fewer at the end, D) in the segment's dtype.
 
         Raises:
-            StoreError: for a number that float16 cannot hold, and where the place cannot be written.
+            StoreError: for a number that this dtype cannot hold, and where the place cannot be written.
         """
         if not np.isfinite(rows).all():
             raise StoreError(
-                f"{self.place.path}: a feature is not a finite float16 number. Is the backbone's graph sound?"
+                f"{self.place.path}: a feature is not a finite {rows.dtype} number. Is the backbone's graph"
+                " sound?"
             )
         key, start = f"rows/{address}/{plan}", index * BLOCK
         array = self._array(key)
@@ -248,7 +255,7 @@ class Rows:
         """Read a segment's finished blocks in order, many at a time.
 
         Yields:
-            (row number of the first row, (n, D) float16).
+            (row number of the first row, (n, D)).
 
         Raises:
             StoreError: for a damaged block, and for one that is gone since it was seen.
@@ -307,17 +314,17 @@ class Rows:
             return
         existing = next((segment for segment in segments if segment.plan == whole.plan), None)
         if existing is None or len(self.done(existing)) < existing.blocks:
-            width = self.width(have[kept[0]][0])
-            target = existing or self.plan(facts, kept, width)
-            self._copy(address, target, width)
+            form = self.form(have[kept[0]][0])
+            target = existing or self.plan(facts, kept, *form)
+            self._copy(address, target, form)
         for plan in self._hashes(f"rows/{address}"):
             if plan != whole.plan:
                 self.drop(f"rows/{address}/{plan}")
 
-    def _copy(self, address: str, target: Segment, width: int) -> None:
+    def _copy(self, address: str, target: Segment, form: tuple[int, str]) -> None:
         for first in range(0, target.blocks, COPY // BLOCK):
             digests = target.digests[first * BLOCK : first * BLOCK + COPY]
-            rows = np.empty((len(digests), width), np.float16)
+            rows = np.empty((len(digests), form[0]), form[1])
             self.scatter(address, {digest: np.array([i]) for i, digest in enumerate(digests)}, rows)
             for start in range(0, len(rows), BLOCK):
                 self.write(address, target.plan, first + start // BLOCK, rows[start : start + BLOCK])

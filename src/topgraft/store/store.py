@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topgraft.backbones.card import Card
+from topgraft.backbones.depths import Depths
 from topgraft.errors import StoreError
 from topgraft.fingerprint import digest, fingerprint
 from topgraft.photos.dataset import Sample
@@ -30,7 +31,7 @@ from topgraft.policies.policy import View
 from topgraft.settings import Settings
 from topgraft.store.place import Place
 from topgraft.store.rows import BROKEN, Rows, Segment
-from topgraft.store.table import Table
+from topgraft.store.table import Part, Table
 from topgraft.types import Features, Labels
 
 SCHEMA = 1
@@ -50,17 +51,22 @@ class Work:
         plan: the segment's name, equal for all its views.
         index: of the block in the segment.
         digests: the photos.
-        views: indices into the table's views.
+        parts: what is to be written of them.
     """
 
     plan: str
     index: int
     digests: tuple[str, ...]
-    views: tuple[int, ...]
+    parts: tuple[Part, ...]
+
+    @property
+    def views(self) -> tuple[int, ...]:
+        """Indices of the views to compute."""
+        return tuple(sorted({part.view for part in self.parts}))
 
     @property
     def rows(self) -> int:
-        """How many rows it gives."""
+        """How many rows are computed."""
         return len(self.digests) * len(self.views)
 
 
@@ -83,7 +89,7 @@ class FeatureStore:
         self.settings = settings or Settings.load()
         self._table = table
         self.rows = Rows(place)
-        self._features: dict[int, Features] = {}
+        self._read: dict[Part, Features] = {}
 
     @property
     def path(self) -> str:
@@ -164,6 +170,11 @@ class FeatureStore:
         return self.table.card
 
     @property
+    def depths(self) -> Depths:
+        """Which columns of a row of every depth are which; without block rows, the last layer's alone."""
+        return Depths(self.card.features, self.card.depths if self.table.depths else ())
+
+    @property
     def precision(self) -> str:
         """The engine's precision."""
         return self.table.precision
@@ -225,28 +236,48 @@ class FeatureStore:
             view: index into `views`.
 
         Returns:
-            (N, D) float16, in the order of `samples`; (N, C, h, w) in a store of maps.
+            (N, D) float16, in the order of `samples`; (N, C, h, w) in a store of maps. Float32 where the card
+            says that float16 does not hold them.
 
         Raises:
             StoreError: where rows are missing because an `embed` did not finish.
         """
-        if view not in self._features:
-            shape = (len(self), self.card.features)
-            size = 2 * shape[0] * shape[1]
-            out = (
-                _mapped(self.settings.cache_dir, shape)
-                if size * len(self.views) > IN_MEMORY
-                else np.empty(shape, np.float16)
-            )
-            found = self.rows.scatter(self.table.addresses[view], self._wanted, out)
+        rows = self._rows(self.table.part(view, "features"))
+        return rows.reshape(len(rows), *self.card.row)
+
+    def blocks(self, view: int = 0) -> Features:
+        """Return the block features of all samples in one contiguous array, held as `features` are.
+
+        Args:
+            view: index into `views`.
+
+        Returns:
+            (N, B) float16 or float32: the columns of `depths` behind the last layer's. B is 0 in a store of
+            the last layer alone.
+
+        Raises:
+            StoreError: where rows are missing because an `embed` did not finish.
+        """
+        if not self.table.depths:
+            return np.empty((len(self), 0), np.float16)
+        return self._rows(self.table.part(view, "blocks"))
+
+    def _rows(self, part: Part) -> Features:
+        if part not in self._read:
+            shape, dtype = (len(self), part.width), np.dtype(part.dtype)
+            large = dtype.itemsize * shape[0] * shape[1] * len(self.views) > IN_MEMORY
+            out = _mapped(self.settings.cache_dir, shape, dtype) if large else np.empty(shape, dtype)
+            found = self.rows.scatter(part.address, self._wanted, out)
             if found < len(self._wanted):
+                kind = "features" if part.kind == "features" else "block features"
                 raise StoreError(
-                    f"{self.path}: {len(self._wanted) - found} of {len(self._wanted)} photos have no features"
-                    f" of view {view} ({self.views[view].key}). Run the same `topgraft embed` again."
+                    f"{self.path}: {len(self._wanted) - found} of {len(self._wanted)} photos have no {kind}"
+                    f" of view {part.view} ({self.views[part.view].key})."
+                    " Run the same `topgraft embed` again."
                 )
             out.flags.writeable = False
-            self._features[view] = out.reshape(len(out), *self.card.row)
-        return self._features[view]
+            self._read[part] = out
+        return self._read[part]
 
     @cached_property
     def _wanted(self) -> dict[str, NDArray[np.int64]]:
@@ -256,10 +287,13 @@ class FeatureStore:
         return {photo: np.array(at, dtype=np.int64) for photo, at in places.items()}
 
     def missing(self) -> int:
-        """Count the rows (photos x views) that the last `embed` asked for and that are not there."""
+        """Count the rows (photos x views) that the last `embed` asked for and that are not there, or half."""
         table = self.pending or self.table
         wanted = set(table.digests)
-        return sum(len(wanted - self.rows.have(address).keys()) for address in table.addresses)
+        lost: dict[int, set[str]] = defaultdict(set)
+        for part in table.parts:
+            lost[part.view] |= wanted - self.rows.have(part.address).keys()
+        return sum(len(digests) for digests in lost.values())
 
     def fingerprint(self) -> str:
         """Hash all that is learned from: samples, views and features; neither path nor photo folder.
@@ -271,7 +305,7 @@ class FeatureStore:
 
     def info(self) -> dict[str, Any]:
         """Say what is in it, as plain data: `topgraft info`."""
-        live = set(self.table.addresses) | set(self.pending.addresses if self.pending else ())
+        live = {part.address for table in (self.table, self.pending) if table for part in table.parts}
         digests = set(self.table.digests) | set(self.pending.digests if self.pending else ())
         stale = 0
         for address in self.rows.addresses():
@@ -287,14 +321,24 @@ class FeatureStore:
             "backbone": self.card.name,
             "card": self.card.fingerprint(),
             "features": self.card.features,
+            "block_features": self.depths.extra,
+            "rows": {part.kind: part.dtype for part in self.table.parts},
             "output": self.card.output,
             "precision": self.precision,
             "root": self.root,
             "bytes": self.place.size(),
+            "bytes_of": self._sizes(),
             "finished": self.pending is None,
             "missing_rows": self.missing(),
             "stale_rows": stale,
         }
+
+    def _sizes(self) -> dict[str, int]:
+        """Add up the bytes of what the table names, by the kind of rows."""
+        sizes: dict[str, int] = defaultdict(int)
+        for part in self.table.parts:
+            sizes[part.kind] += self.place.size(f"rows/{part.address}")
+        return dict(sizes)
 
     # writing
 
@@ -308,33 +352,35 @@ class FeatureStore:
             The blocks to compute; empty where there is nothing to do.
         """
         wanted = set(table.digests)
-        todo: dict[tuple[str, int], tuple[Segment, list[int]]] = {}
-        fresh: list[tuple[int, list[str]]] = []
-        for view, address in enumerate(table.addresses):
+        todo: dict[tuple[str, int], tuple[Segment, list[Part]]] = {}
+        fresh: list[tuple[Part, list[str]]] = []
+        for part in table.parts:
+            address = part.address
             missing = wanted - self.rows.have(address).keys()
             open_blocks = [
                 (s, i) for s in self.rows.segments(address) for i in set(range(s.blocks)) - self.rows.done(s)
             ]
             if any(not wanted.issuperset(segment.block(i)) for segment, i in open_blocks):
                 have = self.rows.have(address).keys()
-                self.rows.compact(table.address(view), address, have)
+                self.rows.compact(table.facts_of(part.view, part.kind), address, have)
                 open_blocks = []
             for segment, i in open_blocks:
                 if not missing.isdisjoint(segment.block(i)):
-                    todo.setdefault((segment.plan, i), (segment, []))[1].append(view)
+                    todo.setdefault((segment.plan, i), (segment, []))[1].append(part)
                     missing -= set(segment.block(i))
             if missing:
-                fresh.append((view, sorted(missing)))
+                fresh.append((part, sorted(missing)))
         if (todo or fresh) and self.pending != table:
             self._put("pending", table)
             self.pending = table
-        for view, digests in fresh:
-            segment = self.rows.plan(table.address(view), digests, table.card.features)
+        for part, digests in fresh:
+            facts = table.facts_of(part.view, part.kind)
+            segment = self.rows.plan(facts, digests, part.width, part.dtype)
             for i in range(segment.blocks):
-                todo.setdefault((segment.plan, i), (segment, []))[1].append(view)
+                todo.setdefault((segment.plan, i), (segment, []))[1].append(part)
         return [
-            Work(plan, i, segment.block(i), tuple(views))
-            for (plan, i), (segment, views) in sorted(todo.items(), key=lambda item: item[0])
+            Work(plan, i, segment.block(i), tuple(parts))
+            for (plan, i), (segment, parts) in sorted(todo.items(), key=lambda item: item[0])
         ]
 
     def commit(self, table: Table) -> None:
@@ -345,8 +391,8 @@ class FeatureStore:
         """
         if self._table != table:
             wanted = set(table.digests)
-            for address in table.addresses:
-                if lost := len(wanted - self.rows.have(address).keys()):
+            for part in table.parts:
+                if lost := len(wanted - self.rows.have(part.address).keys()):
                     raise StoreError(f"{self.path}: {lost} rows are missing. Run the same command again.")
             self._put("table", table)
         if self.pending is not None:
@@ -356,7 +402,7 @@ class FeatureStore:
     def _now(self, table: Table | None, pending: Table | None) -> None:
         """Be of another table, and forget what was read of the one before."""
         self._table, self.pending = table, pending
-        self._features.clear()
+        self._read.clear()
         for name in ("labels", "groups", "_wanted"):
             self.__dict__.pop(name, None)
 
@@ -382,9 +428,10 @@ class FeatureStore:
                 )
             before = self.place.size()
             self.place.sweep()
-            for view, address in enumerate(self.table.addresses):
-                self.rows.compact(self.table.address(view), address, self.table.digests)
-            for address in set(self.rows.addresses()) - set(self.table.addresses):
+            for part in self.table.parts:
+                facts = self.table.facts_of(part.view, part.kind)
+                self.rows.compact(facts, part.address, self.table.digests)
+            for address in set(self.rows.addresses()) - {part.address for part in self.table.parts}:
                 self.rows.drop(f"rows/{address}")
             self.rows.drop_unused_plans()
             return before - self.place.size()
@@ -448,19 +495,20 @@ def _read_table(place: Place, key: str) -> Table | None:
             ) from error
 
 
-def _mapped(folder: Path, shape: tuple[int, int]) -> Features:
+def _mapped(folder: Path, shape: tuple[int, int], dtype: np.dtype[Any]) -> Features:
     """Map a temporary file that has no name: it is gone with the process, however that ends."""
+    size = dtype.itemsize * shape[0] * shape[1]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
             # Without the space, writing into the map would end the process and say nothing.
-            for left in range(2 * shape[0] * shape[1], 0, -CHUNK):
+            for left in range(size, 0, -CHUNK):
                 file.write(bytes(min(left, CHUNK)))
             file.flush()
-            mapped: Features = np.memmap(file, np.float16, "r+", shape=shape)
+            mapped: Features = np.memmap(file, dtype, "r+", shape=shape)
     except OSError as error:
         raise StoreError(
-            f"{folder}: no room for {2 * shape[0] * shape[1] / 1e9:.1f} GB of features that do not fit into"
+            f"{folder}: no room for {size / 1e9:.1f} GB of features that do not fit into"
             f" memory ({error.strerror or error}). Name another cache folder with TOPGRAFT_CACHE_DIR."
         ) from error
     return mapped

@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
 
-from topgraft.backbones.card import Card
+from topgraft.backbones.card import Card, Kind
 from topgraft.fingerprint import fingerprint
 from topgraft.photos.dataset import Dataset, Sample
 from topgraft.policies.policy import IDENTITY, Policy, View
 
 PIXELS = 2
 """Counts up when decoding, fit or warp gives other pixels for the same photo, so old rows are not reused."""
+
+STATISTICS = 1
+"""Counts up when the same blocks give other means or spreads."""
 
 
 def views_of(policies: Sequence[Policy], seed: int) -> tuple[View, ...]:
@@ -31,9 +34,9 @@ def views_of(policies: Sequence[Policy], seed: int) -> tuple[View, ...]:
     return tuple({view.key: view for view in views}.values())
 
 
-def address(card: Card, precision: str, view: View) -> dict[str, Any]:
-    """Say in plain data what decides a feature row, but for the photo's bytes."""
-    return {
+def address(card: Card, precision: str, view: View, kind: Kind = "features") -> dict[str, Any]:
+    """Say in plain data what decides a row, but for the photo's bytes."""
+    facts: dict[str, Any] = {
         "backbone": card.name,
         "card": card.fingerprint(),
         "preprocessing": card.preprocessing(),
@@ -41,6 +44,31 @@ def address(card: Card, precision: str, view: View) -> dict[str, Any]:
         "view": view.key,
         "pixels": PIXELS,
     }
+    if kind == "blocks":
+        facts["blocks"] = [depth.model_dump() for depth in card.depths]
+        facts["statistics"] = STATISTICS
+    if kind in card.float32:
+        facts["rows"] = "float32"
+    return facts
+
+
+@dataclass(frozen=True)
+class Part:
+    """The rows of one view, of one kind.
+
+    Attributes:
+        view: index into the table's views.
+        kind: of rows.
+        address: hash of what decides them.
+        width: how many numbers one has.
+        dtype: of the numbers at rest.
+    """
+
+    view: int
+    kind: Kind
+    address: str
+    width: int
+    dtype: str
 
 
 @dataclass(frozen=True)
@@ -55,6 +83,7 @@ class Table:
         samples: sorted by id.
         groups: (N,) group numbers, near-duplicates merged, counted from 0 in the samples' order.
         root: where the photos lay; decides nothing.
+        depths: whether there are rows of block features beside those of features.
     """
 
     card: Card
@@ -64,14 +93,17 @@ class Table:
     samples: tuple[Sample, ...]
     groups: tuple[int, ...]
     root: str
+    depths: bool = False
 
     @classmethod
-    def of(cls, data: Dataset, card: Card, precision: str, views: Sequence[View]) -> Self:
+    def of(
+        cls, data: Dataset, card: Card, precision: str, views: Sequence[View], *, depths: bool = False
+    ) -> Self:
         """Take what a dataset says, in one order whatever the order it came in."""
         order = sorted(range(len(data)), key=lambda i: data.samples[i].id)
         groups = _renumbered(int(data.groups[i]) for i in order)
         samples = tuple(data.samples[i] for i in order)
-        return cls(card, precision, tuple(views), data.classes, samples, groups, data.root)
+        return cls(card, precision, tuple(views), data.classes, samples, groups, data.root, depths)
 
     def facts(self) -> dict[str, Any]:
         """Write it as plain data, a column for each field of the samples."""
@@ -86,6 +118,7 @@ class Table:
             "samples": {name: [_plain(getattr(sample, name)) for sample in self.samples] for name in names},
             "groups": list(self.groups),
             "root": self.root,
+            **({"depths": True} if self.depths else {}),
         }
 
     @classmethod
@@ -106,16 +139,40 @@ class Table:
             tuple(Sample(**row | {"labels": tuple(row["labels"])}) for row in samples),
             tuple(facts["groups"]),
             facts["root"],
+            facts.get("depths", False),
         )
 
     @cached_property
-    def addresses(self) -> tuple[str, ...]:
-        """The address of each view's rows."""
-        return tuple(fingerprint(self.address(i)) for i in range(len(self.views)))
+    def parts(self) -> tuple[Part, ...]:
+        """All that is stored: of each view the features, then of each the block features."""
+        columns = self.card.columns
+        widths: dict[Kind, int] = {"features": columns.last}
+        if self.depths:
+            widths["blocks"] = columns.extra
+        return tuple(
+            Part(
+                view,
+                kind,
+                fingerprint(self.facts_of(view, kind)),
+                width,
+                "float32" if kind in self.card.float32 else "float16",
+            )
+            for kind, width in widths.items()
+            for view in range(len(self.views))
+        )
 
-    def address(self, view: int) -> dict[str, Any]:
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The address of each view's features."""
+        return tuple(part.address for part in self.parts if part.kind == "features")
+
+    def part(self, view: int, kind: Kind) -> Part:
+        """Return the part with one view's rows of a kind."""
+        return next(part for part in self.parts if (part.view, part.kind) == (view % len(self.views), kind))
+
+    def facts_of(self, view: int, kind: Kind = "features") -> dict[str, Any]:
         """Say what decides the rows of a view."""
-        return address(self.card, self.precision, self.views[view])
+        return address(self.card, self.precision, self.views[view], kind)
 
     @cached_property
     def digests(self) -> tuple[str, ...]:

@@ -37,6 +37,10 @@ class EngineSuite(ABC):
     def open(self, threads: int = 2) -> Engine:
         """Return a fresh engine that uses so many cores."""
 
+    def deep(self) -> Engine:
+        """Return one whose rows hold the statistics of every block, too."""
+        pytest.skip("this engine gives the last layer alone")
+
     def state(self, _engine: Engine) -> dict[str, Any]:
         """Return the arrays the engine holds, where they can be reached: none of them may change."""
         return {}
@@ -62,6 +66,7 @@ class EngineSuite(ABC):
     def test_rows_are_float32_finite_and_of_the_cards_width(self, engine: Engine) -> None:
         features = engine.embed(self.pictures(engine, 3))
         assert features.shape == (3, engine.card.features)
+        assert engine.width == engine.card.features
         assert features.dtype == np.float32
         assert np.isfinite(features).all()
         assert not np.array_equal(features[0], features[1])
@@ -141,6 +146,33 @@ class EngineSuite(ABC):
         with pytest.raises(LookupError, match="a reader's own error"):
             list(engine.stream(batches()))
         assert engine.embed(self.pictures(engine, 1)).shape[0] == 1
+
+    def test_rows_of_every_depth_begin_with_the_very_features(self, engine: Engine) -> None:
+        pictures = self.pictures(engine, 3)
+        with self.deep() as deep:
+            rows = deep.embed(pictures)
+            assert deep.embed(pictures[:0]).shape == (0, deep.width)
+        columns = engine.card.columns
+        assert columns.blocks
+        assert rows.shape == (3, columns.width)
+        assert rows.dtype == np.float32
+        assert np.isfinite(rows).all()
+        if self.same_on_any_cores:
+            np.testing.assert_array_equal(rows[:, : columns.last], engine.embed(pictures))
+        for name in ("means", "spreads"):
+            assert not np.array_equal(*rows[:2, columns.groups()[name]])
+
+    def test_statistics_of_blocks_depend_on_their_picture_alone(self) -> None:
+        with self.deep() as deep:
+            pictures = self.pictures(deep, 5)
+            whole = deep.embed(pictures)
+            alone = np.concatenate([deep.embed(pictures[i : i + 1]) for i in range(len(pictures))])
+            np.testing.assert_array_equal(alone, whole, "alone and in a batch")
+            np.testing.assert_array_equal(deep.embed(pictures[::-1])[::-1], whole, "at another place")
+            batches = [(i, pictures[a:b]) for i, (a, b) in enumerate(pairwise([0, 1, 1, 5]))]
+            tags, rows = zip(*deep.stream(iter(batches)), strict=True)
+            assert list(tags) == [0, 1, 2]
+            np.testing.assert_array_equal(np.concatenate(rows), whole, "in a stream")
 
     def test_no_picture_gives_no_row(self, engine: Engine) -> None:
         assert engine.embed(self.pictures(engine, 0)).shape == (0, engine.card.features)

@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from topgraft.backbones.card import Card
+from topgraft.backbones.depths import Depth
 from topgraft.errors import StoreError
 from topgraft.files import filesystem
 from topgraft.fingerprint import digest
@@ -27,16 +28,26 @@ from topgraft.policies.policy import Policy
 from topgraft.store import FeatureStore
 from topgraft.store.place import Place
 from topgraft.store.rows import BLOCK
-from topgraft.store.table import Table, views_of
+from topgraft.store.table import Part, Table, views_of
 from topgraft.types import Features
 
 WIDTH = 5
+DEPTHS = (Depth(name="first", channels=2), Depth(name="second", channels=1, token=True))
 POLICIES = (Policy(rotation=10), Policy(hflip=True), Policy(zoom=(0.5, 1.5)))
 
 
 def a_card(name: str = "drawn.test") -> Card:
-    """Describe a backbone nobody runs."""
-    return Card(name=name, input_size=(8, 8), mean=(0, 0, 0), std=(1, 1, 1), features=WIDTH, source="fake")
+    """Describe a backbone nobody runs; its block features do not fit float16."""
+    return Card(
+        name=name,
+        input_size=(8, 8),
+        mean=(0, 0, 0),
+        std=(1, 1, 1),
+        features=WIDTH,
+        depths=DEPTHS,
+        float32=("blocks",),
+        source="fake",
+    )
 
 
 def a_table(
@@ -47,6 +58,7 @@ def a_table(
     precision: str = "f32",
     card: Card | None = None,
     root: str = "photos",
+    depths: bool = False,
 ) -> Table:
     """Say what a store is to be of.
 
@@ -57,40 +69,43 @@ def a_table(
         precision: the engine's.
         card: of the backbone.
         root: where the photos lie.
+        depths: whether block features are asked for, too.
     """
     samples = tuple(
         Sample(name, name, photos[name] % 2, name, digest(b"%d" % photos[name])) for name in sorted(photos)
     )
     groups = tuple(range(len(samples)))
-    return Table(
-        card or a_card(), precision, views_of(policies, seed), ("even", "odd"), samples, groups, root
-    )
+    views = views_of(policies, seed)
+    return Table(card or a_card(), precision, views, ("even", "odd"), samples, groups, root, depths)
 
 
-def a_row(address: str, photo: str) -> Features:
+def a_row(address: str, photo: str, width: int = WIDTH, dtype: str = "float16") -> Features:
     """Return the row an engine would: it depends on the address and the photo alone."""
-    raw = hashlib.blake2b(f"{address}{photo}".encode(), digest_size=2 * WIDTH).digest()
-    return (np.frombuffer(raw, np.int16) / 256).astype(np.float16)
+    raw = hashlib.blake2b(f"{address}{photo}".encode(), digest_size=2 * width).digest()
+    return (np.frombuffer(raw, np.int16) / (256 if dtype == "float16" else 1e-3)).astype(dtype)
+
+
+def rows_of(part: Part, photos: Sequence[str]) -> Features:
+    """Return the rows of some photos, as they are to lie in the store."""
+    return np.array([a_row(part.address, photo, part.width, part.dtype) for photo in photos], part.dtype)
 
 
 def fill(path: str | Path, table: Table, stop: int | None = None) -> int:
     """Do what `embed` does, with drawn rows; after `stop` written blocks break off as a killed process would.
 
     Returns:
-        How many rows were computed.
+        How many rows were written.
     """
     store = FeatureStore.create(path)
     work = store.begin(table)
-    writes = [(block, view) for block in work for view in block.views]
-    computed = 0
-    for block, view in islice(writes, stop):
-        address = table.addresses[view]
-        rows = np.stack([a_row(address, photo) for photo in block.digests])
-        store.rows.write(address, block.plan, block.index, rows)
-        computed += len(rows)
+    writes = [(block, part) for block in work for part in block.parts]
+    written = 0
+    for block, part in islice(writes, stop):
+        store.rows.write(part.address, block.plan, block.index, rows_of(part, block.digests))
+        written += len(block.digests)
     if stop is None or stop >= len(writes):
         store.commit(table)
-    return computed
+    return written
 
 
 def contents(path: str | Path) -> dict[str, bytes]:
@@ -128,12 +143,13 @@ def agrees(path: str | Path, table: Table) -> None:
     assert store.views == table.views
     assert (store.card, store.precision) == (table.card, table.precision)
     assert store.missing() == 0
-    for view, address in enumerate(table.addresses):
-        found = store.features(view)
-        assert found.dtype == np.float16
+    for part in table.parts:
+        found = store.features(part.view) if part.kind == "features" else store.blocks(part.view)
+        assert found.dtype == part.dtype
         assert found.flags.c_contiguous
-        expected = np.array([a_row(address, sample.digest) for sample in table.samples])
-        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(found, rows_of(part, [sample.digest for sample in table.samples]))
+    if not table.depths:
+        assert store.blocks().shape == (len(table.samples), 0)
 
 
 class StoreSuite(ABC):
@@ -154,6 +170,69 @@ class StoreSuite(ABC):
         table, place = a_table(self.MANY, POLICIES), self.place(tmp_path)
         assert fill(place, table) == len(self.MANY) * 4
         agrees(place, table)
+
+    def test_block_features_lie_beside_the_features_in_a_dtype_that_holds_them(self, tmp_path: Path) -> None:
+        table, place = a_table(self.MANY, POLICIES, depths=True), self.place(tmp_path)
+        assert fill(place, table) == len(self.MANY) * 4 * 2
+        agrees(place, table)
+        store = FeatureStore.open(place)
+        assert store.depths == table.card.columns
+        assert (str(store.features().dtype), str(store.blocks().dtype)) == ("float16", "float32")
+        assert np.abs(store.blocks()).max() > np.finfo(np.float16).max
+        facts = store.info()
+        assert facts["rows"] == {"features": "float16", "blocks": "float32"}
+        assert facts["block_features"] == store.blocks().shape[1]
+        for kind, each in (("features", 2 * WIDTH), ("blocks", 4 * store.depths.extra)):
+            assert facts["bytes_of"][kind] > each * len(self.MANY) * 4
+        assert sum(facts["bytes_of"].values()) < facts["bytes"]
+
+    def test_what_a_store_lacks_of_block_features_is_added_and_no_feature_made_again(
+        self, tmp_path: Path
+    ) -> None:
+        place, fresh = self.place(tmp_path / "older"), self.place(tmp_path / "fresh")
+        older, table = a_table(self.MANY, POLICIES[:1]), a_table(self.MANY, POLICIES[:1], depths=True)
+        fill(place, older)
+        assert FeatureStore.open(place).depths.blocks == ()
+        work = FeatureStore.create(place).begin(table)
+        assert {part.kind for block in work for part in block.parts} == {"blocks"}
+        assert fill(place, table) == len(self.MANY) * 2
+        agrees(place, table)
+        fill(fresh, table)
+        assert contents(place) == contents(fresh)
+        fill(place, older)  # asked for without them again
+        assert FeatureStore.open(place).info()["stale_rows"] == len(self.MANY) * 2
+        FeatureStore.open(place).prune()
+        agrees(place, older)
+
+    def test_block_features_are_read_when_they_are_wanted_alone(self, tmp_path: Path) -> None:
+        place, table = self.place(tmp_path), a_table(self.MANY, depths=True)
+        fill(place, table)
+        (segment,) = FeatureStore.open(place).rows.segments(table.part(0, "blocks").address)
+        spoil(place, f"{segment.key}/c.1.0", None)
+        store = FeatureStore.open(place)
+        assert len(store.features()) == len(self.MANY)
+        with raises(StoreError, "64 of 135 photos have no block features of view 0.*again"):
+            store.blocks()
+        assert store.missing() == BLOCK
+        assert fill(place, table) == BLOCK
+        agrees(place, table)
+
+    def test_other_depths_of_the_same_backbone_are_other_rows(self, tmp_path: Path) -> None:
+        place, table = self.place(tmp_path), a_table(self.FEW, depths=True)
+        fill(place, table)
+        card = table.card.model_copy(update={"depths": DEPTHS[:1]})
+        other = a_table(self.FEW, card=card, depths=True)
+        assert fill(place, other) == len(self.FEW)  # their block features alone
+        agrees(place, other)
+
+    def test_broken_off_with_block_features_it_ends_in_the_same_bytes(self, tmp_path: Path) -> None:
+        table = a_table(self.MANY, POLICIES[:1], depths=True)
+        whole, broken = self.place(tmp_path / "whole"), self.place(tmp_path / "broken")
+        fill(whole, table)
+        for stop in (0, 1, 3, 2):
+            fill(broken, table, stop)
+        fill(broken, table)
+        assert contents(broken) == contents(whole)
 
     def test_one_picture_under_two_names_is_two_samples_and_one_row(self, tmp_path: Path) -> None:
         table, place = a_table(self.FEW | {"copy.jpg": 3, "again.jpg": 3}), self.place(tmp_path)
@@ -430,6 +509,7 @@ def store_machine(places: Callable[[], str]) -> Any:
         seed=st.integers(0, 1),
         precision=st.sampled_from(["f32", "int8"]),
         root=st.sampled_from(["here", "there"]),
+        depths=st.booleans(),
     )
 
     class Machine(RuleBasedStateMachine):
@@ -443,7 +523,7 @@ def store_machine(places: Callable[[], str]) -> Any:
             self.asked: Table | None = None
 
         def _missing(self, table: Table) -> set[tuple[str, str]]:
-            return {(address, photo) for address in table.addresses for photo in table.digests} - self.rows
+            return {(part.address, photo) for part in table.parts for photo in table.digests} - self.rows
 
         @rule(table=asked)
         def embed(self, table: Table) -> None:
@@ -459,7 +539,7 @@ def store_machine(places: Callable[[], str]) -> Any:
             missing = self._missing(table)
             computed = fill(self.place, table)
             # a block that was planned for views asked before may hold rows that are there already
-            assert len(missing) <= computed <= len(missing) + BLOCK * len(table.views)
+            assert len(missing) <= computed <= len(missing) + BLOCK * len(table.parts)
             self.rows |= missing
             self.table, self.asked = table, None
 
@@ -468,7 +548,7 @@ def store_machine(places: Callable[[], str]) -> Any:
             before = self._missing(table)
             fill(self.place, table, stop)
             store = FeatureStore.create(self.place)
-            there = {(address, photo) for address in table.addresses for photo in store.rows.have(address)}
+            there = {(part.address, photo) for part in table.parts for photo in store.rows.have(part.address)}
             self.rows |= before & there
             if self._missing(table):
                 self.asked = table
@@ -480,9 +560,7 @@ def store_machine(places: Callable[[], str]) -> Any:
         def prune(self) -> None:
             assert self.table is not None
             FeatureStore.open(self.place).prune()
-            self.rows &= {
-                (address, photo) for address in self.table.addresses for photo in self.table.digests
-            }
+            self.rows &= {(part.address, photo) for part in self.table.parts for photo in self.table.digests}
             fresh = places()
             fill(fresh, self.table)
             assert contents(self.place) == contents(fresh)
@@ -492,12 +570,20 @@ def store_machine(places: Callable[[], str]) -> Any:
             if self.table is not None:
                 store = FeatureStore.open(self.place)
                 assert store.table == self.table
-                for view, address in enumerate(self.table.addresses):
-                    expected = np.array([a_row(address, sample.digest) for sample in self.table.samples])
-                    np.testing.assert_array_equal(store.features(view), expected)
-                assert store.missing() == (len(self._missing(self.asked)) if self.asked else 0)
+                for part in self.table.parts:
+                    found = store.features(part.view) if part.kind == "features" else store.blocks(part.view)
+                    photos = [sample.digest for sample in self.table.samples]
+                    np.testing.assert_array_equal(found, rows_of(part, photos))
+                lost = _pairs(self.asked, self._missing(self.asked)) if self.asked else set()
+                assert store.missing() == len(lost)
 
     return Machine
+
+
+def _pairs(table: Table, rows: set[tuple[str, str]]) -> set[tuple[int, str]]:
+    """Say of which views and photos these (address, photo) are."""
+    views = {part.address: part.view for part in table.parts}
+    return {(views[address], photo) for address, photo in rows}
 
 
 def _many(names: dict[str, int]) -> dict[str, int]:
