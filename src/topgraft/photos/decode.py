@@ -67,12 +67,13 @@ _one_large = threading.Lock()
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-def decode(source: str | Path | bytes, place: str = "") -> Image:
+def decode(source: str | Path | bytes, place: str = "", *, most: int = MAX_PIXELS) -> Image:
     """Decode a photo to RGB.
 
     Args:
         source: a local path, or the file's bytes.
         place: what to call it in errors; the path where there is one.
+        most: pixels; a larger picture is refused.
 
     Returns:
         (H, W, 3) uint8, upright.
@@ -92,10 +93,16 @@ def decode(source: str | Path | bytes, place: str = "") -> Image:
     if data.startswith(b"\xff\xd8") and (scans := data.count(b"\xff\xda")) > MAX_SCANS:
         raise DecodeError(place, f"is a JPEG of {scans:,} scans, more than {MAX_SCANS}; save it anew")
     try:
+<<<<<<< HEAD
         with Pillow.open(io.BytesIO(_without_text(data)), formats=formats()) as picture:
             _judge(picture.size, place)
             with _one_large if picture.width * picture.height > LARGE_PIXELS else nullcontext():
                 return _pixels(picture)
+=======
+        with Pillow.open(io.BytesIO(data), formats=_formats()) as picture:
+            _judge(picture.size, place, most)
+            return _pixels(picture)
+>>>>>>> 1ec27b9 (Export to onnxruntime, OpenVINO and browsers, checked in each; serve a run over HTTP with a page)
     except DecodeError:
         raise
     except UnidentifiedImageError as error:
@@ -124,10 +131,10 @@ def formats() -> tuple[str, ...]:
     return tuple(sorted({known[suffix] for suffix in SUFFIXES if suffix in known} & Pillow.OPEN.keys()))
 
 
-def _judge(size: tuple[int, int], place: str) -> None:
+def _judge(size: tuple[int, int], place: str, most: int) -> None:
     width, height = size
-    if width * height > MAX_PIXELS:
-        raise DecodeError(place, f"is {width} x {height}, larger than {MAX_PIXELS:,} pixels; make it smaller")
+    if width * height > most:
+        raise DecodeError(place, f"is {width} x {height}, larger than {most:,} pixels; make it smaller")
     if width < 1 or height < 1:
         raise DecodeError(place, "has no pixels")
 

@@ -232,8 +232,8 @@ class Predictor:
             features: (N, D), as `look` gives them.
 
         Returns:
-            (N, C), divided by the temperature; None for a head that reads the map in place of features, and for
-            a graph in OpenVINO's own form.
+            (N, C), divided by the temperature; None for a head that reads the map in place of features, and
+            for a graph in OpenVINO's own form.
         """
         if self._head is None:
             return None
@@ -257,9 +257,7 @@ class Predictor:
 
     @cached_property
     def _runtime(self) -> Runtime:
-        return open_runtime(
-            self._graph, self._engine, self._threads, weights=self._weights, start=FITTED
-        )
+        return open_runtime(self._graph, self._engine, self._threads, weights=self._weights, start=FITTED)
 
     @cached_property
     def _head(self) -> Runtime | None:
