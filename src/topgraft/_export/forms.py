@@ -11,9 +11,9 @@ import jinja2
 
 from topgraft import _page
 from topgraft._export.runtimes import FILES, NPM, Named
-from topgraft.errors import one_line
 from topgraft.fingerprint import digest
 from topgraft.predictor.modelcard import model_card
+from topgraft.text import one_line
 
 if TYPE_CHECKING:
     from topgraft._export.agree import Agreement

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from topgraft.errors import one_line
 from topgraft.importers.quantize import PICTURES, to_int8
+from topgraft.text import one_line
 
 if TYPE_CHECKING:
     from topgraft.photos.dataset import Dataset

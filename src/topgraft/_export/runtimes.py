@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from topgraft.errors import BackboneError, UsageError, need
+from topgraft.files import said
 
 if TYPE_CHECKING:
     from topgraft._export.agree import Answer, Ask
@@ -77,7 +78,10 @@ def open_named(form: str, runtime: str | Path | None) -> Named:
 def _onnxruntime(folder: Path) -> Iterator[Ask]:
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
+    try:
+        session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
+    except Exception as error:  # its errors have no base of their own
+        raise BackboneError(f"onnxruntime cannot run the export: {said(error)}") from error
 
     def ask(image: Image) -> Answer:
         probabilities, distance = session.run(["probabilities", "distance"], {"image": image})

@@ -7,14 +7,18 @@ const photos = []; // {blob, name, url, answer}, in the order they came
 let shown = null;
 let round = 0; // photos of an earlier round, before "Start over", are nobody's any more
 
-function say(text, bad = false) {
+// kind: '' for all to see, 'bad' for trouble, 'heard' for those who listen: others see it elsewhere
+function say(text, kind = '') {
   $('status').textContent = text;
-  $('status').classList.toggle('bad', bad);
+  $('status').className = kind;
 }
 
 // One answer in words: what it is, and what should be said beside it.
 function words(answer) {
-  if (answer.error) return { short: answer.error, long: 'This photo could not be read.', more: answer.error, kind: 'bad' };
+  if (answer.error) {
+    const why = answer.error.replace(`${answer.path}: `, '');
+    return { short: why, long: 'This photo could not be read', more: `${answer.path ?? 'It'} ${why}.`, kind: 'bad' };
+  }
   if (answer.unknown) {
     return {
       short: 'unknown', long: 'None of the classes it knows', kind: 'doubt',
@@ -75,17 +79,17 @@ function row(photo) {
   const line = document.createElement('tr');
   const { short, kind } = words(photo.answer);
   const button = document.createElement('button');
-  const picture = Object.assign(document.createElement('img'), { src: photo.url, alt: '', loading: 'lazy' });
   button.type = 'button';
   button.setAttribute('aria-label', `Show ${photo.name}`);
-  button.append(picture);
+  button.append(Object.assign(document.createElement('img'), { src: photo.url, alt: '', loading: 'lazy' }));
   button.addEventListener('click', () => show(photo, true));
   for (const [content, name] of [
-    [button, ''], [photo.name, ''], [short, kind],
+    [photo.answer.error ? '' : button, ''], [photo.name, 'name'], [short, kind],
     [photo.answer.error ? '' : percent(photo.answer.probability), 'number'],
   ]) {
     const cell = document.createElement('td');
     cell.className = name;
+    if (name === 'name') cell.title = content;
     cell.append(content);
     line.append(cell);
   }
@@ -106,7 +110,7 @@ function table() {
 
 async function look(blobs) {
   const mine = round;
-  if (photos.length === 0 && blobs.length > 1) $('one').hidden = true;
+  if (blobs.length > 1) $('one').hidden = true;
   const fresh = blobs.map((blob) => ({
     blob, name: blob.name || 'photo', url: URL.createObjectURL(blob), answer: null,
   }));
@@ -129,7 +133,7 @@ async function look(blobs) {
         photo.answer = await ask(photo.blob, photo.name, {});
       } catch (error) {
         if (error.fatal) { left.length = 0; throw error; }
-        photo.answer = { error: error.message };
+        photo.answer = { path: photo.name, error: error.message };
       }
       if (mine !== round) return;
       done += 1;
@@ -146,12 +150,12 @@ async function look(blobs) {
   } catch (error) {
     forget();
     if (error.token) { $('token').hidden = false; $('secret').focus(); waiting = blobs; }
-    say(error.message, true);
+    say(error.message, 'bad');
     return;
   }
   if (mine !== round) return;
   const { long, more } = words(fresh[0].answer);
-  say(many ? `${photos.length} photos are done.` : `${long}. ${more}`);
+  say(many ? `${photos.length} photos are done.` : `${long}. ${more}`, 'heard');
   if (many) table();
   if (fresh.length === 1) show(fresh[0], true);
   else $('count').focus({ preventScroll: true });
@@ -222,7 +226,7 @@ async function shoot() {
 function take(list) {
   const blobs = [...list].filter((one) => one.size > 0);
   if (blobs.length) look(blobs);
-  else say('There was no photo in that.', true);
+  else say('There was no photo in that.', 'bad');
 }
 
 $('choose').addEventListener('click', () => $('files').click());
@@ -250,7 +254,7 @@ $('looked').addEventListener('click', async () => {
   try {
     photo.looked ??= (await ask(photo.blob, photo.name, { looked: true })).looked;
   } catch (error) {
-    say(error.message, true);
+    say(error.message, 'bad');
     return;
   }
   if (photo !== shown || $('looked').getAttribute('aria-pressed') !== 'true') return;
@@ -288,7 +292,7 @@ async function introduce() {
     say('');
   } catch (error) {
     if (error.token) { $('token').hidden = false; $('secret').focus(); }
-    say(error.message, true);
+    say(error.message, 'bad');
   }
 }
 

@@ -45,7 +45,7 @@ BODY = {
     },
 }
 ANSWERS = {
-    "description": "One answer a photo, in the order they came; what `topgraft predict --json` prints.",
+    "description": "One answer a photo, in the order they came; what topgraft predict --json prints.",
     "content": {
         "application/json": {
             "schema": {
@@ -83,7 +83,7 @@ FAILURES = {
     413: "The body is too large, or holds too many photos.",
     415: "Neither a form nor a file.",
     422: "No photo in it could be read; the answers say why, or a parameter is wrong.",
-    503: "Too many photos are waiting. `Retry-After` says when to come again.",
+    503: "Too many photos are waiting. The header Retry-After says when to come again.",
 }
 
 

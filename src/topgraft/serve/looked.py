@@ -14,16 +14,17 @@ from topgraft.types import Image
 
 SIDE = 96
 """Pixels of the longer side; the page stretches it smoothly."""
-COLOUR = (255, 120, 0)
+DARK = 190
+"""Of 255, where it found none."""
 
 
 def looked_at(predictor: Predictor, image: Image, label: str) -> str:
-    """Return a PNG as a data URI: opaque where the model found its reasons, clear elsewhere."""
+    """Return a PNG as a data URI: clear where the model found its reasons, dark elsewhere."""
     strength = activation_map(predictor, image, label)
     by = min(1.0, SIDE / max(strength.shape))
     size = tuple(max(1, round(by * side)) for side in strength.shape[::-1])
-    alpha = Pillow.fromarray((170 * strength).astype(np.uint8)).resize(size, Pillow.Resampling.BOX)
-    picture = Pillow.new("RGBA", alpha.size, (*COLOUR, 0))
+    alpha = Pillow.fromarray((DARK * (1 - strength)).astype(np.uint8)).resize(size, Pillow.Resampling.BOX)
+    picture = Pillow.new("RGBA", alpha.size, (0, 0, 0, 0))
     picture.putalpha(alpha)
     file = io.BytesIO()
     picture.save(file, "PNG")
