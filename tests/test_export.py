@@ -160,20 +160,20 @@ def test_a_run_that_was_exported_is_replaced_only_when_asked(run, photos, tmp_pa
     assert not (folder / "model.onnx").exists()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")
-    with pytest.raises(UsageError, match="is not an export"):
+    with pytest.raises(UsageError, match=r"is not an export"):
         tg.export(run, tmp_path / "mine", overwrite=True)
-    with pytest.raises(UsageError, match="among the photos|photo folder"):
+    with pytest.raises(UsageError, match=r"among the photos|photo folder"):
         tg.export(run, photos / "out")
 
 
 def test_what_cannot_be_is_said_before_the_work(run, tmp_path):
-    with pytest.raises(UnknownNameError, match="no format is named 'onx'. Did you mean onnx"):
+    with pytest.raises(UnknownNameError, match=r"no format is named 'onx'\. Did you mean onnx"):
         tg.export(run, tmp_path / "out", format="onx")
     with pytest.raises(UnknownNameError, match="no precision is named 'f8'"):
         tg.export(run, tmp_path / "out", precision="f8")
     with pytest.raises(DataError, match="expected a run"):
         tg.export(tmp_path, tmp_path / "out")
-    with pytest.raises(UsageError, match="expected ort.wasm.min.mjs"):
+    with pytest.raises(UsageError, match=r"expected ort\.wasm\.min\.mjs"):
         tg.export(run, tmp_path / "out", format="web", runtime=tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -233,7 +233,7 @@ def test_node_that_cannot_run_the_files_is_one_line(run, tmp_path, monkeypatch):
     if not RUNTIME.is_dir() or not shutil.which("node"):
         pytest.skip("needs onnxruntime-web")
     monkeypatch.setattr(forms, "PAGE", ("page.css", "page.mjs", "worker.mjs"))  # without model.mjs
-    with pytest.raises(BackboneError, match="cannot run the export: .*Cannot find module") as caught:
+    with pytest.raises(BackboneError, match=r"cannot run the export: .*Cannot find module") as caught:
         tg.export(run, tmp_path / "out", format="web", runtime=RUNTIME)
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []

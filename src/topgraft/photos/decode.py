@@ -112,7 +112,7 @@ def decode(source: str | Path | bytes, place: str = "", *, most: int = MAX_PIXEL
             ) from error
         raise DecodeError(place, "is not a picture in a known format") from error
     except Pillow.DecompressionBombError as error:
-        raise DecodeError(place, f"is larger than {MAX_PIXELS:,} pixels") from error
+        raise DecodeError(place, f"is larger than {most:,} pixels") from error
     except MemoryError as error:
         raise DecodeError(place, "does not fit into memory") from error
     except Exception as error:  # a broken file can make a decoder raise anything

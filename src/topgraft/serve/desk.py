@@ -81,10 +81,9 @@ class Desk:
         for job in jobs:
             job.add_done_callback(lambda _: self._wait(-1))
         _, late = await asyncio.wait(jobs, timeout=self._limits.seconds)
-        if late:
-            for job in late:
-                job.cancel()
-            await asyncio.wait(jobs, timeout=0)
+        for job in late:
+            job.cancel()
+        if late or not all(job.result() for job in jobs):
             raise Refused(503, f"no answer within {self._limits.seconds:g} s", Retry_After="5")
         return [job.result() for job in jobs]
 

@@ -14,7 +14,7 @@ from topgraft.types import Image
 
 SIDE = 96
 """Pixels of the longer side; the page stretches it smoothly."""
-DARK = 190
+DARK = 170
 """Of 255, where it found none."""
 
 
@@ -23,7 +23,9 @@ def looked_at(predictor: Predictor, image: Image, label: str) -> str:
     strength = activation_map(predictor, image, label)
     by = min(1.0, SIDE / max(strength.shape))
     size = tuple(max(1, round(by * side)) for side in strength.shape[::-1])
-    alpha = Pillow.fromarray((DARK * (1 - strength)).astype(np.uint8)).resize(size, Pillow.Resampling.BOX)
+    alpha = Pillow.fromarray((DARK * (1 - np.sqrt(strength))).astype(np.uint8)).resize(
+        size, Pillow.Resampling.BOX
+    )
     picture = Pillow.new("RGBA", alpha.size, (0, 0, 0, 0))
     picture.putalpha(alpha)
     file = io.BytesIO()
