@@ -49,7 +49,8 @@ def _write_page(folder: Path, named: Named) -> None:
             shutil.copyfile(named.files / name, folder / "runtime" / name)
         (folder / "runtime" / "LICENCE").write_text(_text("licence.txt", name=named.name), encoding="utf-8")
     for name in PAGE:
-        (folder / name).write_bytes(_page.part(name))
+        text = _page.part(name).decode().replace("{{ npm }}", NPM)
+        (folder / name).write_text(text, encoding="utf-8")
     (folder / "ask.mjs").write_bytes(_page.part("ask-here.mjs"))
     page = _page.part("page.html").decode().replace("{{ policy }}", _page.POLICY)
     (folder / "index.html").write_text(page, encoding="utf-8")

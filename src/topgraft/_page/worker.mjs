@@ -8,7 +8,7 @@ async function open() {
   try {
     model = await import('./model.mjs');
   } catch {
-    throw Object.assign(new Error("onnxruntime-web is not in runtime/. The folder's README.md says how to put it there."), { fatal: true });
+    throw Object.assign(new Error("onnxruntime-web is missing. {{ npm }} brings it; README.md says which of its files belong in the folder runtime."), { fatal: true });
   }
   await model.open(async (name) => {
     const found = await fetch(name);

@@ -31,19 +31,6 @@ Looked = Annotated[bool, Query(description="Say where it looked, too.")]
 RAW = ("", "application/octet-stream", "application/x-www-form-urlencoded")
 """Types of a body that is one photo, beside image/*; the last is what curl says of any body."""
 BINARY = {"type": "string", "format": "binary"}
-BODY = {
-    "required": True,
-    "content": {
-        "multipart/form-data": {
-            "schema": {
-                "type": "object",
-                "properties": {"photos": {"type": "array", "items": BINARY, "minItems": 1}},
-                "required": ["photos"],
-            }
-        },
-        "application/octet-stream": {"schema": BINARY},
-    },
-}
 ANSWERS = {
     "description": "One answer a photo, in the order they came; what topgraft predict --json prints.",
     "content": {
@@ -77,10 +64,10 @@ DETAIL = {
     }
 }
 FAILURES = {
-    400: "The body is not what its type says.",
+    400: "The body is not what its type says, or holds too many photos.",
     401: "The token is missing or another.",
     408: "The body took too long.",
-    413: "The body is too large, or holds too many photos.",
+    413: "The body is too large.",
     415: "Neither a form nor a file.",
     422: "No photo in it could be read; the answers say why, or a parameter is wrong.",
     503: "Too many photos are waiting. The header Retry-After says when to come again.",
@@ -155,7 +142,7 @@ def _add_routes(app: FastAPI, desk: Desk, card: PredictorCard, limits: Limits, n
 
     @app.post(
         "/predict",
-        openapi_extra={"requestBody": BODY},
+        openapi_extra={"requestBody": _body(limits)},
         response_class=JSONResponse,
         responses={
             200: ANSWERS,
@@ -193,15 +180,30 @@ def _add_routes(app: FastAPI, desk: Desk, card: PredictorCard, limits: Limits, n
         return Response(text, media_type=kind)
 
 
+def _body(limits: Limits) -> dict[str, Any]:
+    """Describe what `/predict` takes."""
+    photos = {"type": "array", "items": BINARY, "minItems": 1, "maxItems": limits.files}
+    form = {"type": "object", "properties": {"photos": photos}, "required": ["photos"]}
+    return {
+        "required": True,
+        "content": {
+            "multipart/form-data": {"schema": form},
+            "application/octet-stream": {"schema": BINARY},
+        },
+    }
+
+
 async def _photos(request: Request, limits: Limits) -> list[Given]:
     """Read the photos of a request: the files of a form, or the body."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
         try:
-            form = await request.form(max_files=limits.files, max_fields=limits.files)
+            form = await request.form(max_files=limits.files)
         except (MultiPartException, StarletteError) as error:
             text = str(getattr(error, "detail", "") or getattr(error, "message", error))
-            raise Refused(413 if "Too many" in text else 400, f"the form cannot be read: {text}") from error
+            raise Refused(
+                413 if "Too many files" in text else 400, f"the form cannot be read: {text}"
+            ) from error
         uploads = [one for _, one in form.multi_items() if isinstance(one, UploadFile)]
         try:
             photos = [(one.filename or "", await one.read()) for one in uploads]
