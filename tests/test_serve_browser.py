@@ -1,4 +1,4 @@
-"""The page as a person drives it, from a server and alone: drop, paste, camera, keyboard, table, no network."""
+"""The page as a person drives it, from a server and alone: drop, paste, camera, keyboard, no network."""
 
 from __future__ import annotations
 

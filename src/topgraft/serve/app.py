@@ -201,9 +201,7 @@ async def _photos(request: Request, limits: Limits) -> list[Given]:
             form = await request.form(max_files=limits.files)
         except (MultiPartException, StarletteError) as error:
             text = str(getattr(error, "detail", "") or getattr(error, "message", error))
-            raise Refused(
-                413 if "Too many files" in text else 400, f"the form cannot be read: {text}"
-            ) from error
+            raise Refused(400, f"the form cannot be read: {text}") from error
         uploads = [one for _, one in form.multi_items() if isinstance(one, UploadFile)]
         try:
             photos = [(one.filename or "", await one.read()) for one in uploads]
