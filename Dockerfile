@@ -12,7 +12,7 @@ RUN python -m venv /venv \
 FROM python:3.12-slim
 RUN useradd --create-home --uid 10001 topgraft
 COPY --from=build /venv /venv
-USER topgraft
+USER 10001
 ENV PATH=/venv/bin:$PATH TOPGRAFT_OFFLINE=1
 EXPOSE 8000
 HEALTHCHECK --interval=30s --timeout=5s --start-period=30s \
