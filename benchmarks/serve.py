@@ -1,13 +1,13 @@
 """Serving: one client and eight against the bare engine, then 2,000 requests of every kind.
 
-    python benchmarks/serve.py --run RUN --photos PHOTOS [--rounds 10] [--requests 2000]
+    python benchmarks/serve.py --run RUN --photos PHOTOS [--rounds 10] [--count 80] [--requests 2000]
 
 RUN is a finished run, PHOTOS a folder of JPEG files. Everything happens on this machine, over loopback, with
-one server process. In every round each contender answers the same photos, in an order that turns from round to
-round, so that each round gives one ratio of each pair under the same load:
+one server process. In every round each contender answers the same photos, in an order that turns from round
+to round, so that each round gives one ratio of each pair under the same load:
 
-    engine    the model in OpenVINO on fitted pixels that lie in memory: one photo after the other on all cores
-              (p50), and one photo a core (pace)
+    engine    the model in OpenVINO on fitted pixels that lie in memory: one photo after the other on all
+              cores (p50), and one photo a core (pace)
     predict   `Predictor.predict` on the files' bytes: decode, fit, model; what a loop without a server does
     serve     HTTP requests, a photo each: one client (p50), eight clients (pace)
 
@@ -165,6 +165,18 @@ def memory_mb(process: int) -> float:
     return int(next(line for line in text.splitlines() if line.startswith("VmRSS")).split()[1]) / 1024
 
 
+def spent(process: int, way: Callable[[], Any]) -> float:
+    """Return the processor seconds that a process needs for something; other processes do not count."""
+
+    def so_far() -> float:
+        ticks = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13]
+        return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+
+    before = so_far()
+    way()
+    return so_far() - before
+
+
 def bomb() -> bytes:
     """Write a PNG's header of 900 megapixels, and nothing behind it."""
     import struct
@@ -249,9 +261,10 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--photos", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--count", type=int, default=80, help="photos a round")
     parser.add_argument("--requests", type=int, default=2000)
     given = parser.parse_args()
-    paths = sorted(given.photos.rglob("*.jpg"))[:80]
+    paths = sorted(given.photos.rglob("*.jpg"))[: given.count]
     files = [path.read_bytes() for path in paths]
     predictor, cores = load(given.run), usable_cores()
     fitted = np.stack([fit(decode(data), predictor.card.backbone) for data in files])
@@ -278,6 +291,12 @@ def main() -> None:
         ]
         for _, way in ways:
             way()
+        processor = {
+            "engine": 1e3 * spent(os.getpid(), ways[3][1]) / len(files),
+            "predict": 1e3 * spent(os.getpid(), ways[4][1]) / len(files),
+            "serve": 1e3 * spent(process.pid, ways[5][1]) / len(files),
+        }
+        print("processor ms a photo:", processor, flush=True)
         for turn in range(given.rounds):
             for name, way in ways[turn % len(ways) :] + ways[: turn % len(ways)]:
                 figures.setdefault(name, []).append(way())
@@ -308,6 +327,7 @@ def main() -> None:
         "medians": medians,
         "ratios": ratios,
         "by batch": by_batch,
+        "processor ms a photo": processor,
         "mixed": kinds,
         "cold predict s": seconds,
         "goals": {**GOALS, "cold predict s": 1.2},
