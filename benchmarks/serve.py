@@ -206,8 +206,8 @@ def every_kind(port: int, process: int, files: list[bytes], requests: int) -> di
     statuses: dict[str, dict[int, int]] = {}
     lock = threading.Lock()
     slow = [create_connection(("127.0.0.1", port)) for _ in range(20)]
-    for one in slow:  # they never send the rest
-        one.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50000\r\n\r\nab")
+    for connection in slow:  # they never send the rest
+        connection.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50000\r\n\r\nab")
 
     def send(i: int) -> None:
         name, make = kinds[i % len(kinds)]
@@ -231,8 +231,8 @@ def every_kind(port: int, process: int, files: list[bytes], requests: int) -> di
         for start in range(requests // 10, requests, 50):
             list(pool.map(send, range(start, min(start + 50, requests))))
             peak = max(peak, memory_mb(process))
-    for one in slow:
-        one.close()
+    for connection in slow:
+        connection.close()
     wrong = sum(
         n
         for counts in statuses.values()

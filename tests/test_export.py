@@ -54,14 +54,15 @@ def test_an_export_agrees_and_is_taken_by_predict_and_evaluate(run, photos, tmp_
     assert (made.agreement.photos, made.agreement.same) == (24, 24)
     assert made.agreement.apart < 1e-3
     assert made.agreement.accuracy == made.agreement.accuracy_run
-    assert [one.name for one in tmp_path.iterdir()] == ["out"]
+    assert [file.name for file in tmp_path.iterdir()] == ["out"]
 
     moved = shutil.move(tmp_path / "out", tmp_path / "elsewhere")
-    paths = sorted(str(one) for one in photos.rglob("*.jpg"))
+    paths = sorted(str(path) for path in photos.rglob("*.jpg"))
     for ours, theirs in zip(load(run.path).predict(paths), load(moved).predict(paths), strict=True):
         assert (ours.label, ours.unknown) == (theirs.label, theirs.unknown)
         assert ours.probability == pytest.approx(theirs.probability, abs=1e-3)
     found = tg.evaluate(moved, Dataset.from_folder(photos), split="all")
+    assert "does not say which photos it was trained from" in found.notes[0]
     assert (
         found.members[0].scores["accuracy"]
         == tg.evaluate(run, Dataset.from_folder(photos), split="all").members[0].scores["accuracy"]
@@ -71,7 +72,7 @@ def test_an_export_agrees_and_is_taken_by_predict_and_evaluate(run, photos, tmp_
 
 def test_no_photo_is_named_in_what_leaves_the_house(run, photos, tmp_path):
     folder = tg.export(run, tmp_path / "out").path
-    names = [one.name for one in photos.rglob("*.jpg")]
+    names = [path.name for path in photos.rglob("*.jpg")]
     for file in folder.iterdir():
         text = file.read_bytes()
         assert not [name for name in names if name.encode() in text], file
@@ -84,7 +85,7 @@ def test_half_the_bits_take_half_the_space_and_lose_little(run, tmp_path, form):
     half = tg.export(run, tmp_path / "f16", format=form, precision="f16")
     assert half.agreement.same == half.agreement.photos
     assert 0 < half.agreement.apart < 0.02
-    sizes = [sum(one.stat().st_size for one in made.path.glob("model.*")) for made in (whole, half)]
+    sizes = [sum(file.stat().st_size for file in made.path.glob("model.*")) for made in (whole, half)]
     assert sizes[1] < 0.55 * sizes[0]
 
 
@@ -116,7 +117,7 @@ def broken(change):
 
 
 def forget_a_layer(graph):
-    weights = next(one for one in graph.initializer if len(one.dims) == 4 and one.dims[0] > 100)
+    weights = next(tensor for tensor in graph.initializer if len(tensor.dims) == 4 and tensor.dims[0] > 100)
     weights.CopyFrom(numpy_helper.from_array(0 * numpy_helper.to_array(weights), weights.name))
 
 
@@ -194,7 +195,7 @@ def test_the_runtime_is_the_one_that_the_tests_install():
 @needs_web
 def test_the_runtime_comes_with_its_licence_and_everything_is_kept_for_offline(run, tmp_path):
     folder = tg.export(run, tmp_path / "out", format="web", runtime=RUNTIME.parent).path
-    assert sorted(one.name for one in (folder / "runtime").iterdir()) == sorted([*FILES, "LICENCE"])
+    assert sorted(file.name for file in (folder / "runtime").iterdir()) == sorted([*FILES, "LICENCE"])
     assert "MIT License" in (folder / "runtime" / "LICENCE").read_text()
     kept = json.loads(re.search(r"FILES = (\[.*?\]);", (folder / "offline.js").read_text())[1])
     assert {"./", "index.html", "model.onnx", "card.json", f"runtime/{FILES[2]}"} <= set(kept)
@@ -221,11 +222,17 @@ def test_the_snippets_of_the_readme_run_as_they_stand(run, photos, tmp_path, for
 
 def test_halving_leaves_the_fit_alone(run):
     graph = (run.model / "model.onnx").read_bytes()
-    whole, half = (onnx.load_from_string(one).graph for one in (graph, graphs.halve(graph)))
-    fit = {one.name: one.SerializeToString() for one in whole.initializer if one.name.startswith("fit.")}
+    whole, half = (onnx.load_from_string(data).graph for data in (graph, graphs.halve(graph)))
+    fit = {
+        tensor.name: tensor.SerializeToString()
+        for tensor in whole.initializer
+        if tensor.name.startswith("fit.")
+    }
     assert fit
     assert fit == {
-        one.name: one.SerializeToString() for one in half.initializer if one.name.startswith("fit.")
+        tensor.name: tensor.SerializeToString()
+        for tensor in half.initializer
+        if tensor.name.startswith("fit.")
     }
 
 
@@ -252,7 +259,7 @@ def test_the_command_line_prints_what_was_measured(run, tmp_path, form):
         "--format",
         form,
     ]
-    done = subprocess.run([str(one) for one in line], capture_output=True, text=True, check=True)
+    done = subprocess.run([str(word) for word in line], capture_output=True, text=True, check=True)
     assert "24 of 24 photos have the run's label" in done.stdout
     done = subprocess.run(
         [*map(str, line), "--json", "--overwrite"], capture_output=True, text=True, check=True

@@ -82,13 +82,13 @@ def test_a_photo_as_the_body_is_answered_as_predict_answers(client, run, tmp_pat
     for headers in (JPEG, {"Content-Type": "application/octet-stream"}, {}):
         found = client.post("/predict", content=SUSHI, headers=headers)
         assert found.status_code == 200
-        assert [{"path": expected["path"], **one} for one in found.json()] == [expected]
+        assert [{"path": expected["path"], **answer} for answer in found.json()] == [expected]
 
 
 def test_the_photos_of_a_form_are_answered_in_their_order(client):
     found = client.post("/predict", files=form(SUSHI, SANDWICH, SUSHI, name="any"))
     assert found.status_code == 200
-    alone = [client.post("/predict", content=one, headers=JPEG).json()[0] for one in (SUSHI, SANDWICH)]
+    alone = [client.post("/predict", content=photo, headers=JPEG).json()[0] for photo in (SUSHI, SANDWICH)]
     assert alone[0] != alone[1]
     assert found.json() == [{"path": f"{i}.jpg", **alone[i % 2]} for i in range(3)]
 
@@ -175,7 +175,7 @@ def test_a_full_queue_says_when_to_come_again_and_forgets_nobody(run):
         return first, second, third, await desk.answer([("e", SUSHI)])
 
     first, second, third, later = asyncio.run(three())
-    assert [one["path"] for one in first] == ["a", "b"]
+    assert [answer["path"] for answer in first] == ["a", "b"]
     for refused in (second, third):
         assert isinstance(refused, Refused)
         assert (refused.status, refused.headers) == (503, {"Retry-After": "1"})
@@ -313,7 +313,7 @@ def test_mistakes_are_said_before_anything_is_loaded(run, tmp_path):
     (tmp_path / "good").write_text(f"{TOKEN}\n")
     assert read_token(tmp_path / "good") == TOKEN
     assert [
-        is_loopback(one) for one in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "::", "example.org")
+        is_loopback(host) for host in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "::", "example.org")
     ] == [
         *[True] * 3,
         *[False] * 3,
@@ -436,8 +436,8 @@ def test_a_stop_finishes_what_was_taken(run):
         waiting = float(re.search(r"^topgraft_waiting_photos (\S+)", text, re.MULTILINE)[1])
     said = server.stop()
     asking.join(60)
-    assert [one.status_code for one in found] == [200]
-    assert len([one for one in found[0].json() if one["label"]]) == 30
+    assert [answer.status_code for answer in found] == [200]
+    assert len([answer for answer in found[0].json() if answer["label"]]) == 30
     assert "Traceback" not in said
     assert server.process.returncode in (0, -signal.SIGTERM, 128 + signal.SIGTERM)
 

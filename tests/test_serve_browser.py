@@ -142,12 +142,12 @@ class Person:
 
     def drop(self, *files: Path, event: str = "drop") -> None:
         """Drop or paste files: the event that the browser would send."""
-        given = [(one.name, base64.b64encode(one.read_bytes()).decode()) for one in files]
+        given = [(file.name, base64.b64encode(file.read_bytes()).decode()) for file in files]
         self.page.evaluate(
             """async ([given, event]) => {
                 const data = new DataTransfer();
                 for (const [name, text] of given) {
-                    const bytes = Uint8Array.from(atob(text), (one) => one.charCodeAt(0));
+                    const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
                     data.items.add(new File([bytes], name, { type: 'image/jpeg' }));
                 }
                 const options = { bubbles: true, cancelable: true };
@@ -161,14 +161,14 @@ class Person:
     def answer(self) -> dict[str, Any]:
         """Read the card as it is shown."""
         page = self.page
-        page.wait_for_selector("#one:not([hidden])")
+        page.wait_for_selector("#card:not([hidden])")
         bars = page.locator("#bars li").all()
         return {
             "answer": page.locator("#answer").inner_text(),
             "more": page.locator("#more").inner_text(),
             "bars": {
-                one.locator(".name").inner_text(): float(one.locator("meter").get_attribute("value"))
-                for one in bars
+                bar.locator(".name").inner_text(): float(bar.locator("meter").get_attribute("value"))
+                for bar in bars
             },
         }
 
@@ -190,9 +190,9 @@ class Person:
         self.page.evaluate(AXE.read_text(encoding="utf-8"))  # not a script tag: the page allows none
         found = self.page.evaluate("axe.run()")
         return [
-            f"{one['id']}: {one['nodes'][0]['html']}"
-            for one in found["violations"]
-            if one["impact"] in ("serious", "critical")
+            f"{finding['id']}: {finding['nodes'][0]['html']}"
+            for finding in found["violations"]
+            if finding["impact"] in ("serious", "critical")
         ]
 
 
@@ -221,18 +221,18 @@ def test_many_photos_become_a_table_and_a_file(browser, url, run, paths):
             [cell.inner_text() for cell in row.locator("td").all()]
             for row in person.page.locator("tbody tr").all()
         ]
-        assert [row[1] for row in rows] == [one.name for one in paths[6:18]]
-        assert [row[2] for row in rows] == ["unknown" if one.unknown else one.label for one in expected]
+        assert [row[1] for row in rows] == [path.name for path in paths[6:18]]
+        assert [row[2] for row in rows] == ["unknown" if told.unknown else told.label for told in expected]
         head, *lines = person.table()
         assert head == ["photo", "answer", "label", "probability", "p_sandwich", "p_sushi", "error"]
-        for line, one in zip(lines, expected, strict=True):
-            assert float(line[3]) == pytest.approx(one.probability, abs=1e-6)
-            assert (line[2], line[6]) == (one.label, "")
+        for line, told in zip(lines, expected, strict=True):
+            assert float(line[3]) == pytest.approx(told.probability, abs=1e-6)
+            assert (line[2], line[6]) == (told.label, "")
         person.page.get_by_role("button", name=f"Show {paths[9].name}").click()
         same(person.answer(), expected[3], 1e-6)
         person.page.get_by_role("button", name="Start over").click()
         assert person.page.locator("#many").is_hidden()
-        assert person.page.locator("#one").is_hidden()
+        assert person.page.locator("#card").is_hidden()
 
 
 def test_one_unreadable_photo_does_not_stop_the_rest_and_no_cell_is_a_formula(browser, url, paths, tmp_path):
@@ -247,7 +247,9 @@ def test_one_unreadable_photo_does_not_stop_the_rest_and_no_cell_is_a_formula(br
         lines = person.table()
         assert lines[2][0] == "'=cmd.jpg"
         assert "not a picture" in lines[2][6]
-        person.trouble[:] = [one for one in person.trouble if "422" not in one]  # Chromium notes the status
+        person.trouble[:] = [
+            text for text in person.trouble if "422" not in text
+        ]  # Chromium notes the status
 
 
 def test_where_it_looked_is_laid_over_the_photo(browser, url, paths):
@@ -332,7 +334,7 @@ def test_a_token_is_asked_for_and_then_used(browser, run, paths):
             person.drop(paths[0])
             assert person.answer()["bars"]
             person.trouble[:] = [
-                one for one in person.trouble if "401" not in one
+                text for text in person.trouble if "401" not in text
             ]  # Chromium notes the status
     finally:
         served.stop()
@@ -364,10 +366,10 @@ def test_the_exported_page_answers_without_a_network(browser, here, run, photos,
         person.done(11)
         lines = person.table()[2:]
     apart = 0.0
-    for line, one, path in zip(lines, expected[:-1], ten, strict=True):
+    for line, told, path in zip(lines, expected[:-1], ten, strict=True):
         assert line[0] == path.name
-        assert line[1] == ("unknown" if one.unknown else one.label)
-        apart = max(apart, *(abs(float(line[4 + i]) - p) for i, p in enumerate(one.probabilities.values())))
+        assert line[1] == ("unknown" if told.unknown else told.label)
+        apart = max(apart, *(abs(float(line[4 + i]) - p) for i, p in enumerate(told.probabilities.values())))
     assert apart < 1e-3
 
 
@@ -418,8 +420,8 @@ def test_how_far_the_browsers_decoding_is_from_ours(browser, shared, tmp_path):
         server.server_close()
     expected = load(real.path).predict(ten)
     apart = [
-        abs(float(line[4]) - next(iter(one.probabilities.values())))
-        for line, one in zip(lines, expected, strict=True)
+        abs(float(line[4]) - next(iter(told.probabilities.values())))
+        for line, told in zip(lines, expected, strict=True)
     ]
     warnings.warn(f"decoding: {len(ten)} photos, probabilities at most {max(apart):.2g} apart", stacklevel=1)
     assert max(apart) < 1e-3

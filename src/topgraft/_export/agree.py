@@ -136,8 +136,8 @@ def compare(
         i = int(np.flatnonzero(~same)[0])
         first = _said(predictor, names[i], a[i], b[i], 0.0)
     known = [label in predictor.classes for label in labels]
-    truth = np.array([predictor.classes.index(one) for one in labels if one in predictor.classes])
-    scored = bool(truth.size) and not predictor.card.several
+    truth = np.array([predictor.classes.index(name) for name in labels if name in predictor.classes])
+    scored = bool(truth.size) and not predictor.card.multilabel
     gaps = np.nan_to_num(np.abs(a - b), nan=1.0)
     return Agreement(
         runtime,

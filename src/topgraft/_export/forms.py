@@ -54,7 +54,10 @@ def _write_page(folder: Path, named: Named) -> None:
     (folder / "ask.mjs").write_bytes(_page.part("ask-here.mjs"))
     page = _page.part("page.html").decode().replace("{{ policy }}", _page.POLICY)
     (folder / "index.html").write_text(page, encoding="utf-8")
-    kept = ["./", *sorted(one.relative_to(folder).as_posix() for one in folder.rglob("*") if one.is_file())]
+    kept = [
+        "./",
+        *sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()),
+    ]
     whole = digest(b"".join((folder / name).read_bytes() for name in kept[1:]))
     text = _page.part("offline.js").decode()
     text = text.replace("{{ digest }}", whole).replace("{{ files }}", json.dumps(kept))

@@ -20,6 +20,7 @@ from topgraft.errors import BackboneError, DataError, UnknownNameError, UsageErr
 from topgraft.photos.dataset import Dataset
 from topgraft.predictor import load
 from topgraft.run import Run
+from topgraft.run.predictions import read_predictions
 from topgraft.settings import Settings
 from topgraft.types import Progress, silent
 
@@ -28,8 +29,6 @@ Precision = Literal["f32", "f16", "int8"]
 
 PHOTOS = 200
 """So many photos go through the exported files, spread evenly over the run's."""
-KEPT = ("schema", "classes", "seed", "policies", "backbone", "head", "cross_validation", "test")
-"""The run's numbers that go along; those that name its photos do not."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ class Exported:
         }
 
     def __str__(self) -> str:
-        size = sum(one.stat().st_size for one in self.path.rglob("*") if one.is_file())
+        size = sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
         return "\n".join([str(self.agreement), *self.notes, f"{self.path}  {size / 1e6:.1f} MB"])
 
 
@@ -120,7 +119,6 @@ def export(
         graph = graphs.quantize(graph, data, _learned(run, data))
     with _whole(folder, overwrite=overwrite) as half:
         forms.write(half, format, graph, predictor.card, named)
-        numbers = {name: run.metrics[name] for name in KEPT if name in run.metrics}
         spread = np.unique(np.linspace(0, len(data) - 1, min(PHOTOS, len(data))).astype(int))
         with named.open(half) as ask:
             agreement = compare(
@@ -129,7 +127,7 @@ def export(
         if agreement.broken:
             raise BackboneError(f"{folder}: {agreement.broken} Nothing was written.")
         facts = {"format": format, "precision": precision, "agreement": agreement.as_dict()}
-        text = json.dumps({**numbers, "export": facts}, indent=1, ensure_ascii=False)
+        text = json.dumps({**_numbers(run), "export": facts}, indent=1, ensure_ascii=False)
         (half / "metrics.json").write_text(text + "\n", encoding="utf-8")
         forms.write_readme(half, format, precision, predictor.card, agreement, run, named)
     return Exported(folder, format, precision, agreement, named.notes)
@@ -181,7 +179,13 @@ def _photos(run: Run, photos: str | Path | None, settings: Settings, progress: P
     return data
 
 
+def _numbers(run: Run) -> dict[str, Any]:
+    """Return the run's numbers without the names of its photos."""
+    facts = run.metrics.as_dict()
+    return facts | {"trust": facts["trust"] | {"label_issues": []}}
+
+
 def _learned(run: Run, data: Dataset) -> list[int]:
     """Return which photos the run learned from; all where it does not say."""
-    seen = {row["digest"] for row in run.table("predictions.csv") if row["split"] == "cv"}
-    return [i for i, one in enumerate(data.samples) if one.digest in seen] or list(range(len(data)))
+    seen = {row.digest for row in read_predictions(run, run.metrics.classes) if row.split == "cv"}
+    return [i for i, sample in enumerate(data.samples) if sample.digest in seen] or list(range(len(data)))

@@ -139,7 +139,7 @@ def _exchange(process: subprocess.Popen[bytes], image: Image) -> bytes:
         line = b""
     if not line and process.stderr:
         text = process.stderr.read().decode(errors="replace")
-        errors = [one for one in text.splitlines() if "Error" in one] or ["it ended"]
+        errors = [line for line in text.splitlines() if "Error" in line] or ["it ended"]
         raise BackboneError(f"onnxruntime-web cannot run the export: {errors[0].strip()[:200]}.")
     return line
 

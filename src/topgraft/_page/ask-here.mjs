@@ -44,7 +44,7 @@ export async function ask(blob, name) {
     label: card.classes[best],
     probability: probabilities[best],
     unknown: card.unknown !== null && distance > card.unknown.threshold,
-    probabilities: Object.fromEntries(card.classes.map((one, i) => [one, probabilities[i]])),
+    probabilities: Object.fromEntries(card.classes.map((name, i) => [name, probabilities[i]])),
     distance,
   };
 }

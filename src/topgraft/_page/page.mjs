@@ -57,21 +57,21 @@ function bars(probabilities) {
 function show(photo, focus) {
   shown = photo;
   const { long, more, kind } = words(photo.answer);
-  const [picture, looked] = $('one').querySelectorAll('img');
+  const [picture, looked] = $('card').querySelectorAll('img');
   picture.src = photo.url;
   picture.alt = photo.name;
   picture.hidden = Boolean(photo.answer.error);
   looked.hidden = true;
   $('answer').textContent = long;
   $('more').textContent = more;
-  $('one').className = kind;
+  $('card').className = kind;
   bars(photo.answer.probabilities ?? {});
   $('looked').parentElement.hidden = !where || Boolean(photo.answer.error);
   $('looked').setAttribute('aria-pressed', 'false');
-  $('one').hidden = false;
+  $('card').hidden = false;
   if (focus) {
     $('answer').focus({ preventScroll: true });
-    $('one').scrollIntoView({ block: 'nearest' });
+    $('card').scrollIntoView({ block: 'nearest' });
   }
 }
 
@@ -97,7 +97,7 @@ function row(photo) {
 }
 
 function table() {
-  const done = photos.filter((one) => one.answer);
+  const done = photos.filter((photo) => photo.answer);
   const counts = new Map();
   for (const { answer } of done) {
     const name = answer.error ? 'unreadable' : answer.unknown ? 'unknown' : answer.unsure ? 'unsure' : answer.label;
@@ -110,7 +110,7 @@ function table() {
 
 async function look(blobs) {
   const mine = round;
-  if (blobs.length > 1) $('one').hidden = true;
+  if (blobs.length > 1) $('card').hidden = true;
   const fresh = blobs.map((blob) => ({
     blob, name: blob.name || 'photo', url: URL.createObjectURL(blob), answer: null,
   }));
@@ -122,10 +122,10 @@ async function look(blobs) {
   const rows = new Map();
   const body = $('many').querySelector('tbody');
   if (many) {
-    for (const one of photos) {
-      if (one.answer && body.children.length < photos.indexOf(one) + 1) body.append(row(one));
+    for (const photo of photos) {
+      if (photo.answer && body.children.length < photos.indexOf(photo) + 1) body.append(row(photo));
     }
-    for (const one of fresh) body.append(rows.set(one, document.createElement('tr')).get(one));
+    for (const photo of fresh) body.append(rows.set(photo, document.createElement('tr')).get(photo));
   }
   const worker = async () => {
     for (let photo = left.shift(); photo && mine === round; photo = left.shift()) {
@@ -163,16 +163,16 @@ async function look(blobs) {
 
 function forget() {
   round += 1;
-  for (const one of photos) URL.revokeObjectURL(one.url);
+  for (const photo of photos) URL.revokeObjectURL(photo.url);
   photos.length = 0;
   shown = null;
-  $('one').hidden = $('many').hidden = true;
+  $('card').hidden = $('many').hidden = true;
   $('many').querySelector('tbody').replaceChildren();
   say('');
 }
 
 function csv() {
-  const classes = [...new Set(photos.flatMap((one) => Object.keys(one.answer?.probabilities ?? {})))];
+  const classes = [...new Set(photos.flatMap((photo) => Object.keys(photo.answer?.probabilities ?? {})))];
   // A spreadsheet takes a cell that begins like this for a formula.
   const cell = (value) => {
     const text = String(value ?? '').replace(/^(?=[=+\-@\t\r])/, typeof value === 'number' ? '' : "'");
@@ -183,7 +183,7 @@ function csv() {
     if (!answer) continue;
     const said = answer.error ? '' : answer.unknown ? 'unknown' : answer.unsure ? 'unsure' : answer.label;
     lines.push([name, said, answer.label, answer.probability,
-      ...classes.map((one) => answer.probabilities?.[one]), answer.error]);
+      ...classes.map((name) => answer.probabilities?.[name]), answer.error]);
   }
   return `${lines.map((line) => line.map(cell).join(',')).join('\r\n')}\r\n`;
 }
@@ -224,7 +224,7 @@ async function shoot() {
 }
 
 function take(list) {
-  const blobs = [...list].filter((one) => one.size > 0);
+  const blobs = [...list].filter((blob) => blob.size > 0);
   if (blobs.length) look(blobs);
   else say('There was no photo in that.', 'bad');
 }
@@ -246,7 +246,7 @@ $('csv').addEventListener('click', () => {
 });
 $('looked').addEventListener('click', async () => {
   const photo = shown;
-  const overlay = $('one').querySelector('.looked');
+  const overlay = $('card').querySelector('.looked');
   const on = $('looked').getAttribute('aria-pressed') !== 'true';
   $('looked').setAttribute('aria-pressed', String(on));
   overlay.hidden = true;

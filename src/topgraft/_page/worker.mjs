@@ -18,15 +18,15 @@ async function open() {
 }
 
 // (h, w, 3) RGB as `topgraft.decode` has it: upright, over white, no change of colours.
-async function decode(blob, side) {
+async function decode(blob, longest) {
   let picture;
   try {
     picture = await createImageBitmap(blob, { colorSpaceConversion: 'none', premultiplyAlpha: 'none' });
   } catch {
     throw new Error('is not a picture this browser can read');
   }
-  const by = Math.min(1, side / Math.max(picture.width, picture.height));
-  const [width, height] = [picture.width, picture.height].map((one) => Math.max(1, Math.round(by * one)));
+  const by = Math.min(1, longest / Math.max(picture.width, picture.height));
+  const [width, height] = [picture.width, picture.height].map((side) => Math.max(1, Math.round(by * side)));
   const canvas = new OffscreenCanvas(width, height);
   const context = canvas.getContext('2d', { willReadFrequently: true });
   context.fillStyle = '#fff';

@@ -93,16 +93,10 @@ def decode(source: str | Path | bytes, place: str = "", *, most: int = MAX_PIXEL
     if data.startswith(b"\xff\xd8") and (scans := data.count(b"\xff\xda")) > MAX_SCANS:
         raise DecodeError(place, f"is a JPEG of {scans:,} scans, more than {MAX_SCANS}; save it anew")
     try:
-<<<<<<< HEAD
         with Pillow.open(io.BytesIO(_without_text(data)), formats=formats()) as picture:
-            _judge(picture.size, place)
+            _judge(picture.size, place, most)
             with _one_large if picture.width * picture.height > LARGE_PIXELS else nullcontext():
                 return _pixels(picture)
-=======
-        with Pillow.open(io.BytesIO(data), formats=_formats()) as picture:
-            _judge(picture.size, place, most)
-            return _pixels(picture)
->>>>>>> 1ec27b9 (Export to onnxruntime, OpenVINO and browsers, checked in each; serve a run over HTTP with a page)
     except DecodeError:
         raise
     except UnidentifiedImageError as error:

@@ -30,15 +30,8 @@ class Runtime(Protocol):
     def __call__(self, value: NDArray[Any]) -> Outputs: ...
 
 
-<<<<<<< HEAD
-def open_runtime(
-    graph: bytes, name: str, threads: int, *, weights: bytes = b"", start: str = ""
-) -> Runtime:
-    """Return a graph opened in a runtime.
-=======
 def open_runtime(graph: bytes, name: str, threads: int, *, weights: bytes = b"", start: str = "") -> Runtime:
-    """Open a graph.
->>>>>>> 1ec27b9 (Export to onnxruntime, OpenVINO and browsers, checked in each; serve a run over HTTP with a page)
+    """Return a graph opened in a runtime.
 
     Args:
         graph: a serialised ONNX model, or an OpenVINO model's XML.

@@ -52,7 +52,7 @@ def check_token(token: str | None, header: str | None) -> None:
         return
     scheme, _, given = (header or "").partition(" ")
     # hashed, so that neither content nor length shows in the time
-    same = hmac.compare_digest(*(hashlib.sha256(one.encode()).digest() for one in (token, given.strip())))
+    same = hmac.compare_digest(*(hashlib.sha256(text.encode()).digest() for text in (token, given.strip())))
     if not same or scheme.lower() != "bearer":
         raise Refused(
             401, "expected `Authorization: Bearer TOKEN` with the server's token", WWW_Authenticate="Bearer"

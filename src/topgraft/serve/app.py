@@ -156,7 +156,7 @@ def _add_routes(app: FastAPI, desk: Desk, card: PredictorCard, limits: Limits, n
         Send one photo as the body, or one or many as the files of a form, in a field of any name.
         """
         answers = await desk.answer(await _photos(request, limits), looked=looked)
-        return JSONResponse(answers, 422 if all("error" in one for one in answers) else 200)
+        return JSONResponse(answers, 422 if all("error" in answer for answer in answers) else 200)
 
     @app.get("/card", responses={401: failures[401]})
     def card_of_the_model() -> PredictorCard:
@@ -175,7 +175,7 @@ def _add_routes(app: FastAPI, desk: Desk, card: PredictorCard, limits: Limits, n
         responses={200: {"content": {"text/plain": {}}}, 401: failures[401]},
     )
     def metrics() -> Response:
-        """Give numbers for Prometheus."""
+        """Return numbers for Prometheus."""
         text, kind = numbers.page()
         return Response(text, media_type=kind)
 
@@ -202,9 +202,9 @@ async def _photos(request: Request, limits: Limits) -> list[Given]:
         except (MultiPartException, StarletteError) as error:
             text = str(getattr(error, "detail", "") or getattr(error, "message", error))
             raise Refused(400, f"the form cannot be read: {text}") from error
-        uploads = [one for _, one in form.multi_items() if isinstance(one, UploadFile)]
+        uploads = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
         try:
-            photos = [(one.filename or "", await one.read()) for one in uploads]
+            photos = [(upload.filename or "", await upload.read()) for upload in uploads]
         finally:
             await form.close()
     elif kind not in RAW and not kind.startswith("image/"):

@@ -77,7 +77,7 @@ class Desk:
             self._wait(-len(photos))
             raise
         until = time.monotonic() + self._limits.seconds
-        jobs = [loop.run_in_executor(pool, self._one, predictor, *one, looked, until) for one in photos]
+        jobs = [loop.run_in_executor(pool, self._one, predictor, *photo, looked, until) for photo in photos]
         for job in jobs:
             job.add_done_callback(lambda _: self._wait(-1))
         _, late = await asyncio.wait(jobs, timeout=self._limits.seconds)
