@@ -7,7 +7,6 @@ import shutil
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,6 +27,9 @@ from topgraft.errors import BackboneError, UnknownNameError, UsageError
 from topgraft.importers.load import find_backbone, load_backbone
 from topgraft.settings import Settings
 from topgraft.store import FeatureStore
+from topgraft.telemetry import import_silently
+
+onnxruntime = import_silently("onnxruntime")
 
 blocks = st.lists(st.tuples(st.integers(1, 9), st.booleans()), max_size=6).map(
     lambda found: tuple(Depth(name=f"blocks.{i}", channels=c, token=t) for i, (c, t) in enumerate(found))

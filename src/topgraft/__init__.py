@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from topgraft._check import Health, check
     from topgraft._embed import embed
     from topgraft._evaluate import evaluate
+    from topgraft._export import export
     from topgraft._finetune import finetune
     from topgraft._preview import preview
     from topgraft._report import report
@@ -59,6 +60,7 @@ __all__ = [
     "draw",
     "embed",
     "evaluate",
+    "export",
     "finetune",
     "load",
     "load_backbone",
@@ -90,6 +92,7 @@ _HOMES = {
     "draw": "policies.grid",
     "embed": "_embed",
     "evaluate": "_evaluate",
+    "export": "_export",
     "finetune": "_finetune",
     "load": "predictor",
     "load_backbone": "importers.load",

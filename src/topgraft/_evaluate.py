@@ -224,6 +224,7 @@ def _choose(runs: list[Run], data: Dataset, split: str | None, *, given: bool) -
         split = "test" if held and ours and not given else "all"
     order = sorted(range(len(data)), key=lambda i: (data.samples[i].digest, data.samples[i].id))
     chosen = [i for i in order if split == "all" or data.samples[i].digest in held]
+    unsaid = [str(run.path) for run, photos in zip(runs, sides, strict=True) if not photos]
     trained = sum(data.samples[i].digest in seen for i in chosen)
     notes = []
     if trained:
@@ -232,6 +233,10 @@ def _choose(runs: list[Run], data: Dataset, split: str | None, *, given: bool) -
         out = sum(sample.digest in seen for sample in data.samples)
         rest = f" {out} more were used for training and are left out." if out else ""
         notes.append(f"Measured on the {len(chosen)} photos that were held out from training.{rest}")
+    notes += [
+        f"{path} does not say which photos it was trained from: where these are among them, it flatters."
+        for path in unsaid
+    ]
     return chosen, notes
 
 

@@ -579,6 +579,40 @@ def _table(path: Path | None) -> Iterator[TextIO | None]:
 
 
 @app.command()
+def serve(
+    run: RunFolder,
+    host: Annotated[
+        str, typer.Option(help="Where to listen; anything but loopback needs a token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Where to listen.", min=0, max=65535)] = 8000,
+    token_file: Annotated[
+        Path | None, typer.Option(help="File with the token that requests must carry.")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Processes that share the cores.")] = 1,
+    threads: Annotated[int | None, typer.Option(help="Cores to use. [default: all]")] = None,
+) -> None:
+    """Answer photos by HTTP, and show a page for them (extra serve).
+
+    Ctrl-C finishes what was taken.
+    """
+    from topgraft.serve.start import serve as listen_at
+    from topgraft.settings import Settings
+
+    shown = f"[{host}]" if ":" in host else host
+    print(
+        f"topgraft: http://{shown}:{port}/ for people, /docs for programs. Ctrl-C ends it.", file=sys.stderr
+    )
+    listen_at(
+        run,
+        host=host,
+        port=port,
+        token_file=token_file,
+        workers=workers,
+        settings=Settings.load(threads=threads),
+    )
+
+
+@app.command()
 def evaluate(
     places: Annotated[
         list[str],
@@ -613,6 +647,45 @@ def evaluate(
         print_json(found.as_dict())
     else:
         print(found)
+
+
+@app.command()
+def export(
+    run: RunFolder,
+    photos: Annotated[
+        str | None, typer.Argument(help="The photos it was trained from. [default: as its config says]")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the export.")] = Path("export"),
+    form: Annotated[
+        str, typer.Option("--format", help="onnx, openvino or web (a page for browsers).")
+    ] = "onnx",
+    precision: Annotated[
+        str, typer.Option(help="f32, f16 (half the file) or int8 (extra int8); what it loses is measured.")
+    ] = "f32",
+    runtime: Annotated[
+        Path | None, typer.Option(help="onnxruntime-web's files, for web. [default: in node_modules]")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the export that is there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write the model for another runtime, checked in that runtime.
+
+    Up to 200 of the run's photos go through the files; where they disagree with the run, nothing is left.
+    """
+    from topgraft._export import export as write
+
+    with progress() as bar:
+        made = write(
+            run,
+            out,
+            format=form,  # type: ignore[arg-type]
+            precision=precision,  # type: ignore[arg-type]
+            photos=photos,
+            runtime=runtime,
+            overwrite=overwrite,
+            progress=bar,
+        )
+    print_json(made.as_dict()) if as_json else print(made)
 
 
 @app.command()

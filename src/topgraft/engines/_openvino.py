@@ -26,12 +26,19 @@ _FIRST_LOOK = threading.Lock()
 
 
 def compile_model(
-    graph: Path | str | bytes, *, shape: dict[str, list[int]] | None = None, streams: int = 1
+    graph: Path | str | bytes,
+    *,
+    weights: bytes = b"",
+    start: str = "",
+    shape: dict[str, list[int]] | None = None,
+    streams: int = 1,
 ) -> Any:
     """Return an ONNX graph compiled for the CPU in float32.
 
     Args:
-        graph: a file, or a serialised model.
+        graph: a file, or a serialised model; OpenVINO's own form, too.
+        weights: of a serialised model in OpenVINO's own form.
+        start: a value inside the graph that becomes its input, where there is one of that name.
         shape: fixed input shapes by input name; other inputs keep theirs.
         streams: how many calls run side by side, each on one core; 0 means one call on all cores.
 
@@ -48,7 +55,12 @@ def compile_model(
     else:
         options |= {"PERFORMANCE_HINT": "LATENCY"}
     try:
-        model = core.read_model(graph if isinstance(graph, bytes) else str(graph))
+        if weights:
+            model = core.read_model(graph, weights)
+        else:
+            model = core.read_model(graph if isinstance(graph, bytes) else str(graph))
+        if start:
+            model = _begin_at(model, start)
         if shape:
             model.reshape(shape)
         return core.compile_model(model, "CPU", options)
@@ -56,6 +68,35 @@ def compile_model(
         place = "graph" if isinstance(graph, bytes) else graph
         raise BackboneError(
             f"{place}: OpenVINO cannot run it: {str(error).strip().splitlines()[-1]}"
+        ) from error
+
+
+def _begin_at(model: Any, name: str) -> Any:
+    """Cut off what lies before a value; without a value of that name the model stays whole."""
+    openvino = import_silently("openvino")
+    opset13 = import_silently("openvino.opset13")
+    found = [out for op in model.get_ops() for out in op.outputs() if name in out.get_names()]
+    if not found or not found[0].get_partial_shape().is_static:
+        return model
+    value = opset13.parameter(found[0].get_partial_shape(), found[0].get_element_type(), name=name)
+    value.output(0).set_names({name})
+    for reader in found[0].get_target_inputs():
+        reader.replace_source_output(value.output(0))
+    return openvino.Model(model.get_results(), [value], model.get_friendly_name())
+
+
+def save_model(graph: bytes, to: Path) -> None:
+    """Write an ONNX graph in OpenVINO's own form: `to` is the .xml, the .bin comes beside it.
+
+    Raises:
+        BackboneError: where OpenVINO cannot read it.
+    """
+    openvino = _import()
+    try:
+        openvino.save_model(openvino.Core().read_model(graph), str(to), compress_to_fp16=False)
+    except RuntimeError as error:
+        raise BackboneError(
+            f"{to}: OpenVINO cannot write it: {str(error).strip().splitlines()[-1]}"
         ) from error
 
 

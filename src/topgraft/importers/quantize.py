@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +21,7 @@ from topgraft.errors import UsageError
 from topgraft.fingerprint import digest
 from topgraft.settings import Settings
 from topgraft.telemetry import import_silently
-from topgraft.types import Images
+from topgraft.types import Image, Images
 
 if TYPE_CHECKING:
     import onnx
@@ -66,24 +69,40 @@ def quantize(backbone: Backbone, images: Images, *, settings: Settings | None = 
     return Backbone.open(place)
 
 
-def _write(folder: Path, backbone: Backbone, images: Images, request: dict[str, str]) -> Card:
-    nncf = import_silently("nncf", "int8", "--precision int8")
-    import onnx
+def to_int8(
+    model: onnx.ModelProto, inputs: Mapping[str, Callable[[], Image]], name: str, keep: Sequence[str] = ()
+) -> onnx.ModelProto:
+    """Quantise a graph with the ranges that some inputs show.
 
+    Args:
+        model: in f32.
+        inputs: makers of (…) uint8 arrays by any name; each is made when its turn comes.
+        name: of the graph's input.
+        keep: regular expressions; nodes whose whole name one of them matches stay as they are.
+
+    Raises:
+        MissingExtraError: without the `int8` extra.
+    """
+    nncf = import_silently("nncf", "int8", "--precision int8")
     nncf.set_log_level(logging.ERROR)
-    pictures = nncf.Dataset([image[None] for image in images], lambda image: {"images": image})
-    exact = onnx.load(backbone.graph)
-    scope = _statistics(exact)
     with redirect_stdout(sys.stderr):  # it draws progress bars where results go
-        graph = nncf.quantize(
-            exact,
-            pictures,
-            ignored_scope=nncf.IgnoredScope(names=scope) if scope else None,
-            subset_size=len(images),
+        return nncf.quantize(
+            model,
+            nncf.Dataset(list(inputs), lambda key: {name: inputs[key]()}),
+            subset_size=len(inputs),
             preset=nncf.QuantizationPreset.MIXED,
+            ignored_scope=nncf.IgnoredScope(patterns=list(keep), validate=False),
             advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.ENABLE),
         )
-    onnx.save(graph, folder / GRAPH)
+
+
+def _write(folder: Path, backbone: Backbone, images: Images, request: dict[str, str]) -> Card:
+    import onnx
+
+    pictures = {str(i): partial(np.expand_dims, image, 0) for i, image in enumerate(images)}
+    exact = onnx.load(backbone.graph)
+    statistics = [re.escape(name) for name in _statistics(exact)]
+    onnx.save(to_int8(exact, pictures, "images", keep=statistics), folder / GRAPH)
     # The name of what went in, not the hash of what came out: another NNCF may write other bytes.
     weights = hashlib.sha256(f"{backbone.card.weights_sha256} {request}".encode()).hexdigest()
     card = backbone.card.model_copy(update={"precision": "int8", "weights_sha256": weights})

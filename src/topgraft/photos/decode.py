@@ -67,12 +67,13 @@ _one_large = threading.Lock()
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-def decode(source: str | Path | bytes, place: str = "") -> Image:
+def decode(source: str | Path | bytes, place: str = "", *, most: int = MAX_PIXELS) -> Image:
     """Decode a photo to RGB.
 
     Args:
         source: a local path, or the file's bytes.
         place: what to call it in errors; the path where there is one.
+        most: pixels; a larger picture is refused.
 
     Returns:
         (H, W, 3) uint8, upright.
@@ -93,7 +94,7 @@ def decode(source: str | Path | bytes, place: str = "") -> Image:
         raise DecodeError(place, f"is a JPEG of {scans:,} scans, more than {MAX_SCANS}; save it anew")
     try:
         with Pillow.open(io.BytesIO(_without_text(data)), formats=formats()) as picture:
-            _judge(picture.size, place)
+            _judge(picture.size, place, most)
             with _one_large if picture.width * picture.height > LARGE_PIXELS else nullcontext():
                 return _pixels(picture)
     except DecodeError:
@@ -105,7 +106,7 @@ def decode(source: str | Path | bytes, place: str = "") -> Image:
             ) from error
         raise DecodeError(place, "is not a picture in a known format") from error
     except Pillow.DecompressionBombError as error:
-        raise DecodeError(place, f"is larger than {MAX_PIXELS:,} pixels") from error
+        raise DecodeError(place, f"is larger than {most:,} pixels") from error
     except MemoryError as error:
         raise DecodeError(place, "does not fit into memory") from error
     except Exception as error:  # a broken file can make a decoder raise anything
@@ -124,10 +125,10 @@ def formats() -> tuple[str, ...]:
     return tuple(sorted({known[suffix] for suffix in SUFFIXES if suffix in known} & Pillow.OPEN.keys()))
 
 
-def _judge(size: tuple[int, int], place: str) -> None:
+def _judge(size: tuple[int, int], place: str, most: int) -> None:
     width, height = size
-    if width * height > MAX_PIXELS:
-        raise DecodeError(place, f"is {width} x {height}, larger than {MAX_PIXELS:,} pixels; make it smaller")
+    if width * height > most:
+        raise DecodeError(place, f"is {width} x {height}, larger than {most:,} pixels; make it smaller")
     if width < 1 or height < 1:
         raise DecodeError(place, "has no pixels")
 

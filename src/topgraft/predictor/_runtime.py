@@ -19,18 +19,27 @@ RUNTIMES = ("openvino", "onnxruntime")
 
 
 class Runtime(Protocol):
-    """Returns the outputs of a graph for its inputs by name; may be called from several threads."""
+    """Returns the outputs of a graph for one input; may be called from several threads.
 
-    def __call__(self, **inputs: NDArray[Any]) -> Outputs: ...
+    Attributes:
+        takes: the input's name.
+    """
+
+    takes: str
+
+    def __call__(self, value: NDArray[Any]) -> Outputs: ...
 
 
-def open_runtime(graph: bytes, name: str, threads: int) -> Runtime:
+def open_runtime(graph: bytes, name: str, threads: int, *, weights: bytes = b"", start: str = "") -> Runtime:
     """Return a graph opened in a runtime.
 
     Args:
-        graph: a serialised ONNX model.
+        graph: a serialised ONNX model, or an OpenVINO model's XML.
         name: `openvino`, `onnxruntime`, or `auto` for the first that is installed.
         threads: how many pictures run side by side, each on one core.
+        weights: of an OpenVINO model.
+        start: a value inside the graph that may be given in place of the input: what lies before it is then
+            left out. `takes` says whether it is so; onnxruntime always takes the input.
 
     Raises:
         UnknownNameError: for another name.
@@ -40,22 +49,28 @@ def open_runtime(graph: bytes, name: str, threads: int) -> Runtime:
         name = next((runtime for runtime in RUNTIMES if importlib.util.find_spec(runtime)), RUNTIMES[0])
     if name not in RUNTIMES:
         raise UnknownNameError("engine", name, ("auto", *RUNTIMES))
-    return (_openvino if name == "openvino" else _onnxruntime)(graph, threads)
+    if name == "openvino":
+        return _OpenVINO(graph, threads, weights, start)
+    if weights:
+        raise BackboneError("predictor: an OpenVINO model runs in OpenVINO alone. Take engine `openvino`.")
+    return _OnnxRuntime(graph, threads)
 
 
-def _openvino(graph: bytes, threads: int) -> Runtime:
-    from topgraft.engines._openvino import compile_model
+class _OpenVINO:
+    def __init__(self, graph: bytes, threads: int, weights: bytes, start: str) -> None:
+        from topgraft.engines._openvino import compile_model
 
-    compiled = compile_model(graph, streams=threads)
-    requests: SimpleQueue[Any] = SimpleQueue()
-    for _ in range(threads):
-        requests.put(compiled.create_infer_request())
+        compiled = compile_model(graph, weights=weights, start=start, streams=threads)
+        self.takes = start if start in compiled.input(0).names else compiled.input(0).any_name
+        self._requests: SimpleQueue[Any] = SimpleQueue()
+        for _ in range(threads):
+            self._requests.put(compiled.create_infer_request())
 
-    def run(**inputs: NDArray[Any]) -> Outputs:
-        request = requests.get()
+    def __call__(self, value: NDArray[Any]) -> Outputs:
+        request = self._requests.get()
         try:
             # copies both ways: OpenVINO's threads must never hold memory that Python frees
-            found = request.infer(inputs, share_inputs=False, share_outputs=False)
+            found = request.infer({self.takes: value}, share_inputs=False, share_outputs=False)
             # an output has every name its value had anywhere in the graph
             return {name: np.asarray(value) for output, value in found.items() for name in output.names}
         except RuntimeError as error:
@@ -63,27 +78,27 @@ def _openvino(graph: bytes, threads: int) -> Runtime:
                 f"predictor: OpenVINO failed: {str(error).strip().splitlines()[-1]}"
             ) from error
         finally:
-            requests.put(request)
-
-    return run
+            self._requests.put(request)
 
 
-def _onnxruntime(graph: bytes, threads: int) -> Runtime:
-    try:
-        onnxruntime = import_silently("onnxruntime")
-    except ModuleNotFoundError as error:
-        raise BackboneError(
-            "predictor: needs openvino or onnxruntime to run. pip install openvino."
-        ) from error
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1 if threads > 1 else 0
-    try:
-        session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise BackboneError(f"predictor: onnxruntime cannot read it: {str(error).splitlines()[0]}") from error
-    names = [output.name for output in session.get_outputs()]
+class _OnnxRuntime:
+    def __init__(self, graph: bytes, threads: int) -> None:
+        try:
+            onnxruntime = import_silently("onnxruntime")
+        except ModuleNotFoundError as error:
+            raise BackboneError(
+                "predictor: needs openvino or onnxruntime to run. pip install openvino."
+            ) from error
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1 if threads > 1 else 0
+        try:
+            self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise BackboneError(
+                f"predictor: onnxruntime cannot read it: {str(error).splitlines()[0]}"
+            ) from error
+        self.takes = self._session.get_inputs()[0].name
+        self._names = [output.name for output in self._session.get_outputs()]
 
-    def run(**inputs: NDArray[Any]) -> Outputs:
-        return dict(zip(names, session.run(None, inputs), strict=True))
-
-    return run
+    def __call__(self, value: NDArray[Any]) -> Outputs:
+        return dict(zip(self._names, self._session.run(None, {self.takes: value}), strict=True))

@@ -127,8 +127,9 @@ class Run:
 
     @property
     def model(self) -> Path:
-        """The predictor's folder."""
-        return self.path / "model"
+        """The predictor's folder; an exported folder is one itself."""
+        inside = self.path / "model"
+        return inside if inside.is_dir() or not is_file(self.path / "card.json") else self.path
 
     @property
     def metrics(self) -> Metrics:

@@ -162,7 +162,7 @@ class HeadSuite(ABC):
         features, _ = self.data()
         for head in filter(None, (fitted, multilabel)):
             run = open_runtime(head_graph(head, features.shape[2:]), runtime, 1)
-            self.assert_close(run(x=features[0])["logits"], head.logits(features[0]))
+            self.assert_close(run(features[0])["logits"], head.logits(features[0]))
 
     def test_a_sweep_is_one_fit_after_the_other(self) -> None:
         features, labels = self.data()

@@ -1,0 +1,427 @@
+"""The page as a person drives it, from a server and alone: drop, paste, camera, keyboard, no network."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import http.server
+import io
+import re
+import shutil
+import threading
+import warnings
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+import uvicorn
+
+import topgraft as tg
+from topgraft.config import Config
+from topgraft.predictor import load
+from topgraft.recipe import follow
+from topgraft.run import Run
+from topgraft.serve import create_app
+from topgraft.testing.drawing import draw_photos
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+MODULES = Path(__file__).parent.parent / "node_modules"
+AXE = MODULES / "axe-core" / "axe.min.js"
+RUNTIME = MODULES / "onnxruntime-web" / "dist"
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+CAMERA = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+TOKEN = "a-token-that-nobody-guesses"
+PATIENCE_MS = 120_000
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: `make browser` installs it")
+needs_web = pytest.mark.skipif(
+    not RUNTIME.is_dir() or not shutil.which("node"),
+    reason="needs onnxruntime-web: `make browser` installs it",
+)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS + CAMERA)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    return draw_photos(tmp_path_factory.mktemp("pages") / "photos", 12, seed=0)
+
+
+@pytest.fixture(scope="module")
+def run(photos, tmp_path_factory) -> Run:
+    config = Config.load(data__photos=str(photos), policies__count=0, heads__names=("logistic",))
+    return follow(config, tmp_path_factory.mktemp("run") / "run")
+
+
+@pytest.fixture(scope="module")
+def paths(photos) -> list[Path]:
+    return sorted(photos.rglob("*.jpg"))
+
+
+class Served:
+    """An application in a thread, at a port that is free."""
+
+    def __init__(self, app: Any) -> None:
+        self.server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
+        self.thread = threading.Thread(target=self.server.run)
+        self.thread.start()
+        while not self.server.started:
+            self.thread.join(0.05)
+        self.url = f"http://127.0.0.1:{self.server.servers[0].sockets[0].getsockname()[1]}/"
+
+    def stop(self) -> None:
+        self.server.should_exit = True
+        self.thread.join()
+
+
+@pytest.fixture(scope="module")
+def url(run) -> Iterator[str]:
+    served = Served(create_app(run))
+    yield served.url
+    served.stop()
+
+
+@pytest.fixture(scope="module")
+def here(run, tmp_path_factory) -> Iterator[str]:
+    """The exported page behind a static web server."""
+    folder = tg.export(run, tmp_path_factory.mktemp("web") / "page", format="web", runtime=RUNTIME).path
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_words: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+class Person:
+    """Somebody before the page, and what they would not see: errors, and requests to anybody else."""
+
+    def __init__(self, browser: Any, url: str, *, width: int = 1280, scheme: str = "light") -> None:
+        self.context = browser.new_context(
+            viewport={"width": width, "height": 844}, color_scheme=scheme, accept_downloads=True
+        )
+        self.page = self.context.new_page()
+        self.page.set_default_timeout(PATIENCE_MS)
+        self.trouble: list[str] = []
+        self.elsewhere: list[str] = []
+        self.page.on("console", lambda message: self.trouble.append(message.text))
+        self.page.on("pageerror", lambda error: self.trouble.append(str(error)))
+        self.context.on(
+            "request",
+            lambda asked: (
+                None if asked.url.startswith((url, "blob:", "data:")) else self.elsewhere.append(asked.url)
+            ),
+        )
+        self.page.goto(url)
+
+    def __enter__(self) -> Self:
+        self.page.wait_for_selector("#classes:has-text('knows 2 classes: sandwich, sushi')")
+        return self
+
+    def __exit__(self, kind: object, *_rest: object) -> None:
+        self.context.close()
+        if kind is None:
+            assert self.trouble == []
+            assert self.elsewhere == []
+
+    def drop(self, *files: Path, event: str = "drop") -> None:
+        """Drop or paste files: the event that the browser would send."""
+        given = [(file.name, base64.b64encode(file.read_bytes()).decode()) for file in files]
+        self.page.evaluate(
+            """async ([given, event]) => {
+                const data = new DataTransfer();
+                for (const [name, text] of given) {
+                    const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+                    data.items.add(new File([bytes], name, { type: 'image/jpeg' }));
+                }
+                const options = { bubbles: true, cancelable: true };
+                document.body.dispatchEvent(event === 'paste'
+                    ? new ClipboardEvent('paste', { clipboardData: data, ...options })
+                    : new DragEvent('drop', { dataTransfer: data, ...options }));
+            }""",
+            [given, event],
+        )
+
+    def answer(self) -> dict[str, Any]:
+        """Read the card as it is shown."""
+        page = self.page
+        page.wait_for_selector("#card:not([hidden])")
+        bars = page.locator("#bars li").all()
+        return {
+            "answer": page.locator("#answer").inner_text(),
+            "more": page.locator("#more").inner_text(),
+            "bars": {
+                bar.locator(".name").inner_text(): float(bar.locator("meter").get_attribute("value"))
+                for bar in bars
+            },
+        }
+
+    def done(self, photos: int) -> None:
+        """Wait for the table."""
+        self.page.wait_for_selector(f"#status:has-text('{photos} photos are done.')", state="attached")
+
+    def table(self) -> list[list[str]]:
+        """Download the CSV."""
+        with self.page.expect_download() as download:
+            self.page.get_by_role("button", name="Download CSV").click()
+        assert download.value.suggested_filename == "answers.csv"
+        return list(csv.reader(io.StringIO(Path(download.value.path()).read_text(encoding="utf-8"))))
+
+    def serious(self) -> list[str]:
+        """Ask axe what is wrong."""
+        if not AXE.is_file():
+            pytest.skip("needs axe-core: `make browser` installs it")
+        self.page.evaluate(AXE.read_text(encoding="utf-8"))  # not a script tag: the page allows none
+        found = self.page.evaluate("axe.run()")
+        return [
+            f"{finding['id']}: {finding['nodes'][0]['html']}"
+            for finding in found["violations"]
+            if finding["impact"] in ("serious", "critical")
+        ]
+
+
+def same(shown: dict[str, Any], expected: Any, atol: float = 1e-3) -> None:
+    assert shown["bars"] == pytest.approx(expected.probabilities, abs=atol)
+    assert list(shown["bars"].values()) == sorted(shown["bars"].values(), reverse=True)
+    assert shown["answer"] == ("None of the classes it knows" if expected.unknown else expected.label)
+    if expected.unknown:
+        assert f"{expected.label} is the nearest" in shown["more"]
+
+
+@pytest.mark.parametrize("event", ["drop", "paste"])
+def test_a_dropped_or_pasted_photo_is_answered(browser, url, run, paths, event):
+    with Person(browser, url) as person:
+        person.drop(paths[0], event=event)
+        same(person.answer(), load(run.path).predict(paths[0])[0], 1e-6)
+        assert person.page.evaluate("document.activeElement.id") == "answer"
+
+
+def test_many_photos_become_a_table_and_a_file(browser, url, run, paths):
+    with Person(browser, url) as person:
+        person.page.set_input_files("#files", paths[6:18])
+        person.done(12)
+        expected = load(run.path).predict(paths[6:18])
+        rows = [
+            [cell.inner_text() for cell in row.locator("td").all()]
+            for row in person.page.locator("tbody tr").all()
+        ]
+        assert [row[1] for row in rows] == [path.name for path in paths[6:18]]
+        assert [row[2] for row in rows] == ["unknown" if told.unknown else told.label for told in expected]
+        head, *lines = person.table()
+        assert head == ["photo", "answer", "label", "probability", "p_sandwich", "p_sushi", "error"]
+        for line, told in zip(lines, expected, strict=True):
+            assert float(line[3]) == pytest.approx(told.probability, abs=1e-6)
+            assert (line[2], line[6]) == (told.label, "")
+        person.page.get_by_role("button", name=f"Show {paths[9].name}").click()
+        same(person.answer(), expected[3], 1e-6)
+        person.page.get_by_role("button", name="Start over").click()
+        assert person.page.locator("#many").is_hidden()
+        assert person.page.locator("#card").is_hidden()
+
+
+def test_one_unreadable_photo_does_not_stop_the_rest_and_no_cell_is_a_formula(browser, url, paths, tmp_path):
+    bad = tmp_path / "=cmd.jpg"
+    bad.write_bytes(b"no picture")
+    person = Person(browser, url)
+    with person:
+        person.page.set_input_files("#files", [paths[0], bad])
+        person.done(2)
+        assert "is not a picture in a known format" in person.page.locator("tbody").inner_text()
+        assert "unreadable 1" in person.page.locator("#summary").inner_text()
+        lines = person.table()
+        assert lines[2][0] == "'=cmd.jpg"
+        assert "not a picture" in lines[2][6]
+        person.trouble[:] = [
+            text for text in person.trouble if "422" not in text
+        ]  # Chromium notes the status
+
+
+def test_where_it_looked_is_laid_over_the_photo(browser, url, paths):
+    with Person(browser, url) as person:
+        person.drop(paths[0])
+        person.answer()
+        button = person.page.get_by_role("button", name="Where it looked")
+        button.click()
+        person.page.wait_for_selector(".looked:not([hidden])")
+        assert button.get_attribute("aria-pressed") == "true"
+        photo, looked = (person.page.locator(f"figure img >> nth={i}").bounding_box() for i in (0, 1))
+        assert looked == pytest.approx(photo, abs=1)
+        button.click()
+        assert person.page.locator(".looked").is_hidden()
+
+
+@pytest.mark.parametrize("page", ["url", pytest.param("here", marks=needs_web)])
+def test_the_camera_takes_a_photo(browser, request, page):
+    with Person(browser, request.getfixturevalue(page), width=390) as person:
+        person.page.get_by_role("button", name="Take a photo").click()
+        person.page.get_by_role("button", name="Take it").click()
+        shown = person.answer()
+        assert sum(shown["bars"].values()) == pytest.approx(1, abs=1e-4)
+        assert shown["answer"] == "None of the classes it knows"  # a green test picture is neither
+        assert person.page.locator("#camera").is_hidden()
+        assert person.page.evaluate("document.querySelector('video').srcObject") is None
+
+
+def test_all_of_it_works_by_keyboard(browser, url, paths):
+    with Person(browser, url) as person:
+        page = person.page
+        page.keyboard.press("Tab")
+        with page.expect_file_chooser() as chooser:
+            page.keyboard.press("Enter")
+        chooser.value.set_files(paths[:2])
+        person.done(2)
+        seen = set()
+        for _ in range(12):
+            page.keyboard.press("Tab")
+            seen.add(page.evaluate("document.activeElement.textContent || document.activeElement.ariaLabel"))
+        assert {"Download CSV", "Start over", f"Show {paths[0].name}", f"Show {paths[1].name}"} <= seen
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("page", ["url", pytest.param("here", marks=needs_web)])
+def test_axe_finds_nothing_serious_and_nothing_hangs_over_the_edge(
+    browser, request, paths, page, width, scheme
+):
+    with Person(browser, request.getfixturevalue(page), width=width, scheme=scheme) as person:
+        over = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        assert person.serious() == []
+        person.drop(paths[0])
+        person.answer()
+        assert person.serious() == []
+        person.page.set_input_files("#files", paths[10:14])
+        person.done(5)
+        assert person.serious() == []
+        assert person.page.evaluate(over) == 0
+
+
+def test_the_interface_is_described_without_anybody_elses_files(browser, url):
+    with Person(browser, url, width=390) as person:
+        person.page.goto(f"{url}docs")
+        assert person.serious() == []
+        over = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        assert person.page.evaluate(over) == 0
+
+
+def test_a_token_is_asked_for_and_then_used(browser, run, paths):
+    served = Served(create_app(run, token=TOKEN))
+    try:
+        person = Person(browser, served.url)
+        page = person.page
+        page.wait_for_selector("#status:has-text('Give the token')")
+        page.get_by_label("This server wants a token.").fill("wrong")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#status:has-text('That is not the token.')")
+        page.get_by_label("This server wants a token.").fill(TOKEN)
+        page.keyboard.press("Enter")
+        with person:
+            person.drop(paths[0])
+            assert person.answer()["bars"]
+            person.trouble[:] = [
+                text for text in person.trouble if "401" not in text
+            ]  # Chromium notes the status
+    finally:
+        served.stop()
+
+
+@needs_web
+def test_the_exported_page_answers_without_a_network(browser, here, run, photos, paths):
+    """Ten photos and a stranger, the network closed and the page loaded anew."""
+    strangers = photos.parent / "strangers"
+    strangers.mkdir(exist_ok=True)
+    from PIL import Image
+
+    stranger = strangers / "grid.png"
+    picture = Image.new("RGB", (320, 240), "#0a8000")
+    for x in range(0, 320, 16):
+        picture.paste((255, 0, 255), (x, 0, x + 3, 240))
+    picture.save(stranger)
+    ten = [*paths[:5], *paths[-5:]]
+    expected = load(run.path).predict([*ten, stranger])
+    assert expected[-1].unknown
+    with Person(browser, here, width=390) as person:
+        person.page.wait_for_selector("#where:has-text('works without a network')")
+        person.context.set_offline(True)
+        person.page.reload()
+        person.page.wait_for_selector("#where:has-text('works without a network')")
+        person.drop(stranger)
+        same(person.answer(), expected[-1])
+        person.page.set_input_files("#files", ten)
+        person.done(11)
+        lines = person.table()[2:]
+    apart = 0.0
+    for line, told, path in zip(lines, expected[:-1], ten, strict=True):
+        assert line[0] == path.name
+        assert line[1] == ("unknown" if told.unknown else told.label)
+        apart = max(apart, *(abs(float(line[4 + i]) - p) for i, p in enumerate(told.probabilities.values())))
+    assert apart < 1e-3
+
+
+@needs_web
+def test_the_exported_page_names_the_line_that_brings_its_runtime(browser, run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tg.export(run, tmp_path / "page", format="web").path
+    page = browser.new_page()
+    answers = {"html": "text/html", "css": "text/css", "mjs": "text/javascript", "json": "application/json"}
+
+    def give(route: Any) -> None:
+        name = re.sub(r"^http://page.test/", "", route.request.url) or "index.html"
+        found = folder / name
+        if found.is_file():
+            route.fulfill(
+                body=found.read_bytes(),
+                content_type=answers.get(found.suffix[1:], "application/octet-stream"),
+            )
+        else:
+            route.fulfill(status=404, body="")
+
+    page.route("**/*", give)
+    page.goto("http://page.test/")
+    page.wait_for_selector("#status:has-text('npm install onnxruntime-web@')", timeout=PATIENCE_MS)
+    page.close()
+
+
+@needs_web
+@pytest.mark.shared
+@pytest.mark.nightly
+def test_how_far_the_browsers_decoding_is_from_ours(browser, shared, tmp_path):
+    """Printed for docs/export.md: photos as they are taken, and with what cameras write."""
+    photos = shared / "data" / "sushi_sandwich"
+    real = follow(Config.load(data__photos=str(photos), policies__count=0), tmp_path / "run")
+    folder = tg.export(real, tmp_path / "page", format="web", runtime=RUNTIME).path
+    server = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    )
+    threading.Thread(target=server.serve_forever).start()
+    try:
+        ten = sorted(photos.rglob("*.jpg"))[::16]
+        with Person(browser, f"http://127.0.0.1:{server.server_port}/") as person:
+            person.page.set_input_files("#files", ten)
+            person.done(len(ten))
+            lines = person.table()[1:]
+    finally:
+        server.shutdown()
+        server.server_close()
+    expected = load(real.path).predict(ten)
+    apart = [
+        abs(float(line[4]) - next(iter(told.probabilities.values())))
+        for line, told in zip(lines, expected, strict=True)
+    ]
+    warnings.warn(f"decoding: {len(ten)} photos, probabilities at most {max(apart):.2g} apart", stacklevel=1)
+    assert max(apart) < 1e-3
