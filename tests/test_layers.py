@@ -13,7 +13,7 @@ PACKAGE = Path(topgraft.__file__).parent
 HOMES = {
     "torch": (
         "engines/_torch.py",
-        "backbones/_torch.py",
+        "backbones/_torch",
         "importers/_timm",
         "heads/_torch",
         "heads/_network.py",
@@ -22,7 +22,7 @@ HOMES = {
     "timm": ("engines/_torch.py", "backbones/_torch.py", "importers/", "_finetune"),
     "openvino": ("engines/_openvino.py",),
     "nncf": ("importers/quantize.py",),
-    "onnxruntime": ("predictor/_runtime.py",),
+    "onnxruntime": ("predictor/_runtime.py", "_export/runtimes.py"),
     "ray": ("_embed/distribute.py", "telemetry.py"),
     "typer": ("cli.py",),
     "fastapi": ("serve/",),

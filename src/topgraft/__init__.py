@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from topgraft._evaluate import evaluate
     from topgraft._export import export
     from topgraft._finetune import finetune
+    from topgraft._predict import predict
     from topgraft._preview import preview
     from topgraft._report import report
     from topgraft._split import split
@@ -64,6 +65,7 @@ __all__ = [
     "finetune",
     "load",
     "load_backbone",
+    "predict",
     "preview",
     "report",
     "split",
@@ -96,6 +98,7 @@ _HOMES = {
     "finetune": "_finetune",
     "load": "predictor",
     "load_backbone": "importers.load",
+    "predict": "_predict",
     "preview": "_preview",
     "report": "_report",
     "split": "_split",
