@@ -234,7 +234,7 @@ def _choose(runs: list[Run], data: Dataset, split: str | None, *, given: bool) -
         rest = f" {out} more were used for training and are left out." if out else ""
         notes.append(f"Measured on the {len(chosen)} photos that were held out from training.{rest}")
     notes += [
-        f"{path} does not say which photos it was trained from: where these are among them, its numbers flatter."
+        f"{path} does not say which photos it was trained from: where these are among them, it is flattered."
         for path in unsaid
     ]
     return chosen, notes
