@@ -21,7 +21,6 @@ from topgraft.fingerprint import digest
 from topgraft.photos.decode import decode
 from topgraft.predictor._card import PredictorCard, UnknownCard
 from topgraft.predictor._runtime import Outputs, Runtime, open_runtime
-from topgraft.run import what_is_there
 from topgraft.settings import Settings
 from topgraft.types import Features, Image, Logits
 
@@ -327,6 +326,8 @@ def load(folder: Path | str, *, engine: str = "auto", settings: Settings | None 
     """
     inside = Path(folder) / "model"
     if not any(is_file(place / name) for place in (inside, Path(folder)) for name in (GRAPH, XML, CARD)):
+        from topgraft.run import what_is_there  # brings all that a run holds, which predicting can do without
+
         raise DataError(
             f"{folder}: expected a run or the folder of a predictor, found {what_is_there(Path(folder))}"
         )
