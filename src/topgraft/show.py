@@ -45,7 +45,7 @@ def print_store(facts: dict[str, Any]) -> None:
         print(f"missing    {missing}: run the same `topgraft embed` again")
     if facts["stale_rows"]:
         prune = f"topgraft store prune {shlex.quote(facts['path'])}"
-        print(f"unused     {facts['stale_rows']:,} rows (photos x views): `{prune}` drops them")
+        print(f"unused     {facts['stale_rows']:,} rows: `{prune}` drops them")
 
 
 def print_leaderboard(rows: list[dict[str, Any]], seconds: dict[str, float]) -> None:

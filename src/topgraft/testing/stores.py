@@ -505,7 +505,7 @@ def store_machine(places: Callable[[], str]) -> Any:
     asked = st.builds(
         a_table,
         st.dictionaries(st.sampled_from("abcdefghij"), st.integers(0, 3 * BLOCK), min_size=1).map(_many),
-        st.lists(st.sampled_from(POLICIES), max_size=3),
+        st.lists(st.sampled_from(POLICIES), max_size=2),
         seed=st.integers(0, 1),
         precision=st.sampled_from(["f32", "int8"]),
         root=st.sampled_from(["here", "there"]),
