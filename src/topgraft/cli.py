@@ -287,6 +287,14 @@ def train(
         float | None,
         typer.Option(help="Answer only as sure as it takes for this share to be right, as 0.99."),
     ] = None,
+    depths: Annotated[
+        str | None,
+        typer.Option(help="auto, last or all: how deep heads read the backbone. [default: auto]"),
+    ] = None,
+    rule: Annotated[
+        str | None,
+        typer.Option(help="Chosen is the mean of the best, lowest, or one-standard-error. [default: mean]"),
+    ] = None,
     duplicates: Duplicates = None,
     seed: Seed = None,
     store: Annotated[
@@ -325,6 +333,8 @@ def train(
         heads__names=tuple(heads.split(",")) if heads is not None else None,
         heads__folds=folds,
         heads__class_weight=class_weight,
+        heads__depths=depths,
+        heads__rule=rule,
         heads__repeats=repeats,
         seed=seed,
     )
@@ -355,12 +365,17 @@ def heads(
     folds: Annotated[int, typer.Option(help="Folds of the cross-validation.")] = 5,
     repeats: Annotated[int, typer.Option(help="How often the folds are drawn anew.")] = 2,
     class_weight: Annotated[str, typer.Option(help="auto, on or off.")] = "auto",
+    depths: Annotated[str, typer.Option(help="auto, last or all: how deep heads read.")] = "auto",
+    rule: Annotated[
+        str, typer.Option(help="Chosen is the mean of the best, lowest, or one-standard-error.")
+    ] = "mean",
     seed: Annotated[int, typer.Option(help="Decides folds and network heads.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Compare heads on stored features; no model is kept."""
     from topgraft.run.results import Side, same_work
     from topgraft.selection.compare import compare
+    from topgraft.selection.rule import SAID
     from topgraft.store import FeatureStore
 
     features = FeatureStore.open(store)
@@ -381,6 +396,8 @@ def heads(
             seed=seed,
             classes=len(features.classes),
             class_weight=class_weight,
+            depths=depths,
+            rule=rule,
             progress=bar,
         )
     took = time.monotonic() - begun
@@ -392,7 +409,7 @@ def heads(
         print(note)
     print(
         f"{len(found.rows)} head settings x {folds} folds x {repeats} repeats in {took:.1f} s. Chosen:"
-        f" {found.chosen}, the simplest within one standard error of the lowest log loss."
+        f" {found.chosen}: {SAID[rule]}."
     )
 
 

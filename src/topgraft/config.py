@@ -11,6 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from topgraft.errors import UsageError
 
+Rule = Literal["mean", "lowest", "one-standard-error"]
+"""By which a head is chosen."""
+DepthsChoice = Literal["auto", "last", "all"]
+"""Which depths of the backbone heads may read."""
 DEFAULT_BACKBONE = "tf_efficientnet_lite0.in1k"
 
 
@@ -66,12 +70,17 @@ class Heads(_Section):
         folds, repeats: of the grouped, stratified cross-validation.
         class_weight: `auto` weighs rare classes more where the largest has over 1.5 times the photos of
             the smallest.
+        depths: `auto` lets cross-validation say how much the backbone's inner blocks count beside its last
+            layer, `last` reads the last layer alone, `all` always reads the blocks.
+        rule: how one is chosen: `mean` of the best linear heads, `lowest` log loss, `one-standard-error`.
     """
 
     names: tuple[str, ...] = ("linear",)
     folds: int = Field(default=5, ge=2, strict=True)
     repeats: int = Field(default=1, ge=1, strict=True)
     class_weight: Literal["auto", "on", "off"] = "auto"
+    depths: DepthsChoice = "auto"
+    rule: Rule = "mean"
 
 
 class Finetune(_Section):
