@@ -89,7 +89,8 @@ def view_0(
 ) -> Features:
     """Return the photos as they are: the first of what `stack` returns."""
     if isinstance(source, np.ndarray):
-        return stack(source, photos, columns)[0]
+        seen: Features = stack(source, photos, columns)[0]
+        return seen
     return _view(source, 0, photos, columns)
 
 
