@@ -9,23 +9,19 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
+from topgraft.backbones.depths import Depths
 from topgraft.errors import DataError, MissingExtraError, UnknownNameError, UsageError
 from topgraft.heads import HEADS, to_probabilities
 from topgraft.heads._base import HeadEntry
 from topgraft.metrics import losses
 from topgraft.selection.calibrate import calibrate, cross_calibrate
-from topgraft.selection.compare import (
-    Choice,
-    class_weights,
-    compare,
-    difference,
-    fit_chosen,
-    prior_log_loss,
-    stack,
-)
+from topgraft.selection.candidates import Candidate, difference, prior_log_loss
+from topgraft.selection.compare import Choice, class_weights, compare, fit_chosen
+from topgraft.selection.rule import choose
+from topgraft.selection.source import columns_of, stack
 from topgraft.settings import Settings
 from topgraft.splits import folds
-from topgraft.testing.heads import clouds, multilabel_indicators
+from topgraft.testing.heads import clouds, clouds_of_every_depth, multilabel_indicators
 from topgraft.trust.trust import trust
 
 QUICK = ["mean", "ridge", "knn"]
@@ -101,14 +97,135 @@ def test_the_table_is_sorted_and_its_best_row_has_no_difference():
 
 def test_the_simplest_within_one_standard_error_is_chosen():
     features, labels = clouds(photos=90, width=12, seed=2)
-    found = compare(features, labels, heads="linear", repeats=2)
+    found = compare(features, labels, heads="linear", repeats=2, rule="one-standard-error")
     order = {"mean": 0, "ridge": 1, "lda": 2, "logistic": 3, "knn": 4}
     best = found.rows[0]
     assert order[found.chosen.head] <= order[best["head"]]
     # the chosen one is no clear loser: its interval holds no difference at all
     assert chosen_row(found)["difference"]["low"] <= 0
-    noisy, shuffled = noise(1)
-    assert compare(noisy, shuffled, heads="linear").chosen.head in ("mean", "ridge")
+
+
+def test_the_mean_of_the_best_linear_heads_is_chosen_and_its_answers_are_theirs():
+    features, labels = clouds(photos=90, width=12, seed=2)
+    found = compare(features, labels, heads="linear")
+    assert found.chosen.head == "average"
+    assert chosen_row(found)["setting"].startswith("ridge strength=")
+    members = {
+        name: min(
+            (row for row in found.rows if row["head"] == name), key=lambda row: row["log_loss"]["value"]
+        )
+        for name in ("ridge", "lda", "logistic")
+    }
+    for row in members.values():
+        assert f"{row['head']} {row['setting']}" in chosen_row(found)["setting"]
+    for fit, held in found.folds[0]:
+        alone = found.chosen.make().fit(features[:, fit], labels[fit], classes=3)
+        np.testing.assert_allclose(alone.logits(features[0, held]), found.logits[0, held], atol=1e-3)
+    lowest = compare(features, labels, heads="linear", rule="lowest")
+    assert lowest.rows[0]["chosen"]
+    assert "average" not in {row["head"] for row in lowest.rows}
+    with pytest.raises(UnknownNameError, match="lowest"):
+        compare(features, labels, heads="linear", rule="lowst")
+
+
+def test_one_linear_head_alone_needs_no_mean_and_named_it_brings_its_members():
+    features, labels = clouds(photos=45)
+    assert compare(features, labels, heads=["ridge", "knn"]).chosen.head == "ridge"
+    assert {row["head"] for row in compare(features, labels, heads="average").rows} == {
+        "average",
+        "ridge",
+        "lda",
+        "logistic",
+    }
+
+
+def candidate(head, right, loss, order=0):
+    labels = np.zeros(len(right), np.int64)
+    by_fold = [np.array(each).reshape(5, -1).mean(axis=1) for each in (loss, right)]
+    return Candidate(
+        head, {}, (order, 0), np.zeros((1, len(labels), 2)), np.array([loss]), float(np.mean(loss)), *by_fold
+    )
+
+
+@pytest.mark.parametrize(
+    ("right", "loss", "taken"),
+    [(0.9, 0.3, "knn"), (0.9, 0.9, "average"), (0.5, 0.3, "average"), (0.7, 0.6, "average")],
+    ids=["both better", "loss worse", "accuracy worse", "no difference"],
+)
+def test_another_head_wins_only_where_it_is_better_on_both(right, loss, taken):
+    rng = np.random.default_rng(0)
+    noise = 0.02 * rng.standard_normal((2, 50))
+    dealt = [folds(np.arange(50) % 2, None, 5, 0)]
+    mean = candidate("average", np.full(50, 0.7), np.full(50, 0.6))
+    other = candidate("knn", right + noise[0], loss + noise[1])
+    assert choose([mean, other], np.arange(50) % 2, dealt, rule="mean", classes=2).head == taken
+    assert choose([mean, other], np.arange(50) % 2, dealt, rule="lowest", classes=2) is min(
+        (mean, other), key=lambda one: one.loss
+    )
+
+
+def test_many_classes_of_few_photos_do_not_make_it_choose_who_is_never_right():
+    rng = np.random.default_rng(1)
+    labels = np.repeat(np.arange(120), 3)
+    centres = rng.standard_normal((120, 64))
+    features = (0.6 * centres[labels] + rng.standard_normal((360, 64)))[None].astype(np.float32)
+    found = compare(features, labels, heads="linear", folds=3)
+    best = max(row["accuracy"]["value"] for row in found.rows)
+    assert chosen_row(found)["accuracy"]["value"] > 0.9 * best > 0.1
+
+
+def test_depths_are_chosen_by_cross_validation_and_only_where_they_help():
+    rows, labels, columns = clouds_of_every_depth(photos=90, last_knows=0.1)
+    auto, last, every = (
+        compare(rows, labels, heads="linear", columns=columns, depths=depths)
+        for depths in ("auto", "last", "all")
+    )
+    losses_of = [chosen_row(found)["log_loss"]["value"] for found in (auto, last, every)]
+    assert losses_of[0] < 0.8 * losses_of[1]
+    head = fit_chosen(auto, rows, labels)
+    assert head.width == columns.width
+    assert fit_chosen(last, rows, labels).width == columns.last
+    assert all("depths" not in row["setting"] for row in last.rows)
+    assert all(
+        "depths=" in row["setting"] for row in every.rows if row["head"] in ("ridge", "lda", "logistic")
+    )
+    assert {row["head"] for row in auto.rows} == {"mean", "ridge", "lda", "logistic", "knn", "average"}
+    useless = rows.copy()
+    useless[..., columns.last :] = np.random.default_rng(0).standard_normal(
+        useless[..., columns.last :].shape
+    )
+    useless[..., : columns.last] += 0.6 * np.random.default_rng(1).standard_normal((3, columns.last))[labels]
+    found = compare(useless, labels, heads=["ridge"], columns=columns)
+    assert found.chosen.setting.get("depths", "last") in ("last", "mostly-last")
+
+
+def test_a_source_with_blocks_is_read_at_every_depth():
+    rows, labels, columns = clouds_of_every_depth(photos=45)
+
+    class Source:
+        path, views, depths = "here.zarr", range(2), columns
+
+        def features(self, view=0):
+            return rows[view, :, : columns.last].astype(np.float16)
+
+        def blocks(self, view=0):
+            return rows[view, :, columns.last :]
+
+    class Old(Source):
+        depths = Depths(columns.last)
+
+    assert (
+        stack(Source(), np.array([3, 1]), columns_of(Source())) == stack(Source(), None, columns)[:, [3, 1]]
+    ).all()
+    assert stack(Source()).shape[2] == columns.last
+    found = compare(Source(), labels, heads=["ridge"])
+    assert found.columns == columns
+    assert fit_chosen(found, Source(), labels).width in (columns.last, columns.width)
+    assert compare(Old(), labels, heads=["ridge"]).columns is None
+    with pytest.raises(UsageError, match=r"here.zarr: --depths all expected block features"):
+        compare(Old(), labels, heads=["ridge"], depths="all")
+    with pytest.raises(UnknownNameError, match="auto"):
+        compare(Source(), labels, heads=["ridge"], depths="some")
 
 
 def test_the_difference_is_nadeau_and_bengios():
@@ -173,7 +290,7 @@ def test_several_labels_per_photo():
     features, labels = clouds()
     table = multilabel_indicators(labels, 3)
     found = compare(features, table, heads="linear")
-    assert {row["head"] for row in found.rows} == {"ridge", "logistic", "knn"}
+    assert {row["head"] for row in found.rows} == {"ridge", "logistic", "knn", "average"}
     assert "Left out mean: it takes one label per photo." in found.notes
     assert ((found.oof[0] > 0.5) == table).mean() > 0.8
     head = fit_chosen(found, features, table)
@@ -338,7 +455,7 @@ def test_a_folds_temperature_comes_from_the_others():
     dealt = folds(labels, None, 5, 0)
     held = dealt[0][1]
     wild = logits.copy()
-    wild[held] *= 100
+    wild[held] *= 5
     plain, odd = (cross_calibrate(given, labels, dealt) for given in (logits, wild))
     ratio = np.log(odd[held, 0] / odd[held, 1]) / np.log(plain[held, 0] / plain[held, 1])
-    np.testing.assert_allclose(ratio[np.isfinite(ratio)], 100, rtol=1e-6)
+    np.testing.assert_allclose(ratio[np.isfinite(ratio)], 5, rtol=1e-6)

@@ -6,21 +6,21 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-from sklearn.covariance import ShrunkCovariance
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression as Reference
 from sklearn.linear_model import Ridge as RidgeReference
-from sklearn.preprocessing import StandardScaler
 
 from topgraft.errors import DataError, UnknownNameError, UsageError
-from topgraft.heads import HEADS, head_class
+from topgraft.heads import HEADS, head_class, setting_text
+from topgraft.heads._average import Average
 from topgraft.heads._knn import NearestNeighbours
-from topgraft.heads._linear import Discriminant, NearestMean
+from topgraft.heads._linear import Discriminant, NearestMean, prepare_all
 from topgraft.heads._logistic import LogisticRegression
 from topgraft.heads._network import MLP, T1, Deep, Flat, Light, LinearBN, TwoDense
-from topgraft.heads._ridge import STRENGTHS, Ridge
+from topgraft.heads._ridge import STRENGTHS, Ridge, leave_one_out_errors
+from topgraft.heads._rows import SHARES, floored, moments
 from topgraft.selection.gram import accumulate
-from topgraft.testing.heads import HeadSuite, clouds
+from topgraft.testing.heads import HeadSuite, clouds, clouds_of_every_depth
 
 
 class TestNearestMean(HeadSuite):
@@ -35,6 +35,32 @@ class TestRidge(HeadSuite):
 class TestRidgeByLeavingOut(HeadSuite):
     head = Ridge
     setting: ClassVar = {"strength": "loo"}
+
+
+class TestRidgeOfEveryDepth(HeadSuite):
+    head = Ridge
+    setting: ClassVar = {"strength": 0.003, "depths": "mostly-blocks"}
+
+
+class TestDiscriminantOfEveryDepth(HeadSuite):
+    head = Discriminant
+    setting: ClassVar = {"shrinkage": 0.5, "depths": "equal"}
+
+
+class TestLogisticRegressionOfEveryDepth(HeadSuite):
+    head = LogisticRegression
+    setting: ClassVar = {"C": 0.1, "depths": "mostly-last"}
+
+
+class TestAverage(HeadSuite):
+    head = Average
+    setting: ClassVar = {
+        "ridge.strength": 0.003,
+        "ridge.depths": "equal",
+        "ridge.temperature": 0.3,
+        "logistic.C": 0.1,
+        "logistic.temperature": 1.0,
+    }
 
 
 class TestDiscriminant(HeadSuite):
@@ -110,8 +136,16 @@ def test_every_head_has_a_suite():
 
 def ours_and_scaled(photos, width, classes=3, seed=0):
     features, labels = clouds(photos=photos, width=width, classes=classes, seed=seed)
-    plain = features[0].astype(np.float64)
-    return features, labels, StandardScaler().fit(plain).transform(plain)
+    return features, labels, scaled_by_hand(features[0])
+
+
+def scaled_by_hand(rows):
+    """Standardise with the floor, and bring the total variance to 1,280."""
+    rows = rows.astype(np.float64)
+    variance = np.where(rows.std(axis=0) > 1e-3, rows.var(axis=0), 0)
+    floor = np.minimum(variance, np.quantile(variance, 0.9)).mean()
+    scaled = (rows - rows.mean(axis=0)) / np.sqrt(variance + floor)
+    return scaled * np.sqrt(1280 / scaled.var(axis=0).sum())
 
 
 @pytest.mark.parametrize(("photos", "width"), [(90, 20), (40, 120)], ids=["tall", "wide"])
@@ -151,9 +185,8 @@ def test_ridge_from_sums_is_the_direct_solution(photos, width, strength):
     streamed = summed.logits(features[0])
     direct = Ridge(strength).fit(features, labels).logits(features[0])
     flat = rows.reshape(-1, width)
-    spread = flat.std(axis=0)
-    scaled = np.where(spread > 1e-3, (flat - flat.mean(axis=0)) / np.maximum(spread, 1e-3), 0)
-    penalty = strength * (width - 1) * len(flat)  # one feature never varies
+    scaled = scaled_by_hand(flat)
+    penalty = strength * 1280 * len(flat)
     reference = RidgeReference(alpha=penalty).fit(scaled, 2 * np.eye(3)[np.tile(labels, 3)] - 1)
     np.testing.assert_allclose(direct, reference.predict(scaled[:photos]), atol=1e-3)
     np.testing.assert_allclose(streamed, reference.predict(scaled[:photos]), atol=1e-3)
@@ -172,14 +205,10 @@ def test_leaving_out_in_closed_form_is_leaving_out():
     features, labels = clouds(photos=24, width=10, views=3)
     scale = features.std(axis=(0, 1)) + 1e-9
     features = (features / np.where(scale > 1e-3, scale, 1)).astype(np.float64)
-    from topgraft.heads._ridge import _Path
-    from topgraft.heads._rows import training_rows
-
-    rows = training_rows(features, labels, np.arange(24), classes=3, sample_weight=None)
-    path = _Path.of(rows)
-    for strength, found in zip(STRENGTHS, path.leave_one_out_errors(STRENGTHS), strict=True):
+    rows = prepare_all(features, labels, classes=3, sample_weight=None, depths=None).at("last")
+    for strength, found in zip(STRENGTHS, leave_one_out_errors(rows, STRENGTHS), strict=True):
         total = 0.0
-        penalty = strength * path.values.sum()
+        penalty = strength * np.trace(rows.covariance)
         z, target = rows.z.astype(np.float64), 2 * rows.indicators - 1
         for i in range(24):
             keep = np.arange(len(z)) % 24 != i
@@ -193,14 +222,14 @@ def test_leaving_out_in_closed_form_is_leaving_out():
 
 @pytest.mark.parametrize("shrinkage", [0.9, 0.2])
 def test_the_discriminant_is_scikit_learns(shrinkage):
-    features, labels, scaled = ours_and_scaled(90, 20)
-    varying = scaled[:, 1:]
+    features, labels, varying = ours_and_scaled(90, 20)
     centred = varying - np.stack([varying[labels == c].mean(axis=0) for c in range(3)])[labels]
-    fixed = ShrunkCovariance(shrinkage=shrinkage, assume_centered=True).fit(centred)
+    within = centred.T @ centred / len(centred)
+    shrunken = (1 - shrinkage) * within + shrinkage * np.trace(within) / 1280 * np.eye(20)
 
     class Given:
         def __init__(self):
-            self.covariance_ = fixed.covariance_
+            self.covariance_ = shrunken
 
         def fit(self, X):
             return self
@@ -211,6 +240,112 @@ def test_the_discriminant_is_scikit_learns(shrinkage):
     reference = LinearDiscriminantAnalysis(solver="lsqr", covariance_estimator=Given()).fit(varying, labels)
     ours = Discriminant(shrinkage).fit(features[:1], labels).probabilities(features[0])
     np.testing.assert_allclose(ours, reference.predict_proba(varying), atol=2e-2)
+
+
+def total_variances(head, rows, depths):
+    """Return how the variance of the logits is shared between the groups of columns, by their own."""
+    found = {}
+    for name, part in depths.groups().items():
+        own = np.zeros_like(rows[0])
+        own[:, part] = rows[0][:, part] - rows[0][:, part].mean(axis=0)
+        found[name] = head.logits(own).var(axis=0).sum()
+    return found
+
+
+def test_depths_say_how_much_each_group_of_columns_counts():
+    rows, labels, depths = clouds_of_every_depth()
+    heavy = {}
+    for name, shares in SHARES.items():
+        head = Ridge(0.1, depths=name).fit(rows, labels, depths=depths)
+        found = total_variances(head, rows, depths)
+        heavy[name] = found["last"] / sum(found.values())
+        if set(shares) == {"last"}:
+            assert head.width == depths.last
+        else:
+            assert head.width == depths.width
+    assert heavy["last"] == 1 > heavy["mostly-last"] > heavy["equal"] > heavy["mostly-blocks"]
+
+
+@pytest.mark.parametrize("photos", [30, 400], ids=["fewer rows than columns", "more"])
+def test_a_combination_of_groups_is_ridge_on_scaled_columns(photos):
+    rows, labels, depths = clouds_of_every_depth(photos=photos, views=1)
+    flat = rows[0].astype(np.float64)
+    ours = Ridge(0.01, depths="equal").fit(rows, labels, depths=depths).logits(rows[0])
+    columns = depths.groups()
+    blocks = {
+        name: [columns["last"]]
+        if name == "last"
+        else [depths.columns(one.name, name) for one in depths.blocks]
+        for name in columns
+    }
+    scaled = np.zeros_like(flat)
+    for name, share in SHARES["equal"].items():
+        for part in blocks[name]:
+            variance = flat[:, part].var(axis=0)
+            floor = np.minimum(variance, np.quantile(variance, 0.9)).mean()
+            scaled[:, part] = (flat[:, part] - flat[:, part].mean(axis=0)) / np.sqrt(variance + floor)
+        total = scaled[:, columns[name]].var(axis=0).sum()
+        scaled[:, columns[name]] *= np.sqrt(1280 * share / total)
+    reference = RidgeReference(alpha=0.01 * 1280 * photos).fit(scaled, 2 * np.eye(3)[labels] - 1)
+    np.testing.assert_allclose(ours, reference.predict(scaled), atol=1e-3)
+
+
+def test_blocks_tell_what_the_last_layer_does_not():
+    rows, labels, depths = clouds_of_every_depth(last_knows=0.0)
+    fit, held = np.arange(len(labels)) % 2 == 0, np.arange(len(labels)) % 2 == 1
+    right = [
+        np.mean(
+            Ridge(0.01, depths=name)
+            .fit(rows[:, fit], labels[fit], depths=depths)
+            .logits(rows[0, held])
+            .argmax(axis=1)
+            == labels[held]
+        )
+        for name in ("last", "equal")
+    ]
+    assert right[0] < 0.6 < 0.8 < right[1]
+
+
+def test_depths_without_block_features_say_so():
+    features, labels = clouds()
+    with pytest.raises(DataError, match=r"expected block features.*no means and no spreads.*--depths last"):
+        Ridge(depths="equal").fit(features, labels)
+    with pytest.raises(UnknownNameError, match="Did you mean equal"):
+        Ridge(depths="equl")
+
+
+def test_a_column_a_thousand_times_louder_does_not_silence_its_block():
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((200, 50)) * np.r_[1e4, np.ones(49)]
+    _, variance = moments(rows.sum(axis=0), (rows**2).sum(axis=0), 200)
+    inverse = floored(variance, [slice(0, 50)])
+    np.testing.assert_allclose((rows * inverse).std(axis=0)[1:], np.sqrt(0.5), rtol=0.1)
+    assert floored(np.zeros(5), [slice(0, 5)]).tolist() == [0.0] * 5
+
+
+def test_the_mean_of_heads_is_the_mean_of_their_cooled_logits():
+    rows, labels, depths = clouds_of_every_depth()
+    members = {"ridge": ({"strength": 0.01, "depths": "equal"}, 0.5), "lda": ({"shrinkage": 0.5}, 2.0)}
+    head = Average.of(members)
+    found = head.fit(rows, labels, depths=depths).logits(rows[0])
+    expected = np.zeros_like(found)
+    for name, (setting, temperature) in members.items():
+        logits = head_class(name)(**setting).fit(rows, labels, depths=depths).logits(rows[0])
+        expected += (logits - logits.mean(axis=1, keepdims=True)) / temperature / 2
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert setting_text(head.setting) == "ridge strength=0.01, depths=equal; lda shrinkage=0.5"
+    for wrong in ({"ridg.strength": 1}, {}, {"ridge.temperature": 0}):
+        with pytest.raises(UsageError):
+            Average(**wrong)
+
+
+def test_many_photos_and_views_are_read_on_fewer_axes_that_lose_little():
+    rows, labels, depths = clouds_of_every_depth(photos=60, views=10, width=700)
+    head = Ridge(0.01, depths="equal").fit(
+        rows, labels, depths=depths
+    )  # 600 rows, 256 axes of the last layer
+    assert prepare_all(rows, labels, classes=3, sample_weight=None, depths=depths).z.shape[1] < 600
+    assert np.mean(head.logits(rows[0]).argmax(axis=1) == labels) > 0.95
 
 
 def test_unknown_heads_list_the_close_ones():
@@ -260,4 +395,4 @@ def test_a_discriminant_of_one_photo_a_class_is_the_nearest(shrinkage):
     features = np.random.default_rng(0).standard_normal((3, 40)).astype(np.float32)
     head = Discriminant(shrinkage).fit(features, np.arange(3))
     assert (head.logits(features).argmax(axis=1) == np.arange(3)).all()
-    assert np.abs(head.logits(features)).max() < 1e4
+    assert np.abs(head.logits(features)).max() < 1e5  # 1,280 of variance over a twentieth

@@ -20,6 +20,8 @@ def compare_heads(
     folds: int = 5,
     repeats: int = 2,
     class_weight: str = "auto",
+    depths: str = "auto",
+    rule: str = "mean",
     seed: int = 0,
     settings: Settings | None = None,
     progress: Progress = silent,
@@ -33,6 +35,8 @@ def compare_heads(
         folds: of the cross-validation.
         repeats: how often the folds are dealt anew.
         class_weight: `auto`, `on` or `off`.
+        depths: `auto`, `last` or `all`: how deep heads read the backbone.
+        rule: by which one is chosen: `mean`, `lowest` or `one-standard-error`.
         seed: of the folds and of heads that draw.
         settings: cores and device.
         progress: told of every head.
@@ -58,6 +62,8 @@ def compare_heads(
         seed=seed,
         classes=len(features.classes),
         class_weight=class_weight,
+        depths=depths,
+        rule=rule,
         settings=settings,
         progress=progress,
     )

@@ -11,7 +11,9 @@ import numpy as np
 
 from topgraft import metrics
 from topgraft.backbones.backbone import Backbone
+from topgraft.backbones.depths import Depths
 from topgraft.heads import Head, setting_text, to_probabilities
+from topgraft.heads._base import last_layer
 from topgraft.importers.load import find_backbone
 from topgraft.predictor import Predictor
 from topgraft.run import Run, versions
@@ -26,7 +28,10 @@ from topgraft.run.results import (
     rounded,
     same_work,
 )
-from topgraft.selection.compare import Comparison, compare, fit_chosen, stack
+from topgraft.selection.compare import Comparison, compare, fit_chosen
+from topgraft.selection.leaning import lean_in_words, leaning
+from topgraft.selection.rule import SAID
+from topgraft.selection.source import columns_of, stack, view_0
 from topgraft.selection.worth import Worth
 from topgraft.selection.worth import worth as measure_worth
 from topgraft.settings import Settings
@@ -48,6 +53,8 @@ def learn(
     folds: int = 5,
     repeats: int = 1,
     class_weight: str = "auto",
+    depths: str = "auto",
+    rule: str = "mean",
     worth: bool = False,
     seed: int = 0,
     answer_above: float | None = None,
@@ -71,6 +78,9 @@ def learn(
         folds: of the cross-validation.
         repeats: how often the folds are dealt anew.
         class_weight: `auto`, `on` or `off`.
+        depths: `auto` lets cross-validation say how much the blocks' features count where the store has them,
+            `last` reads the last layer alone, `all` always reads them.
+        rule: how one is chosen: `mean`, `lowest` or `one-standard-error`.
         worth: measure what every policy is worth, too.
         seed: of the folds and of heads that draw.
         answer_above: labels less probable than this are no answer but unsure; None answers always.
@@ -99,7 +109,8 @@ def learn(
     run.reopen()
     backbone = backbone or find_backbone(store.card, settings=settings, progress=progress)
     with run.timed("compare heads"):
-        views = stack(store, training.rows)
+        columns = columns_of(store, depths)
+        views = stack(store, training.rows, columns)
         mapped = None if maps is None else stack(maps, training.rows)
         found = compare(
             views,
@@ -112,6 +123,9 @@ def learn(
             seed=seed,
             classes=len(store.classes),
             class_weight=class_weight,
+            columns=columns,
+            depths=depths,
+            rule=rule,
             settings=settings,
             progress=progress,
         )
@@ -141,7 +155,8 @@ def learn(
     threshold = _threshold(judged, answer_above, right)
     answers = {"cv": Answers(training, found.oof, _fold_of(found, len(training.rows)), judged.distances)}
     if len(test.rows):
-        answers["test"] = _test(store, maps, head, judged, test)
+        answers["test"] = _test(store, maps, head, judged, test, columns)
+    leans = leaning(head, views[0], columns)
     facts = {
         "schema": SCHEMA,
         "classes": list(store.classes),
@@ -149,11 +164,11 @@ def learn(
         "backbone": backbone_facts(store.card, store.precision),
         "policies": [str(view.policy) for view in store.views[1:]],
         "seed": seed,
-        **_learned(found, answers, store.classes, seed),
+        **_learned(found, answers, store.classes, seed, leans),
         "trust": judged.numbers,
         "worth": measured.numbers if measured else None,
         "notes": [
-            *_notes(found),
+            *_notes(found, leans),
             *_of_validation(split),
             *filter(None, [metrics.silent(test.labels)]),
             *judged.notes,
@@ -227,18 +242,30 @@ def _fold_of(found: Comparison, n: int) -> Labels:
     return fold
 
 
-def _test(store: FeatureStore, maps: FeatureStore | None, head: Head, judged: Trust, test: Side) -> Answers:
+def _test(
+    store: FeatureStore,
+    maps: FeatureStore | None,
+    head: Head,
+    judged: Trust,
+    test: Side,
+    columns: Depths | None,
+) -> Answers:
     """Answer for the test side, once, on the photos as they are."""
-    features = store.features(0)[test.rows].astype(np.float32)
-    read = features if maps is None or not head.on_map else maps.features(0)[test.rows]
-    logits = head.logits(read.astype(np.float32))
+    rows = view_0(store, test.rows, columns).astype(np.float32)
+    read = rows if maps is None or not head.on_map else view_0(maps, test.rows).astype(np.float32)
+    logits = head.logits(read)
     answers = to_probabilities(logits, multilabel=head.multilabel, temperature=judged.numbers["temperature"])
     nowhere = np.full(len(test.rows), -1, dtype=np.int64)
-    return Answers(test, answers[None], nowhere, judged.unknown.distance(features, logits))
+    distances = judged.unknown.distance(last_layer(rows, columns), logits)
+    return Answers(test, answers[None], nowhere, distances)
 
 
 def _learned(
-    found: Comparison, answers: dict[str, Answers], classes: Sequence[str], seed: int
+    found: Comparison,
+    answers: dict[str, Answers],
+    classes: Sequence[str],
+    seed: int,
+    depths: list[dict[str, Any]],
 ) -> dict[str, Any]:
     """Say what was chosen and how good it is."""
     return {
@@ -246,6 +273,7 @@ def _learned(
             "name": found.chosen.head,
             "setting": setting_text(found.chosen.setting),
             "temperature": found.temperature,
+            "depths": depths,
         },
         "cross_validation": {
             "folds": len(found.folds[0]),
@@ -263,11 +291,19 @@ def _of_validation(split: Split) -> list[str]:
     return [f"{len(split.val)} validation photos were learned from too: cross-validation does their work."]
 
 
-def _notes(found: Comparison) -> list[str]:
+def _notes(found: Comparison, depths: list[dict[str, Any]]) -> list[str]:
     repeats, folds = len(found.folds), len(found.folds[0])
     times = f", {repeats} times" if repeats > 1 else ""
-    chosen = (
-        f"Chosen: {found.chosen}, the simplest of {len(found.rows)} head settings within one standard error"
-        f" of the lowest log loss in {folds}-fold cross-validation{times}."
+    among = f"of {len(found.rows)} head settings in {folds}-fold cross-validation{times}"
+    chosen = f"Chosen: {found.chosen}: {SAID[found.rule]}, {among}."
+    flattery = (
+        "The settings of its members were chosen on the very folds its cross-validated numbers come from:"
+        " that flatters them a little."
     )
-    return [chosen, *found.notes]
+    leans = lean_in_words(depths)
+    return [
+        chosen,
+        *([flattery] if found.chosen.head == "average" else []),
+        *filter(None, [leans]),
+        *found.notes,
+    ]

@@ -66,6 +66,12 @@ GridChoice = Annotated[str | None, typer.Option("--grid", help="{grids} or a TOM
 HeadNames = Annotated[str | None, typer.Option("--heads", help="linear, all, or of {heads}, with commas.")]
 Folds = Annotated[int | None, typer.Option(help="Folds of the cross-validation.")]
 Repeats = Annotated[int | None, typer.Option(help="How often the folds are drawn anew.")]
+ReadDepths = Annotated[
+    str | None, typer.Option("--depths", help="auto, last or all: how deep heads read the backbone.")
+]
+Rule = Annotated[
+    str | None, typer.Option(help="Chosen is the mean of the best, lowest, or one-standard-error.")
+]
 ClassWeight = Annotated[str | None, typer.Option(help="auto, on or off: weigh rare classes more.")]
 Duplicates = Annotated[
     str | None,
@@ -379,6 +385,8 @@ def train(
         float | None,
         typer.Option(help="Answer only as sure as it takes for this share to be right, as 0.99."),
     ] = None,
+    depths: ReadDepths = None,
+    rule: Rule = None,
     seed: Seed = None,
     duplicates: Duplicates = None,
     store: Annotated[
@@ -417,6 +425,8 @@ def train(
         class_weight=class_weight,
         answer_above=answer_above,
         right=right,
+        depths=depths,
+        rule=rule,
         seed=seed,
         duplicates=duplicates,
     )
@@ -454,6 +464,8 @@ def heads(
     folds: Folds = None,
     repeats: Repeats = None,
     class_weight: ClassWeight = None,
+    depths: ReadDepths = None,
+    rule: Rule = None,
     seed: Seed = None,
     threads: Threads = None,
     device: Device = None,
@@ -469,6 +481,8 @@ def heads(
         folds=folds,
         repeats=repeats,
         class_weight=class_weight,
+        depths=depths,
+        rule=rule,
         seed=seed,
     )
     with progress() as bar:

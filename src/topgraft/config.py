@@ -27,11 +27,17 @@ OPTIONS = {
     "folds": "heads__folds",
     "repeats": "heads__repeats",
     "class_weight": "heads__class_weight",
+    "depths": "heads__depths",
+    "rule": "heads__rule",
     "answer_above": "answers__above",
     "right": "answers__right",
     "seed": "seed",
 }
 """Every choice by its short name: the command line's flag, and what `topgraft.train` takes."""
+Rule = Literal["mean", "lowest", "one-standard-error"]
+"""By which a head is chosen."""
+DepthsChoice = Literal["auto", "last", "all"]
+"""Which depths of the backbone heads may read."""
 DEFAULT_BACKBONE = "tf_efficientnet_lite0.in1k"
 
 
@@ -87,12 +93,17 @@ class Heads(_Section):
         folds, repeats: of the grouped, stratified cross-validation.
         class_weight: `auto` weighs rare classes more where the largest has over 1.5 times the photos of
             the smallest.
+        depths: `auto` lets cross-validation say how much the backbone's inner blocks count beside its last
+            layer, `last` reads the last layer alone, `all` always reads the blocks.
+        rule: how one is chosen: `mean` of the best linear heads, `lowest` log loss, `one-standard-error`.
     """
 
     names: tuple[str, ...] = ("linear",)
     folds: int = Field(default=5, ge=2, strict=True)
     repeats: int = Field(default=1, ge=1, strict=True)
     class_weight: Literal["auto", "on", "off"] = "auto"
+    depths: DepthsChoice = "auto"
+    rule: Rule = "mean"
 
 
 class Finetune(_Section):

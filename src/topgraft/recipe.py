@@ -222,7 +222,7 @@ def follow(
             with run.timed("quantise"):
                 backbone = _quantized(backbone, data, sides, run, settings, progress)
 
-        def kept(where: str | Path, backbone: Backbone) -> FeatureStore:
+        def kept(where: str | Path, backbone: Backbone, depths: str) -> FeatureStore:
             return embed(
                 data,
                 where,
@@ -230,6 +230,7 @@ def follow(
                 policies=policies,
                 seed=config.seed,
                 precision=backbone.card.precision,
+                depths=depths,
                 settings=settings,
                 progress=progress,
             )
@@ -238,11 +239,11 @@ def follow(
             _estimate(
                 backbone, len({sample.digest for sample in data.samples}) * (len(policies) + 1), settings
             )
-            features = kept(store or run.path / "features.zarr", backbone)
+            features = kept(store or run.path / "features.zarr", backbone, config.heads.depths)
         maps = None
         if any(head.on_map for head in named):
             with run.timed("embed maps"):
-                maps = kept(run.path / "maps.zarr", backbone.maps())
+                maps = kept(run.path / "maps.zarr", backbone.maps(), "last")
         say(f"all features are there after {duration(time.perf_counter() - begun)}; comparing heads")
         learn(
             features,
@@ -252,6 +253,8 @@ def follow(
             folds=config.heads.folds,
             repeats=config.heads.repeats,
             class_weight=config.heads.class_weight,
+            depths=config.heads.depths,
+            rule=config.heads.rule,
             worth=config.policies.worth,
             seed=config.seed,
             answer_above=config.answers.above,

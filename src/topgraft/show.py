@@ -57,6 +57,7 @@ def print_store(facts: dict[str, Any]) -> None:
 def print_comparison(found: Comparison) -> None:
     """Print a table of heads, the best first, what was done, and which was chosen: an arrow marks it."""
     from topgraft.metrics import Estimate
+    from topgraft.selection.rule import SAID
 
     columns = {
         "log_loss": "log loss",
@@ -86,7 +87,7 @@ def print_comparison(found: Comparison) -> None:
         print(note)
     print(
         f"{len(found.rows)} head settings x {len(found.folds[0])} folds x {len(found.folds)} repeats. Chosen:"
-        f" {found.chosen}, the simplest within one standard error of the lowest log loss."
+        f" {found.chosen}: {SAID[found.rule]}."
     )
 
 

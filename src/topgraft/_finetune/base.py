@@ -14,7 +14,7 @@ from topgraft.config import BackboneChoice, Config
 from topgraft.errors import BackboneError, DataError, OfflineError, UsageError
 from topgraft.heads import head_class
 from topgraft.heads._base import Fold
-from topgraft.heads._linear import Linear
+from topgraft.heads._linear import AffineHead
 from topgraft.importers.load import load_backbone
 from topgraft.photos.dataset import Dataset
 from topgraft.policies.policy import Policy, View
@@ -124,7 +124,6 @@ class Base:
         weight = np.ones(len(place))
         found, _ = class_weights(photos.labels[learn], len(photos.classes), mode)
         weight[learn] = 1 if found is None else found
-        linear = issubclass(head_class(card.head), Linear)
         return cls(
             run=run,
             metrics=metrics,
@@ -137,7 +136,7 @@ class Base:
             test=np.array(sorted(place[row.id] for row in rows if row.split == "test"), np.int64),
             fold=np.array([row.fold for row in cv], np.int64),
             answers=np.maximum([row.probabilities for row in cv], LEAST),
-            head=Choice(card.head, card.setting) if linear else PLAIN,
+            head=_first(card),
         )
 
     @property
@@ -200,6 +199,15 @@ class Base:
                 f"`views` must be 0 to {len(policies)}, the policies of {self.run.path}, got {count}."
             )
         return views_of([Policy.parse(policy) for policy in policies[:count]], self.seed)
+
+
+def _first(card: PredictorCard) -> Choice:
+    """Return the head to begin with: the run's on the last layer alone, whatever else it reads."""
+    if not issubclass(head_class(card.head), AffineHead):
+        return PLAIN
+    return Choice(
+        card.head, {name: of for name, of in card.setting.items() if name.rpartition(".")[2] != "depths"}
+    )
 
 
 def _find(run: Run, facts: BackboneFacts, settings: Settings, progress: Progress) -> Backbone:

@@ -20,7 +20,8 @@ from topgraft.run.metrics import Metrics
 from topgraft.run.predictions import write_predictions
 from topgraft.run.results import Answers, backbone_facts, rounded
 from topgraft.selection.calibrate import calibrate, cross_calibrate
-from topgraft.selection.compare import Choice, Comparison, difference
+from topgraft.selection.candidates import difference
+from topgraft.selection.compare import Choice, Comparison
 from topgraft.selection.ensemble import paired, paired_loss
 from topgraft.text import counted
 from topgraft.trust.trust import Trust, trust
@@ -232,6 +233,7 @@ class Finished:
                 "name": base.head.head,
                 "setting": outcome.setting,
                 "temperature": outcome.temperature,
+                "depths": [],
             },
             "cross_validation": {
                 "folds": len(base.folds),
@@ -270,6 +272,11 @@ class Finished:
             notes.append(
                 f"{len(self.tried)} numbers of blocks were tried and the best was taken, which flatters its"
                 " cross-validated numbers a little."
+            )
+        if base.metrics.head.depths:
+            notes.append(
+                "The run's head reads every depth of the backbone, this one its last layer alone: they are"
+                " compared as they are."
             )
         if base.card.head != base.head.head:
             notes.append(

@@ -141,6 +141,7 @@ def page(facts: Facts) -> str:
         "numbers": {name: f"photo-{i}" for i, name in enumerate(shots)},
         "trust_figures": _trust(facts, metrics, key),
         "ranks": _ranks(metrics),
+        "depths": _depths(metrics),
         "learning": plots.learning(facts),
         "looked": looks,
         "worth": _worth(metrics),
@@ -252,6 +253,17 @@ def _ranks(metrics: Numbers) -> dict[str, list[tuple[int, Markup]]]:
         drawn = whisker(at["value"], at["low"], at["high"], span)
         parts["first" if first else "rest"].append((place, drawn))
     return parts
+
+
+def _depths(metrics: Numbers) -> list[tuple[str, str, float]]:
+    """List the depths the head leans on, as a photo passes through them: pointer, name, length of the bar."""
+    shares = metrics.facts.get("head", {}).get("depths") or []
+    largest = max((part["share"] for part in shares), default=1.0) or 1.0
+    listed = []
+    for i, part in enumerate(shares):
+        name, share = part["block"] or "last layer", max(part["share"], 0.0)
+        listed.append((pointer("head", "depths", i, "share"), name, share / largest))
+    return [*listed[1:], *listed[:1]]
 
 
 def _worth(metrics: Numbers) -> list[tuple[str, list[tuple[str, Markup]]]]:

@@ -14,22 +14,18 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from topgraft.errors import DataError
 from topgraft.fingerprint import digest
 from topgraft.heads._layers import Array
 from topgraft.heads._parallel import Compute
+from topgraft.heads._principal import principal, thinned
 from topgraft.heads._rows import standardise
 from topgraft.splits import holdout
 from topgraft.types import Features, Labels
 
 INNER = 0.2
 """Share of a fold's photos kept for early stopping."""
-SPARE = 16
-"""Directions the search for axes carries beyond those it keeps (Halko and others 2011, section 4.3)."""
-POWER_ITERATIONS = 3
-"""Power iterations of that search."""
 AXES = (64, 512)
 """Principal axes kept: half as many as photos, rounded down to a power of two, between these."""
 MOST_KEPT = 2**22
@@ -144,7 +140,7 @@ def prepare(
     )
     centre = mean.astype(np.float32).repeat(positions)
     scale = inverse.astype(np.float32).repeat(positions)
-    basis = _principal((block[_thinned(len(block), len(rows))] - centre) * scale, _axes(len(rows)))
+    basis = principal((block[thinned(len(block), len(rows), SAMPLE)] - centre) * scale, _axes(len(rows)))
     projection = np.ascontiguousarray(scale[:, None] * basis)
     given = Inputs(rows=rows, stop=stop, projection=projection, centre=centre)
     if block.shape[0] * projection.shape[1] > MOST_KEPT:
@@ -163,43 +159,3 @@ def _inner(labels: Labels, groups: Labels | None, photos: Labels, seed: int) -> 
     except DataError:  # too few photos to keep some apart: no early stopping
         return photos, photos[:0]
     return photos[fit], photos[stop]
-
-
-def _thinned(count: int, photos: int) -> NDArray[np.int64]:
-    """Choose rows for the axes: all of view 0, then evenly from the other views."""
-    if count <= max(SAMPLE, photos):
-        return np.arange(count)
-    rest = max(SAMPLE - photos, 0)
-    return np.concatenate([np.arange(photos), np.linspace(photos, count - 1, rest).astype(np.int64)])
-
-
-def _principal(rows: Array, axes: int) -> Array:
-    """Find the leading principal axes (D, K) of centred rows by randomised subspace iteration.
-
-    Source: Halko, Martinsson and Tropp 2011, "Finding structure with randomness", algorithm 4.4.
-    """
-    width = min(*rows.shape, axes)
-    if width == rows.shape[1]:
-        return np.eye(width, dtype=np.float32)
-    start = np.random.default_rng(0x70F5).standard_normal((rows.shape[1], min(axes + SPARE, rows.shape[1])))
-    basis = _orthonormal(start.astype(np.float32))
-    for _ in range(POWER_ITERATIONS):
-        basis = _orthonormal(rows.T @ (rows @ basis))
-    found = basis @ _leading(rows @ basis)[1][:, :width]
-    largest = found[np.abs(found).argmax(axis=0), np.arange(found.shape[1])]
-    # The sign of an axis is arbitrary: fix it, so that the same rows give the same network.
-    return np.asarray(found * np.sign(largest), np.float32)
-
-
-def _orthonormal(columns: Array) -> Array:
-    """Span the same space with orthonormal columns: many times faster than a QR of a tall matrix."""
-    values, vectors = _leading(columns)
-    kept = values > values[0] * 1e-10
-    return np.asarray(columns @ (vectors[:, kept] / np.sqrt(values[kept])).astype(np.float32))
-
-
-def _leading(columns: Array) -> tuple[NDArray[np.float64], Array]:
-    """Return the eigenvalues and eigenvectors of the columns' inner products, the largest first."""
-    tall = columns.astype(np.float64)
-    values, vectors = np.linalg.eigh(tall.T @ tall)
-    return values[::-1], vectors[:, ::-1].astype(np.float32)

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from topgraft.backbones.depths import Depths
 from topgraft.errors import DataError, UnknownNameError, need
 from topgraft.heads._layers import Layer
 from topgraft.heads._parallel import Compute
@@ -38,6 +39,8 @@ class Head(ABC):
         simplicity: lower is simpler; decides between heads that are equally good.
         takes_multilabel: True where it can be fitted on several labels per photo.
         on_map: True where the head wants maps (N, C, h, w) in place of feature rows (N, D).
+        reads_depths: True where block features are read as well, by the setting `depths`; other heads read
+            the last layer's columns of a row of every depth.
         classes: C, known after the fit.
         multilabel: True where a photo may carry several labels, known after the fit.
     """
@@ -46,6 +49,7 @@ class Head(ABC):
     simplicity: ClassVar[int]
     takes_multilabel: ClassVar[bool] = True
     on_map: ClassVar[bool] = False
+    reads_depths: ClassVar[bool] = False
     classes: int = 0
     multilabel: bool = False
 
@@ -57,7 +61,7 @@ class Head(ABC):
     @classmethod
     @abstractmethod
     def grid(cls) -> list[Setting]:
-        """The few settings worth comparing, the most regularised (simplest) first."""
+        """The few settings worth comparing, the most regularised (simplest) first; on the last layer."""
 
     @abstractmethod
     def fit(
@@ -68,6 +72,7 @@ class Head(ABC):
         classes: int | None = None,
         sample_weight: NDArray[np.float64] | None = None,
         groups: Labels | None = None,
+        depths: Depths | None = None,
         seed: int = 0,
         compute: Compute | None = None,
     ) -> Self:
@@ -79,6 +84,8 @@ class Head(ABC):
             classes: C; None takes it from the labels.
             sample_weight: (N,) one weight a photo, shared by its views; None is one each.
             groups: (N,) photos that must stay together in an inner split; None is each alone.
+            depths: which columns are the last layer's, the blocks' means and their spreads, where features
+                are rows of every depth (V, N, D + B); None: all are the last layer's.
             seed: for heads that draw; the same seed gives the same bits.
             compute: cores and device; None is as the environment says.
         """
@@ -95,6 +102,7 @@ class Head(ABC):
         classes: int,
         sample_weight: NDArray[np.float64] | None = None,
         groups: Labels | None = None,
+        depths: Depths | None = None,
         seed: int = 0,
         compute: Compute | None = None,
     ) -> list[Logits]:
@@ -111,6 +119,7 @@ class Head(ABC):
             classes: C.
             sample_weight: (N,) as for `fit`, of all photos.
             groups: (N,) as for `fit`, of all photos.
+            depths: as for `fit`.
             seed: as for `fit`.
             compute: as for `fit`; folds are fitted side by side.
 
@@ -120,7 +129,10 @@ class Head(ABC):
 
     @abstractmethod
     def logits(self, features: Features) -> Logits:
-        """Return the logits (N, C), unnormalised log probabilities, of rows (N, D)."""
+        """Return the logits (N, C), unnormalised log probabilities, of rows (N, D).
+
+        Rows may be of every depth, (N, D + B): columns the head does not read are passed over.
+        """
 
     @abstractmethod
     def state(self) -> dict[str, NDArray[Any]]:
@@ -136,6 +148,11 @@ class Head(ABC):
     @abstractmethod
     def layers(self) -> list[Layer]:
         """Return the head as plain layers from features to logits, standardisation folded in."""
+
+    @property
+    @abstractmethod
+    def width(self) -> int:
+        """How many columns of a row are read, from the first; 0 for a head `on_map`. Known after the fit."""
 
     def probabilities(self, features: Features) -> Probabilities:
         """Return the probabilities (N, C) of rows (N, D); they sum to 1, unless `multilabel`."""
@@ -155,11 +172,20 @@ def to_probabilities(logits: Logits, *, multilabel: bool = False, temperature: f
 
 
 def setting_text(setting: Setting) -> str:
-    """Return a setting as it is printed: `C=0.01, views=16`."""
-    return ", ".join(
-        f"{key}={value:.6g}" if isinstance(value, float) else f"{key}={value}"
-        for key, value in setting.items()
-    )
+    """Return a setting as it is printed: `C=0.01, views=16`; of a mean, what its members learn with."""
+    parts: dict[str, list[str]] = {}
+    for key, value in setting.items():
+        member, _, name = key.rpartition(".")
+        said = f"{value:.6g}" if isinstance(value, float) else f"{value}"
+        parts.setdefault(member, [])
+        if not (member and name == "temperature"):
+            parts[member].append(f"{name}={said}")
+    return "; ".join(f"{member} {', '.join(said)}".strip() for member, said in parts.items())
+
+
+def last_layer(features: Features, depths: Depths | None) -> Features:
+    """Return the last layer's columns of rows (…, D + B); features as they are where there are no others."""
+    return features if depths is None or not depths.blocks else features[..., : depths.last]
 
 
 def as_views(features: Features) -> Features:
@@ -201,6 +227,7 @@ HEADS: dict[str, HeadEntry] = {
     "lda": HeadEntry("topgraft.heads._linear", "Discriminant"),
     "logistic": HeadEntry("topgraft.heads._logistic", "LogisticRegression"),
     "knn": HeadEntry("topgraft.heads._knn", "NearestNeighbours"),
+    "average": HeadEntry("topgraft.heads._average", "Average"),
     "linear_bn": _network("LinearBN"),
     "light": _network("Light"),
     "t1": _network("T1"),

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from topgraft.backbones.depths import Depths
 from topgraft.errors import UsageError
-from topgraft.heads._base import Fold, Head, Setting, as_indicators, as_views
+from topgraft.heads._base import Fold, Head, Setting, as_indicators, as_views, last_layer
 from topgraft.heads._layers import Affine, Array, Layer
 from topgraft.heads._linear import known_classes
 from topgraft.heads._parallel import Compute
@@ -81,6 +82,11 @@ class NearestNeighbours(Head):
         """The number of neighbours."""
         return {"k": self.k}
 
+    @property
+    def width(self) -> int:
+        """The last layer's columns."""
+        return len(self.centre)
+
     @classmethod
     def grid(cls) -> list[Setting]:
         """From many neighbours to few."""
@@ -94,12 +100,13 @@ class NearestNeighbours(Head):
         classes: int | None = None,
         sample_weight: NDArray[np.float64] | None = None,
         groups: Labels | None = None,  # noqa: ARG002 - no inner split is made
+        depths: Depths | None = None,
         seed: int = 0,  # noqa: ARG002 - nothing is drawn
         compute: Compute | None = None,  # noqa: ARG002 - one fit is done on one core
     ) -> Self:
         """Keep the rows of view 0 (see `Head.fit`)."""
         votes = as_indicators(labels, known_classes(features, labels, classes))
-        x = as_views(features)[0].astype(np.float64)
+        x = last_layer(as_views(features)[0], depths).astype(np.float64)
         mean, inverse = standardise(x.sum(axis=0), (x**2).sum(axis=0), len(x))
         self.multilabel = labels.ndim == 2
         if self.multilabel:  # every class is asked yes or no: the second half of the votes says no
@@ -122,24 +129,26 @@ class NearestNeighbours(Head):
         classes: int,
         sample_weight: NDArray[np.float64] | None = None,
         groups: Labels | None = None,  # noqa: ARG003 - no inner split is made
+        depths: Depths | None = None,
         seed: int = 0,  # noqa: ARG003 - nothing is drawn
         compute: Compute | None = None,
     ) -> list[Logits]:
         """Sort the neighbours of a fold once for all k (see `Head.sweep`)."""
+        rows = last_layer(features[0], depths)
 
         def score_fold(fold: Fold) -> Logits:
             fit, score = fold
             weight = None if sample_weight is None else sample_weight[fit]
-            head = cls().fit(features[0, fit], labels[fit], classes=classes, sample_weight=weight)
+            head = cls().fit(rows[fit], labels[fit], classes=classes, sample_weight=weight)
             ks = [int(setting["k"]) for setting in settings]
-            order = head.neighbours(features[0, score], max(ks))
+            order = head.neighbours(rows[score], max(ks))
             return np.stack([head.vote(order[:, :k]) for k in ks])
 
         return (compute or Compute()).map(score_fold, folds)
 
     def neighbours(self, features: Features, k: int) -> NDArray[np.intp]:
         """Return the indices (N, k) of the nearest training rows, nearest first."""
-        similarity = self._unit(features.astype(np.float64)) @ self.rows.T
+        similarity = self._unit(features[:, : len(self.centre)].astype(np.float64)) @ self.rows.T
         return np.argsort(-similarity, axis=1, kind="stable")[:, :k]
 
     def vote(self, order: NDArray[np.intp]) -> Logits:

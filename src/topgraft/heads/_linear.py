@@ -10,88 +10,39 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
-from topgraft.errors import DataError, UsageError
+from topgraft.backbones.depths import Depths
+from topgraft.errors import DataError, UnknownNameError, UsageError
 from topgraft.heads._base import Fold, Head, Setting
 from topgraft.heads._layers import Affine, Array, Layer
 from topgraft.heads._parallel import Compute
-from topgraft.heads._rows import Array64, TrainingRows, training_rows
+from topgraft.heads._rows import SHARES, WIDTH, Array64, FoldRows, TrainingRows, prepare_fold, prepare_folds
 from topgraft.types import Features, Labels, Logits
 
 NOTHING = 1e-6  # a variance of standardised features that is rounding alone
 
 
-class Linear(Head):
-    """What all linear heads share; each says how it is solved.
+class AffineHead(Head):
+    """A head that ends as one weight matrix.
 
     Attributes:
-        weight: (D, C) on plain features, known after the fit.
+        weight: (D, C) on plain features, known after the fit; (D + B, C) where block features are read.
         bias: (C,).
     """
 
     weight: Array
     bias: Array
 
-    @classmethod
-    @abstractmethod
-    def solve(cls, rows: TrainingRows, settings: Sequence[Setting]) -> list[tuple[Array64, Array64]]:
-        """Return a weight (r, C) and bias (C,) on `rows.z` for every setting."""
-
     @final
-    def fit(
-        self,
-        features: Features,
-        labels: Labels,
-        *,
-        classes: int | None = None,
-        sample_weight: NDArray[np.float64] | None = None,
-        groups: Labels | None = None,  # noqa: ARG002 - no inner split is made
-        seed: int = 0,  # noqa: ARG002 - nothing is drawn
-        compute: Compute | None = None,  # noqa: ARG002 - one fit is done on one core
-    ) -> Self:
-        """Fit on all rows (see `Head.fit`).
-
-        Raises:
-            DataError: where labels and features do not belong together, or the head takes one label a photo.
-        """
-        count = known_classes(features, labels, classes)
-        self._check(labels)
-        rows = training_rows(
-            features, labels, np.arange(len(labels)), classes=count, sample_weight=sample_weight
-        )
-        weight, bias = rows.fold_in(*self.solve(rows, [self.setting])[0])
-        return self.keep(weight, bias, multilabel=labels.ndim == 2)
-
-    @final
-    @classmethod
-    def sweep(
-        cls,
-        features: Features,
-        labels: Labels,
-        folds: Sequence[Fold],
-        settings: Sequence[Setting],
-        *,
-        classes: int,
-        sample_weight: NDArray[np.float64] | None = None,
-        groups: Labels | None = None,  # noqa: ARG003 - no inner split is made
-        seed: int = 0,  # noqa: ARG003 - nothing is drawn
-        compute: Compute | None = None,
-    ) -> list[Logits]:
-        """Solve all settings of a fold on the same prepared rows (see `Head.sweep`)."""
-        cls._check(labels)
-
-        def score_fold(fold: Fold) -> Logits:
-            fit, score = fold
-            rows = training_rows(features, labels, fit, classes=classes, sample_weight=sample_weight)
-            solved = [rows.fold_in(*pair) for pair in cls.solve(rows, settings)]
-            x = features[0, score].astype(np.float64)
-            return np.stack([x @ weight + bias for weight, bias in solved])
-
-        return (compute or Compute()).map(score_fold, folds)
+    @property
+    def width(self) -> int:
+        """How many columns are read, from the first."""
+        return len(self.weight)
 
     @final
     def logits(self, features: Features) -> Logits:
-        """Return the logits (N, C) of rows (N, D)."""
-        return np.asarray(features.astype(np.float64) @ self.weight.astype(np.float64) + self.bias)
+        """Return the logits (N, C) of rows (N, D), or of rows of every depth."""
+        read = features[:, : len(self.weight)]
+        return np.asarray(read.astype(np.float64) @ self.weight.astype(np.float64) + self.bias)
 
     @final
     def state(self) -> dict[str, NDArray[Any]]:
@@ -118,14 +69,122 @@ class Linear(Head):
         self.classes, self.multilabel = len(self.bias), multilabel
         return self
 
+
+class Linear(AffineHead):
+    """What all heads share that solve for their weights; each says how.
+
+    Attributes:
+        depths: what share each group of columns has, a name of `SHARES`.
+    """
+
+    depths: str = "last"
+
+    @classmethod
+    @abstractmethod
+    def solve(cls, rows: TrainingRows, settings: Sequence[Setting]) -> list[tuple[Array64, Array64]]:
+        """Return a weight (r, C) and bias (C,) on `rows.z` for every setting."""
+
+    @final
+    def fit(
+        self,
+        features: Features,
+        labels: Labels,
+        *,
+        classes: int | None = None,
+        sample_weight: NDArray[np.float64] | None = None,
+        groups: Labels | None = None,  # noqa: ARG002 - no inner split is made
+        depths: Depths | None = None,
+        seed: int = 0,  # noqa: ARG002 - nothing is drawn
+        compute: Compute | None = None,  # noqa: ARG002 - one fit is done on one core
+    ) -> Self:
+        """Fit on all rows (see `Head.fit`).
+
+        Raises:
+            DataError: where labels and features do not belong together, the head takes one label a photo, or
+                its setting needs block features that are not there.
+        """
+        self.check(labels)
+        return self.fit_rows(
+            prepare_all(features, labels, classes=classes, sample_weight=sample_weight, depths=depths)
+        )
+
+    @final
+    def fit_rows(self, prepared: FoldRows) -> Self:
+        """Fit on rows that are prepared already."""
+        rows = prepared.at(self.depths)
+        weight, bias = rows.fold_in(*self.solve(rows, [self.setting])[0])
+        return self.keep(weight, bias, multilabel=prepared.multilabel)
+
     @final
     @classmethod
-    def _check(cls, labels: Labels) -> None:
+    def sweep(
+        cls,
+        features: Features,
+        labels: Labels,
+        folds: Sequence[Fold],
+        settings: Sequence[Setting],
+        *,
+        classes: int,
+        sample_weight: NDArray[np.float64] | None = None,
+        groups: Labels | None = None,  # noqa: ARG003 - no inner split is made
+        depths: Depths | None = None,
+        seed: int = 0,  # noqa: ARG003 - nothing is drawn
+        compute: Compute | None = None,
+    ) -> list[Logits]:
+        """Solve all settings of a fold on the same prepared rows (see `Head.sweep`)."""
+        cls.check(labels)
+        read = [cls(**setting).depths for setting in settings]
+
+        def score_fold(fold: FoldRows) -> Logits:
+            found: dict[int, Logits] = {}
+            for name in dict.fromkeys(read):
+                rows, places = fold.at(name), [i for i, its in enumerate(read) if its == name]
+                held = rows.held.astype(np.float64)
+                for i, (weight, bias) in zip(
+                    places, cls.solve(rows, [settings[i] for i in places]), strict=True
+                ):
+                    found[i] = held @ weight + bias
+            return np.stack([found[i] for i in range(len(settings))])
+
+        compute = compute or Compute()
+        prepared = prepare_folds(
+            features,
+            labels,
+            folds,
+            classes=classes,
+            sample_weight=sample_weight,
+            depths=depths,
+            compute=compute,
+        )
+        return compute.map(score_fold, prepared)
+
+    @final
+    @classmethod
+    def check(cls, labels: Labels) -> None:
+        """Refuse labels this head cannot learn from.
+
+        Raises:
+            DataError: for several labels a photo where it takes one.
+        """
         if labels.ndim == 2 and not cls.takes_multilabel:
             raise DataError(
                 f"head {cls.name}: expected one label per photo, got a table of several."
                 " Try logistic or ridge."
             )
+
+
+def prepare_all(
+    features: Features,
+    labels: Labels,
+    *,
+    classes: int | None,
+    sample_weight: NDArray[np.float64] | None,
+    depths: Depths | None,
+) -> FoldRows:
+    """Return all photos' rows, none held out: what a last fit is made on."""
+    count, everything = known_classes(features, labels, classes), np.arange(len(labels))
+    fold = (everything, everything[:0])
+    return prepare_fold(features, labels, fold, classes=count, sample_weight=sample_weight, depths=depths)
 
 
 def known_classes(features: Features, labels: Labels, classes: int | None) -> int:
@@ -142,10 +201,26 @@ def known_classes(features: Features, labels: Labels, classes: int | None) -> in
     return classes or int(labels.max()) + 1
 
 
-class NearestMean(Linear):
-    """The class whose mean is nearest, on standardised features.
+def known_depths(head: str, depths: str) -> str:
+    """Return a setting of `depths` as it is.
 
-    Squared distances are divided by D, the number of features: they add up over features that know much the
+    Raises:
+        UnknownNameError: for another.
+    """
+    if depths not in SHARES:
+        raise UnknownNameError(f"depths of the head {head}", depths, SHARES)
+    return depths
+
+
+def with_depths(setting: Setting, depths: str) -> Setting:
+    """Return a setting with its depths, where they are more than the last layer."""
+    return setting if depths == "last" else {**setting, "depths": depths}
+
+
+class NearestMean(Linear):
+    """The class whose mean is nearest, on standardised features of the last layer.
+
+    Squared distances are divided by the rows' total variance: they add up over features that know much the
     same, so undivided they would be far too sure.
     """
 
@@ -167,48 +242,48 @@ class NearestMean(Linear):
     def solve(cls, rows: TrainingRows, settings: Sequence[Setting]) -> list[tuple[Array64, Array64]]:
         """Compare with the class means."""
         means = class_means(rows)
-        width = max(int((rows.inverse > 0).sum()), 1)
-        solved = without_absent(rows, means.T / width, -0.5 * (means**2).sum(axis=1) / width)
+        solved = without_absent(rows, means.T / WIDTH, -0.5 * (means**2).sum(axis=1) / WIDTH)
         return [solved] * len(settings)
 
 
 class Discriminant(Linear):
     """Linear discriminant analysis with shrinkage of the covariance within classes.
 
-    Covariance: (1 - shrinkage)·S + shrinkage·(trace(S)/D)·I (Friedman 1989, eq. 18 with one covariance).
+    Covariance: (1 - shrinkage)·S + shrinkage·(trace(S)/D)·I (Friedman 1989, eq. 18 with one covariance), with
+    `WIDTH` for D whatever the columns.
 
     Args:
         shrinkage: above 0 to 1; 1 is nearest mean with class sizes.
+        depths: what share the last layer and the blocks have, a name of `SHARES`.
     """
 
     name: ClassVar[str] = "lda"
     simplicity: ClassVar[int] = 2
     takes_multilabel: ClassVar[bool] = False
+    reads_depths: ClassVar[bool] = True
 
-    def __init__(self, shrinkage: float = 0.5) -> None:
+    def __init__(self, shrinkage: float = 0.5, depths: str = "last") -> None:
         if not 0 < shrinkage <= 1:
             raise UsageError(f"head lda: shrinkage must be above 0 and at most 1, got {shrinkage}.")
-        self.shrinkage = shrinkage
+        self.shrinkage, self.depths = shrinkage, known_depths(self.name, depths)
 
     @property
     def setting(self) -> Setting:
-        """The shrinkage."""
-        return {"shrinkage": self.shrinkage}
+        """The shrinkage, and the depths where they are more than the last layer."""
+        return with_depths({"shrinkage": self.shrinkage}, self.depths)
 
     @classmethod
     def grid(cls) -> list[Setting]:
         """From much shrinkage to little."""
-        return [{"shrinkage": value} for value in (0.95, 0.8, 0.5, 0.2, 0.05)]
+        return [{"shrinkage": value} for value in (0.95, 0.8, 0.5, 0.2, 0.05, 0.01)]
 
     @classmethod
     def solve(cls, rows: TrainingRows, settings: Sequence[Setting]) -> list[tuple[Array64, Array64]]:
         """Solve the shrunken covariance for the class means, one Cholesky factor a setting."""
         means = class_means(rows)
         share = rows.weight @ rows.indicators / rows.photos
-        inside = (rows.z - (rows.indicators @ means)) * np.sqrt(rows.weight)[:, None]
-        covariance = inside.T @ inside / rows.photos
-        width = max(int((rows.inverse > 0).sum()), 1)
-        target = np.trace(covariance) / width
+        covariance = rows.gram - means.T @ (share[:, None] * means)
+        target = np.trace(covariance) / WIDTH
         if target < NOTHING:  # one photo a class, one view: as if classes varied like all photos do
             target = 1.0
         solved = []

@@ -16,7 +16,7 @@ from scipy.optimize import minimize
 
 from topgraft.errors import UsageError
 from topgraft.heads._base import Setting
-from topgraft.heads._linear import Linear
+from topgraft.heads._linear import Linear, known_depths, with_depths
 from topgraft.heads._rows import Array64, TrainingRows
 
 TIE = 1e-6  # a pull on the bias, so that a class without rows stays finite
@@ -31,20 +31,22 @@ class LogisticRegression(Linear):
 
     Args:
         C: inverse strength of the penalty, above 0.
+        depths: what share the last layer and the blocks have, a name of `SHARES`.
     """
 
     name: ClassVar[str] = "logistic"
     simplicity: ClassVar[int] = 3
+    reads_depths: ClassVar[bool] = True
 
-    def __init__(self, C: float = 0.01) -> None:
+    def __init__(self, C: float = 0.01, depths: str = "last") -> None:
         if not C > 0:
             raise UsageError(f"head logistic: C must be above 0, got {C}. Try C=0.01.")
-        self.C = C
+        self.C, self.depths = C, known_depths(self.name, depths)
 
     @property
     def setting(self) -> Setting:
-        """The inverse strength."""
-        return {"C": self.C}
+        """The inverse strength, and the depths where they are more than the last layer."""
+        return with_depths({"C": self.C}, self.depths)
 
     @classmethod
     def grid(cls) -> list[Setting]:
@@ -81,8 +83,7 @@ class _Loss:
         self.photos = rows.photos
         share = (rows.weight @ self.target + 0.5) / (rows.photos + 1)
         self.prior = np.asarray(np.log(share) if self.softmax else np.log(share / (1 - share)))
-        scaled = self.z * np.sqrt(self.weight)
-        self.gram = (scaled.T @ scaled).astype(np.float64)
+        self.gram = rows.gram * rows.photos
 
     def losses(self, weight: Array64, bias: Array64) -> tuple[Array64, Array64]:
         """Return the loss of every row (R,) and the probabilities (R, columns)."""

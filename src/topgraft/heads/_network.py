@@ -14,8 +14,9 @@ from typing import Any, ClassVar, Self, final
 import numpy as np
 from numpy.typing import NDArray
 
+from topgraft.backbones.depths import Depths
 from topgraft.errors import DataError, UnknownNameError, UsageError, need
-from topgraft.heads._base import Fold, Head, Setting, as_indicators, as_views
+from topgraft.heads._base import Fold, Head, Setting, as_indicators, as_views, last_layer
 from topgraft.heads._layers import Affine, Array, Flatten, Layer, Relu
 from topgraft.heads._parallel import Compute
 from topgraft.heads._shape import Shape
@@ -73,6 +74,12 @@ class Network(Head):
         return dict(self._setting)
 
     @final
+    @property
+    def width(self) -> int:
+        """The last layer's columns."""
+        return 0 if self.on_map else len(self.arrays[0][0])
+
+    @final
     @classmethod
     def grid(cls) -> list[Setting]:
         """The settings worth comparing, the most regularised first."""
@@ -87,6 +94,7 @@ class Network(Head):
         classes: int | None = None,
         sample_weight: NDArray[np.float64] | None = None,
         groups: Labels | None = None,
+        depths: Depths | None = None,
         seed: int = 0,
         compute: Compute | None = None,
     ) -> Self:
@@ -100,7 +108,7 @@ class Network(Head):
         self.multilabel, self.classes = labels.ndim == 2, count
         (self.arrays,) = _train(
             [self],
-            features,
+            last_layer(features, depths),
             labels,
             [everything],
             count,
@@ -123,6 +131,7 @@ class Network(Head):
         classes: int,
         sample_weight: NDArray[np.float64] | None = None,
         groups: Labels | None = None,
+        depths: Depths | None = None,
         seed: int = 0,
         compute: Compute | None = None,
     ) -> list[Logits]:
@@ -131,7 +140,7 @@ class Network(Head):
         trained = iter(
             _train(
                 heads,
-                features,
+                last_layer(features, depths),
                 labels,
                 [fit for fit, _ in folds],
                 classes,
@@ -186,7 +195,7 @@ class Network(Head):
 
 def score(arrays: Sequence[tuple[Array, Array]], features: Features) -> Logits:
     """Return the logits (N, C) that the layers make of rows (N, D) or maps (N, C, h, w)."""
-    value = np.asarray(features, np.float32).reshape(len(features), -1)
+    value = np.asarray(features, np.float32).reshape(len(features), -1)[:, : len(arrays[0][0])]
     for number, (weight, bias) in enumerate(arrays):
         value = (np.maximum(value, 0) if number else value) @ weight + bias
     return value.astype(np.float64)

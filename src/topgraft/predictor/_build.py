@@ -15,11 +15,14 @@ if TYPE_CHECKING:
     import onnx
 
     from topgraft.backbones.backbone import Backbone
+    from topgraft.backbones.card import Card
     from topgraft.heads import Head
     from topgraft.trust.unknown import Unknown
 
 OLDEST = 13
 """The first opset whose operators `Nodes` writes."""
+ROWS = "rows"
+"""The name of features and block features side by side."""
 
 
 def build(
@@ -41,7 +44,8 @@ def build(
 
     Returns:
         A graph from `image` (h, w, 3) uint8 RGB of any size to `probabilities` (1, C), `features` (1, D) and
-        `distance` (1,) from the training photos; and `map` (1, C', h', w') where the backbone has one.
+        `distance` (1,) from the training photos; `map` (1, C', h', w') where the backbone has one; and
+        `blocks` (1, B) where the head reads them.
 
     Raises:
         UsageError: where classes and head disagree, or the head needs a map the backbone has not.
@@ -62,10 +66,12 @@ def build(
             f"head {head.name!r} needs a backbone with a map; {card.name} has none. Choose another head."
         )
     model = onnx.load(str(backbone.graph))
-    _check(model, card.name)
+    deep = head.width > card.features
+    _check(model, card, width=head.width)
     fit, top = Nodes("fit"), Nodes("head")
     add_fit(fit, card, "image", "images")
-    logits = add_head(top, head, "features", "map")
+    rows = top("Concat", "features", "blocks", axis=1, out=ROWS) if deep else "features"
+    logits = add_head(top, head, rows, "map")
     scaled = top("Div", logits, float(temperature), out="logits")
     last = ("Sigmoid", {}) if head.multilabel else ("Softmax", {"axis": -1})
     top(last[0], scaled, out="probabilities", **last[1])
@@ -84,6 +90,11 @@ def build(
                 if card.map_size
                 else []
             ),
+            *(
+                [helper.make_tensor_value_info("blocks", TensorProto.FLOAT, [1, card.columns.extra])]
+                if deep
+                else []
+            ),
         ],
         [*fit_weights, *model.graph.initializer, *top_weights],
     )
@@ -100,21 +111,24 @@ def build(
 
 
 def head_part(graph: bytes) -> bytes | None:
-    """Return the part of a predictor's graph from `features` (N, D) to `logits` (N, C), temperature inside.
+    """Return the part of a predictor's graph from a row (N, D) to `logits` (N, C), temperature inside.
 
-    None for a head that reads the map.
+    Its one input is `features`, or `rows` (N, D + B) where the head reads blocks as well. None for a head
+    that reads the map.
     """
     import onnx
     from onnx import TensorProto, helper
 
     model = onnx.load_from_string(graph)
     makers = {out: node for node in model.graph.node for out in node.output}
-    needed, asked = [], ["logits"]
+    needed, asked, given = [], ["logits"], "features"
     while asked:
         value = asked.pop()
         if value == "map":
             return None
-        if value != "features" and value in makers:
+        if value in ("features", ROWS):
+            given = value
+        elif value in makers:
             node = makers[value]
             needed.append(node.name)
             asked.extend(node.input)
@@ -123,7 +137,7 @@ def head_part(graph: bytes) -> bytes | None:
     part = helper.make_graph(
         nodes,
         "head",
-        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["N", None])],
+        [helper.make_tensor_value_info(given, TensorProto.FLOAT, ["N", None])],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", None])],
         [weight for weight in model.graph.initializer if weight.name in used],
     )
@@ -131,12 +145,13 @@ def head_part(graph: bytes) -> bytes | None:
     return bytes(whole.SerializeToString())
 
 
-def _check(model: onnx.ModelProto, name: str) -> None:
+def _check(model: onnx.ModelProto, card: Card, width: int) -> None:
     """Check what a backbone's graph must be to be built into another.
 
     Raises:
-        BackboneError: for another input or an operator set that is too old.
+        BackboneError: for another input, an operator set that is too old, or block features that are missing.
     """
+    name = card.name
     inputs = [value.name for value in model.graph.input]
     outputs = {value.name for value in model.graph.output}
     version = next((opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx")), 0)
@@ -144,6 +159,11 @@ def _check(model: onnx.ModelProto, name: str) -> None:
         raise BackboneError(
             f"{name}: expected a graph from `images` to `features`, got {inputs} to {sorted(outputs)}. "
             "Fetch it again."
+        )
+    if width > card.features and ("blocks" not in outputs or width != card.columns.width):
+        raise BackboneError(
+            f"{name}: the head reads {width} columns, {card.columns.width} is all the backbone gives of every"
+            " depth. Train again with the backbone's own features, or with --depths last."
         )
     if version < OLDEST:
         raise BackboneError(

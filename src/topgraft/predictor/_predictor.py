@@ -245,7 +245,8 @@ class Predictor:
             image: (h, w, 3) uint8 RGB of any size.
 
         Returns:
-            `probabilities` (1, C), `features` (1, D), `distance` (1,), and `map` where the backbone has one.
+            `probabilities` (1, C), `features` (1, D), `distance` (1,), `map` where the backbone has one, and
+            `blocks` (1, B) where the head reads them.
         """
         _check_pixels(image, 0)
         run = self._runtime
@@ -258,7 +259,7 @@ class Predictor:
         """Return the head's logits alone.
 
         Args:
-            features: (N, D), as `look` gives them.
+            features: (N, D), as `look` gives them; (N, D + B), its `blocks` behind them, where it gives any.
 
         Returns:
             (N, C), divided by the temperature; None for a head that reads the map in place of features, and

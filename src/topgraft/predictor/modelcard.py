@@ -12,6 +12,7 @@ from typing import Any
 import jinja2
 
 from topgraft.run import Run
+from topgraft.selection.leaning import lean_in_words
 
 FEW = 100
 """Fewer test photos than this are called few."""
@@ -53,6 +54,7 @@ def model_card(run: Run) -> str:
         held_out=key == "test",
         backbone=card.get("backbone") or {},
         versions=run.read("versions.json"),
+        leans=lean_in_words(metrics["head"].get("depths") or []),
         limits=_limits(metrics, metrics[key], held_out=key == "test"),
     )
 

@@ -7,6 +7,10 @@ class as much as the photo does on average. For other heads it is the same quest
 (ablation, Desai & Ramaswamy 2020, WACV). Other backbones, and heads on maps, are asked with parts of the
 photo painted in its mean colour (occlusion, Zeiler & Fergus 2014, arXiv:1311.2901): fifty looks.
 
+A head that reads every depth is asked with the blocks' features as they are: the map shows what the last
+layer found, which is a part of the answer; `head.depths` in metrics.json says how large a part. Statistics of
+a whole map, as the blocks' are, have no place to point at.
+
 The votes of nearest neighbours often do not move at all with so little; then the map stays dark.
 """
 
@@ -69,7 +73,10 @@ def _leave_out(
         return None
     count = maps[0].size
     rows = (whole[:, None] * count - maps.reshape(len(maps), -1)).T / (count - 1)
-    judged = predictor.logits(np.concatenate([features, rows]))
+    asked = np.concatenate([features, rows])
+    if "blocks" in found:  # as they are: the map shows what the last layer found
+        asked = np.hstack([asked, np.repeat(found["blocks"], len(asked), axis=0)])
+    judged = predictor.logits(asked)
     if judged is None:
         return None
     margins = _margin(judged, index)

@@ -78,11 +78,15 @@ class BackboneFacts(Part):
 
 
 class HeadFacts(Part):
-    """The chosen head, its setting as it is printed, and what its logits are divided by."""
+    """The chosen head, its setting as it is printed, and what its logits are divided by.
+
+    depths says what share of its logits' variance comes from the last layer and from each inner block.
+    """
 
     name: str
     setting: str
     temperature: float
+    depths: list[dict[str, Any]] = []
 
 
 class Scores(Part):

@@ -2,49 +2,35 @@
 
 The order: every head's every setting is fitted on every fold, scored on view 0 of photos it has not seen,
 and its logits turned into probabilities with a temperature from the other folds (what a finished predictor
-does too). The best has the lowest log loss; chosen is the simplest within one standard error of it, never one
-whose log loss is more than 20 % higher, nor, where the best is better than always answering the classes'
-shares, one that is not: few photos make standard errors that excuse anything. The standard error is that of
-the paired difference between the two over folds, corrected for folds sharing photos (Nadeau & Bengio 2003,
-Inference for the Generalization Error, Machine Learning 52; for repeats: Bouckaert & Frank 2004).
+does too). Which of them is taken is said in `rule.py`. To choose within a part of the photos, as nested
+cross-validation does, compare that part alone.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from topgraft import metrics
+from topgraft.backbones.depths import Depths
 from topgraft.errors import DataError, MissingExtraError, UsageError
-from topgraft.heads._base import HEADS, Fold, Head, Setting, as_indicators, head_class, setting_text
+from topgraft.heads._average import MEMBERS, Average
+from topgraft.heads._base import HEADS, Fold, Head, Setting, head_class, setting_text
 from topgraft.heads._parallel import Compute, one_core
-from topgraft.metrics import Estimate
-from topgraft.selection.calibrate import calibrate, cross_calibrate
+from topgraft.selection.calibrate import calibrate
+from topgraft.selection.candidates import Bench, Candidate, answers, worth_a_row
+from topgraft.selection.rule import check, choose, mean_of_linear
+from topgraft.selection.source import FeatureSource, columns_of, combinations, stack
 from topgraft.settings import Settings
 from topgraft.splits import folds as make_folds
 from topgraft.types import Features, Labels, Logits, Probabilities, Progress, silent
 
-WORSE = 1.2  # times the lowest log loss: what no standard error excuses
 UNEVEN = 1.5  # above this ratio of the largest class to the smallest, classes are weighted
 POWER = 0.5  # of a class's share that its photos' weight is divided by
-
-
-class FeatureSource(Protocol):
-    """What features are read from: a feature store, for one."""
-
-    @property
-    def views(self) -> Sequence[Any]:
-        """The views; 0 is the photo as it is."""
-        ...
-
-    def features(self, view: int = 0) -> Features:
-        """Return (N, D), or maps (N, C, h, w)."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -76,6 +62,8 @@ class Comparison:
         sample_weight: (N,) what each photo weighed in fitting, None where all weighed the same.
         notes: plain sentences about what was done and left out.
         seconds: what fitting and scoring one setting on one fold took, by head.
+        columns: which columns of a row are which, where block features were read.
+        rule: by which the head was chosen.
     """
 
     rows: list[dict[str, Any]]
@@ -87,19 +75,8 @@ class Comparison:
     sample_weight: NDArray[np.float64] | None
     notes: list[str]
     seconds: dict[str, float]
-
-
-def stack(source: FeatureSource | Features, photos: Labels | None = None) -> Features:
-    """Read all views of some photos into an array (V, n, D) or (V, n, C, h, w), in the precision they had."""
-    if isinstance(source, np.ndarray):
-        everything = source[None] if source.ndim in (2, 4) else source
-        return everything if photos is None else everything[:, photos]
-    first = source.features(0)
-    chosen = np.arange(len(first)) if photos is None else photos
-    found = np.empty((len(source.views), len(chosen), *first.shape[1:]), first.dtype)
-    for view in range(len(found)):
-        found[view] = source.features(view)[chosen]
-    return found
+    columns: Depths | None = None
+    rule: str = "mean"
 
 
 def class_weights(labels: Labels, classes: int, mode: str = "auto") -> tuple[NDArray[np.float64] | None, str]:
@@ -151,15 +128,10 @@ def pick(
         UnknownNameError: for a head nobody knows.
         MissingExtraError: for a head asked for by name whose extra is not installed.
     """
-    names = [heads] if isinstance(heads, str) else list(heads)
-    named = set(names) - {"all", "linear"}
-    if "all" in names:
-        names = list(HEADS)
-    elif "linear" in names:
-        names = [*(name for name, entry in HEADS.items() if not entry.requires), *named]
+    names, named = _names([heads] if isinstance(heads, str) else list(heads))
     found, notes = [], []
     missing: dict[str, list[str]] = {}
-    for name in dict.fromkeys(names):
+    for name in names:
         try:
             head = head_class(name)
         except MissingExtraError as error:
@@ -182,6 +154,17 @@ def pick(
     return found, notes
 
 
+def _names(given: list[str]) -> tuple[list[str], set[str]]:
+    """Return the names of all heads that are asked for, and of those that are asked for by name."""
+    named = set(given) - {"all", "linear"}
+    names = given + list(MEMBERS) * (Average.name in given)  # it is made of these
+    if "all" in given:
+        names = list(HEADS)
+    elif "linear" in given:
+        names = [*(name for name, entry in HEADS.items() if not entry.requires), *named]
+    return [name for name in dict.fromkeys(names) if name != Average.name], named
+
+
 def compare(
     features: FeatureSource | Features,
     labels: Labels,
@@ -194,6 +177,9 @@ def compare(
     seed: int = 0,
     classes: int | None = None,
     class_weight: str = "auto",
+    columns: Depths | None = None,
+    depths: str = "auto",
+    rule: str = "mean",
     settings: Settings | None = None,
     progress: Progress = silent,
 ) -> Comparison:
@@ -210,6 +196,11 @@ def compare(
         seed: of the folds and of heads that draw.
         classes: C; None takes it from the labels.
         class_weight: `auto`, `on` or `off`.
+        columns: which columns of an array (V, N, D + B) are the last layer's and which the blocks'; None: all
+            are the last layer's. A store says it itself.
+        depths: `auto` leaves it to the cross-validation how much block features count, `last` reads none,
+            `all` always reads them.
+        rule: by which one is chosen: `mean`, `lowest` or `one-standard-error` (`selection/rule.py`).
         settings: cores and device.
         progress: told of every head.
 
@@ -218,20 +209,15 @@ def compare(
             two groups.
         UsageError: for options out of range.
     """
-    block = stack(features)
-    given = {block.ndim == 5: block} | ({} if maps is None else {True: stack(maps)})
-    multilabel = labels.ndim == 2
-    for views in given.values():
-        if len(labels) != views.shape[1]:
-            raise DataError(f"labels: expected one for each of {views.shape[1]} photos, got {len(labels)}.")
-        if not all(np.isfinite(view).all() for view in views):
-            bad = np.flatnonzero(~np.isfinite(views.reshape(*views.shape[:2], -1)).all(axis=(0, 2)))
-            raise DataError(
-                f"features: expected finite numbers, got others for {len(bad)} photos (first: photo {bad[0]},"
-                " counted from 0). Embed them again."
-            )
+    check(rule)
     if repeats < 1:
         raise UsageError(f"repeats must be at least 1, got {repeats}.")
+    if not isinstance(features, np.ndarray):
+        columns = columns_of(features, depths)
+    block = stack(features, columns=columns)
+    given = {block.ndim == 5: block} | ({} if maps is None else {True: stack(maps)})
+    _refuse_misfits(given.values(), labels)
+    multilabel = labels.ndim == 2
     C = classes or (labels.shape[1] if multilabel else int(labels.max()) + 1)
     weight, aloud = class_weights(labels, C, class_weight)
     kinds, notes = pick(heads, multilabel=multilabel, maps=True in given, rows=False in given)
@@ -244,58 +230,66 @@ def compare(
         notes.append(f"{folds} folds were asked for, but {count} photos that differ allow only {count}.")
         folds = count
     dealt = [make_folds(labels, groups, folds, seed + repeat) for repeat in range(repeats)]
-    flat = [fold for repeat in dealt for fold in repeat]
     if aloud:
         notes.insert(0, aloud)
 
-    candidates: list[_Candidate] = []
+    bench = Bench(
+        given=given,
+        labels=labels,
+        groups=groups,
+        weight=weight,
+        classes=C,
+        dealt=dealt,
+        columns=columns,
+        read=combinations(columns, depths),
+        seed=seed,
+        compute=Compute(settings or Settings.load()),
+    )
+    candidates: list[Candidate] = []
     seconds: dict[str, float] = {}
-    compute = Compute(settings or Settings.load())
     for done, kind in enumerate(kinds):
         progress("compare heads", done, len(kinds))
         begun = time.perf_counter()
-        grid = kind.grid()
-        scored = kind.sweep(
-            given[kind.on_map],
-            labels,
-            flat,
-            grid,
-            classes=C,
-            sample_weight=weight,
-            groups=groups,
-            seed=seed,
-            compute=compute,
-        )
-        seconds[kind.name] = (time.perf_counter() - begun) / (len(grid) * len(flat))
-        for index in range(len(grid)):
-            logits = np.empty((repeats, len(labels), C))
-            for number, (_, score) in enumerate(flat):
-                logits[number // folds, score] = scored[number][index]
-            candidates.append(_candidate(kind, index, logits, labels, dealt))
+        own = bench.candidates(kind)
+        seconds[kind.name] = (time.perf_counter() - begun) / (len(own) * folds * repeats)
+        candidates += worth_a_row(own)
     progress("compare heads", len(kinds), len(kinds))
-
-    order = sorted(range(len(candidates)), key=lambda i: candidates[i].loss)
-    best = candidates[order[0]]
-    gaps = {i: difference(candidates[i].by_fold, best.by_fold, dealt) for i in order}
-    within = [i for i in order if i == order[0] or gaps[i][0].value <= gaps[i][1]]
-    within = _worth_choosing(within, candidates, prior_log_loss(labels, C))
-    winner = min(within, key=lambda i: (candidates[i].kind.simplicity, candidates[i].position))
-    rows = [
-        _row(candidates[i], gaps[i][0], labels, groups, chosen=i == winner, seed=seed, multilabel=multilabel)
-        for i in order
-    ]
-    chosen = candidates[winner]
+    mean = mean_of_linear(candidates, labels, dealt) if rule == "mean" else None
+    candidates = sorted([*candidates, *([] if mean is None else [mean])], key=lambda one: one.loss)
+    winner = choose(candidates, labels, dealt, rule=rule, classes=C)
     return Comparison(
-        rows=rows,
-        chosen=Choice(chosen.kind.name, chosen.setting),
-        oof=chosen.probabilities,
-        logits=chosen.logits,
-        temperature=calibrate(chosen.logits, labels, multilabel=multilabel),
+        rows=[
+            row | {"chosen": one is winner}
+            for one, row in zip(candidates, bench.rows(candidates), strict=True)
+        ],
+        chosen=Choice(winner.head, winner.setting),
+        oof=answers(winner.logits, labels, dealt),
+        logits=winner.logits,
+        temperature=calibrate(winner.logits, labels, multilabel=multilabel),
         folds=dealt,
         sample_weight=weight,
         notes=notes,
         seconds=seconds,
+        columns=columns,
+        rule=rule,
     )
+
+
+def _refuse_misfits(given: Iterable[Features], labels: Labels) -> None:
+    """Refuse features that do not belong to the labels, or are not finite.
+
+    Raises:
+        DataError: saying which.
+    """
+    for views in given:
+        if len(labels) != views.shape[1]:
+            raise DataError(f"labels: expected one for each of {views.shape[1]} photos, got {len(labels)}.")
+        if not all(np.isfinite(view).all() for view in views):
+            bad = np.flatnonzero(~np.isfinite(views.reshape(*views.shape[:2], -1)).all(axis=(0, 2)))
+            raise DataError(
+                f"features: expected finite numbers, got others for {len(bad)} photos (first: photo {bad[0]},"
+                " counted from 0). Embed them again."
+            )
 
 
 def fit_chosen(
@@ -311,111 +305,15 @@ def fit_chosen(
 ) -> Head:
     """Fit the chosen head on all photos it was compared on."""
     head = comparison.chosen.make()
+    columns = None if head.on_map else comparison.columns
     with one_core():
         return head.fit(
-            stack(features if maps is None or not head.on_map else maps),
+            stack(features if maps is None or not head.on_map else maps, columns=columns),
             labels,
             classes=classes or comparison.oof.shape[2],
             sample_weight=comparison.sample_weight,
             groups=groups,
+            depths=columns,
             seed=seed,
             compute=Compute(settings or Settings.load()),
         )
-
-
-@dataclass(frozen=True)
-class _Candidate:
-    """One setting of one head, scored. loss is its mean log loss, by_fold (R·F,) that of each fold."""
-
-    kind: type[Head]
-    position: int
-    setting: Setting
-    logits: Logits
-    probabilities: Probabilities
-    losses: NDArray[np.float64]
-    loss: float
-    by_fold: NDArray[np.float64]
-
-
-def _candidate(
-    kind: type[Head], position: int, logits: Logits, labels: Labels, dealt: list[list[Fold]]
-) -> _Candidate:
-    multilabel = labels.ndim == 2
-    probabilities = np.stack(
-        [
-            cross_calibrate(repeat, labels, folds, multilabel=multilabel)
-            for repeat, folds in zip(logits, dealt, strict=True)
-        ]
-    )
-    losses = np.stack([metrics.losses(labels, repeat) for repeat in probabilities])
-    by_fold = [losses[repeat, score].mean() for repeat, folds in enumerate(dealt) for _, score in folds]
-    return _Candidate(
-        kind,
-        position,
-        kind.grid()[position],
-        logits,
-        probabilities,
-        losses,
-        float(losses.mean()),
-        np.array(by_fold),
-    )
-
-
-def prior_log_loss(labels: Labels, classes: int) -> float:
-    """Return the log loss of always answering the share each class has, which asks for no photo at all."""
-    from scipy.special import entr
-
-    shares = as_indicators(labels, classes).mean(axis=0)
-    if labels.ndim == 2:
-        return float((entr(shares) + entr(1 - shares)).mean())
-    return float(entr(shares).sum())
-
-
-def _worth_choosing(within: list[int], candidates: list[_Candidate], prior: float) -> list[int]:
-    """Drop what is much worse than the best, its first, or no better than the classes' shares alone."""
-    lowest = candidates[within[0]].loss
-    limit = WORSE * lowest if lowest >= prior else min(WORSE * lowest, prior)
-    return [i for i in within if candidates[i].loss <= limit]
-
-
-def difference(
-    ours: NDArray[np.float64], theirs: NDArray[np.float64], dealt: list[list[Fold]]
-) -> tuple[Estimate, float]:
-    """Return the mean difference of two scores over folds with its 95 % interval, and its standard error.
-
-    The corrected resampled t of Nadeau & Bengio 2003: variance (1/J + n_scored/n_fitted)·s² over the J =
-    folds × repeats differences, because folds are fitted on mostly the same photos.
-
-    Args:
-        ours: (J,) one score a fold.
-        theirs: (J,).
-        dealt: the folds, repeat by repeat.
-    """
-    from scipy.stats import t
-
-    gaps = ours - theirs
-    J = len(gaps)
-    shares = [len(score) / len(fit) for folds in dealt for fit, score in folds]
-    error = float(np.sqrt((1 / J + np.mean(shares)) * gaps.var(ddof=1)))
-    half_width = float(t.ppf(0.975, J - 1)) * error
-    mean = float(gaps.mean())
-    return Estimate(mean, mean - half_width, mean + half_width), error
-
-
-def _row(
-    candidate: _Candidate,
-    gap: Estimate,
-    labels: Labels,
-    groups: Labels | None,
-    *,
-    chosen: bool,
-    seed: int,
-    multilabel: bool,
-) -> dict[str, Any]:
-    return {
-        "head": candidate.kind.name,
-        "setting": setting_text(candidate.setting),
-        **metrics.brief(labels, candidate.probabilities, groups=groups, seed=seed, losses=candidate.losses),
-        "difference": gap.as_dict(),
-        "chosen": chosen,
-    } | ({"several": True} if multilabel else {})

@@ -24,8 +24,9 @@ from topgraft.heads._base import Fold, Setting
 from topgraft.heads._parallel import Compute
 from topgraft.heads._ridge import Ridge
 from topgraft.selection.calibrate import cross_calibrate
-from topgraft.selection.compare import FeatureSource, difference
+from topgraft.selection.candidates import difference
 from topgraft.selection.gram import Gram, accumulate
+from topgraft.selection.source import FeatureSource
 from topgraft.settings import Settings
 from topgraft.splits import folds as make_folds
 from topgraft.types import Features, Labels, Logits, Probabilities, Progress, silent
@@ -241,7 +242,9 @@ class _Bench:
         both = np.stack([self.view_0, self.rows(view)])
         flat = [fold for dealt in self.dealt for fold in dealt]
         settings: list[Setting] = [{"strength": strength} for strength in STRENGTHS]
-        answers = Ridge.sweep(both, self.labels, flat, settings, classes=self.classes, compute=self.compute)
+        # What is prepared of one pair is never asked for again: it is not kept with the rest.
+        once = Compute(self.compute.settings)
+        answers = Ridge.sweep(both, self.labels, flat, settings, classes=self.classes, compute=once)
         logits = np.empty((len(STRENGTHS), len(self.dealt), len(self.labels), self.classes))
         for number, (_, score) in enumerate(flat):
             logits[:, number // len(self.dealt[0]), score] = answers[number]

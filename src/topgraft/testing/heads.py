@@ -17,6 +17,7 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
+from topgraft.backbones.depths import Depth, Depths
 from topgraft.errors import DataError
 from topgraft.heads._base import Head, Setting, head_class
 from topgraft.nodes import Nodes
@@ -41,6 +42,25 @@ def clouds(
     stack[:, :, 0] = 2.5
     stack[:, :, 1] *= 10_000
     return stack.astype(np.float32), labels
+
+
+def clouds_of_every_depth(
+    photos: int = 60, views: int = 2, width: int = 40, *, last_knows: float = 0.6, seed: int = 0
+) -> tuple[Features, Labels, Depths]:
+    """Return rows (V, N, D + B) of every depth, labels (N,) of 3 classes, and which columns are which.
+
+    The spreads of the second of two blocks tell the classes apart; the last layer as far as it is said.
+    """
+    random = np.random.default_rng(seed)
+    depths = Depths(width, (Depth(name="early", channels=8), Depth(name="late", channels=16)))
+    labels = np.arange(photos) % 3
+    photo = random.standard_normal((photos, depths.width))
+    photo[:, :width] += last_knows * random.standard_normal((3, width))[labels]
+    told = depths.columns("late", "spreads")
+    photo[:, told] += 1.2 * random.standard_normal((3, 16))[labels]
+    stack = photo + 0.3 * random.standard_normal((views, photos, depths.width))
+    stack[:, :, depths.groups()["means"]] *= 30  # blocks are of another scale
+    return stack.astype(np.float32), labels, depths
 
 
 def multilabel_indicators(labels: Labels, classes: int) -> Labels:
@@ -85,13 +105,18 @@ class HeadSuite(ABC):
     close: ClassVar[float] = 1e-3
     draws: ClassVar[bool] = False
 
+    @property
+    def plain(self) -> Setting:
+        """The setting on the last layer alone: what features without blocks can be fitted with."""
+        return {key: value for key, value in self.setting.items() if not key.endswith("depths")}
+
     def data(self) -> tuple[Features, Labels]:
         """Return features in the form the head takes, and labels."""
         return clouds()
 
     def fit(self, features: Features, labels: Labels) -> Head:
         """Return a head fitted on these."""
-        return self.head(**self.setting).fit(features, labels)
+        return self.head(**self.plain).fit(features, labels)
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -167,7 +192,7 @@ class HeadSuite(ABC):
     def test_a_sweep_is_one_fit_after_the_other(self) -> None:
         features, labels = self.data()
         dealt = folds(labels, None, 3, 0)[: 1 if self.draws else 3]
-        settings = [*self.head.grid()[:2], self.setting]
+        settings = [*self.head.grid()[:2], self.plain]
         swept = self.head.sweep(features, labels, dealt, settings, classes=3)
         assert len(swept) == len(dealt)
         for (fit, score), found in zip(dealt, swept, strict=True):
@@ -186,6 +211,27 @@ class HeadSuite(ABC):
             else:
                 self.assert_close(found, alone)
 
+    def test_rows_of_every_depth_are_read_as_the_setting_says(self) -> None:
+        if self.head.on_map:
+            return
+        rows, labels, depths = clouds_of_every_depth()
+        head = self.head(**self.setting).fit(rows, labels, depths=depths)
+        deep = any(key.endswith("depths") for key in self.setting)
+        assert head.width == (depths.width if deep else depths.last)
+        expected = head.logits(rows[0])
+        for runtime in filter(find_spec, RUNTIMES):
+            run = open_runtime(head_graph(head, (head.width,)), runtime, 1)
+            self.assert_close(run(np.ascontiguousarray(rows[0, :, : head.width]))["logits"], expected)
+        if not deep:
+            alone = self.head(**self.setting).fit(rows[:, :, : depths.last], labels)
+            assert (alone.logits(rows[0, :, : depths.last]) == expected).all()
+        dealt = folds(labels, None, 3, 0)[:1]
+        (found,) = self.head.sweep(rows, labels, dealt, [self.setting], classes=3, depths=depths)
+        fit, score = dealt[0]
+        again = self.head(**self.setting).fit(rows[:, fit], labels[fit], classes=3, depths=depths)
+        if not self.draws:
+            self.assert_close(found[0], again.logits(rows[0, score]))
+
     def test_scored_photos_are_not_learned_from(self) -> None:
         features, labels = self.data()
         dealt = folds(labels, None, 3, 0)[:1]
@@ -193,15 +239,15 @@ class HeadSuite(ABC):
         changed, wrong = features.copy(), labels.copy()
         changed[1:, held] = 0
         wrong[held] = (labels[held] + 1) % 3
-        first = self.head.sweep(features, labels, dealt, [self.setting], classes=3)[0]
-        second = self.head.sweep(changed, wrong, dealt, [self.setting], classes=3)[0]
+        first = self.head.sweep(features, labels, dealt, [self.plain], classes=3)[0]
+        second = self.head.sweep(changed, wrong, dealt, [self.plain], classes=3)[0]
         assert (first == second).all()
 
     def test_a_class_without_photos_in_a_fold_is_never_the_answer(self) -> None:
         features, labels = self.data()
         fit = np.flatnonzero(labels != 2)
         dealt = [(fit, np.flatnonzero(labels == 2))]
-        (found,) = self.head.sweep(features, labels, dealt, [self.setting], classes=3)
+        (found,) = self.head.sweep(features, labels, dealt, [self.plain], classes=3)
         assert np.isfinite(found).all()
         assert (found[0].argmax(axis=1) != 2).all()
 
@@ -227,7 +273,7 @@ class HeadSuite(ABC):
         )
         assert (again.logits(features[0]) == multilabel.logits(features[0])).all()
         dealt = folds(indicators, None, 3, 0)[:1]
-        (swept,) = self.head.sweep(features, indicators, dealt, [self.setting], classes=3)
+        (swept,) = self.head.sweep(features, indicators, dealt, [self.plain], classes=3)
         assert swept.shape[2] == 3
 
     def test_weights_shift_the_answer_to_what_weighs_more(self) -> None:
@@ -236,8 +282,8 @@ class HeadSuite(ABC):
             np.float32
         )
         heavy = np.where(labels == 0, 20.0, 0.2)
-        plain = self.head(**self.setting).fit(features, labels)
-        tilted = self.head(**self.setting).fit(features, labels, sample_weight=heavy)
+        plain = self.head(**self.plain).fit(features, labels)
+        tilted = self.head(**self.plain).fit(features, labels, sample_weight=heavy)
         fresh = np.random.default_rng(2).standard_normal((200, *features.shape[2:])).astype(np.float32)
         counts = [int((head.logits(fresh).argmax(axis=1) == 0).sum()) for head in (plain, tilted)]
         assert counts[1] >= counts[0]

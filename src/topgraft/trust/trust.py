@@ -58,7 +58,7 @@ def trust(
 
     Args:
         comparison: how it was chosen.
-        features: (N, D) view 0 of the photos it was compared on.
+        features: (N, D) view 0 of the photos it was compared on; (N, D + B) where block features were read.
         labels: (N,) class indices, or 0/1 indicators (N, C).
         groups: (N,) or None.
         ids: (N,) names of the photos; None numbers them.
@@ -86,6 +86,7 @@ def trust(
         temperature=comparison.temperature,
         head=comparison.chosen.head,
         setting=comparison.chosen.setting,
+        columns=comparison.columns,
         seed=seed,
         settings=settings,
     )

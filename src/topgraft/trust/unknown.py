@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from scipy.linalg import cholesky, solve_triangular
 from scipy.special import logsumexp
 
-from topgraft.heads._base import Fold, Head, Setting, head_class
+from topgraft.backbones.depths import Depths
+from topgraft.heads._base import Fold, Head, Setting, head_class, last_layer
 from topgraft.heads._layers import Array
 from topgraft.heads._parallel import Compute
 from topgraft.heads._rows import standardise
@@ -188,13 +189,15 @@ def learn_unknown(
     temperature: float,
     head: str,
     setting: Setting,
+    columns: Depths | None = None,
     seed: int = 0,
     settings: Settings | None = None,
 ) -> tuple[Unknown, Distances]:
     """Choose a distance by what tells classes apart, and set its threshold on out-of-fold photos.
 
     Args:
-        features: (N, D) view 0 of the training photos.
+        features: (N, D) view 0 of the training photos, or rows of every depth (N, D + B): distances are of
+            the last layer, where block features were tried and told less (see docs/heads.md).
         labels: (N,) class indices, or 0/1 indicators (N, C): then there is no evidence, and neighbours are
             taken.
         groups: (N,) or None.
@@ -203,18 +206,28 @@ def learn_unknown(
         temperature: the chosen head's.
         head: its name.
         setting: its setting.
+        columns: which columns are which, in rows of every depth.
         seed: of the folds behind the evidence.
         settings: cores and device.
 
     Returns:
         The answer, fitted on all photos, and the out-of-fold distances (N,).
     """
-    x, settings = features.astype(np.float32), settings or Settings.load()
+    rows, settings = features.astype(np.float32), settings or Settings.load()
+    x = last_layer(rows, columns)
     areas: dict[str, Distances] = {}
     if labels.ndim == 1:
         kind = head_class(head)
         areas = class_against_class(
-            x, labels, groups, kind=kind, setting=setting, seed=seed, k=len(folds), settings=settings
+            rows,
+            labels,
+            groups,
+            kind=kind,
+            setting=setting,
+            columns=columns,
+            seed=seed,
+            k=len(folds),
+            settings=settings,
         )
     method, evidence = choose(areas), {name: float(found[0]) for name, found in areas.items()}
 
@@ -259,12 +272,13 @@ def threshold(distances: Distances, accepted: float = ACCEPTED) -> float:
 
 
 def class_against_class(
-    x: Features,
+    rows: Features,
     labels: Labels,
     groups: Labels | None,
     *,
     kind: type[Head],
     setting: Setting,
+    columns: Depths | None = None,
     seed: int,
     k: int,
     settings: Settings | None = None,
@@ -276,7 +290,7 @@ def class_against_class(
 
     Energy takes part where two known classes are left, and the head is fitted anew on view 0.
     """
-    present = np.unique(labels)
+    present, x = np.unique(labels), last_layer(rows, columns)
     if len(present) < 2:
         return {}
     order = np.random.default_rng([seed, 0x0DD]).permutation(present)
@@ -294,12 +308,13 @@ def class_against_class(
         if len(rest) > 1:
             known = np.clip(np.searchsorted(rest, labels), 0, len(rest) - 1)
             answers = kind.sweep(
-                x[None],
+                rows[None],
                 known,
                 rounds,
                 [setting],
                 classes=len(rest),
                 groups=groups,
+                depths=columns,
                 seed=seed,
                 compute=compute,
             )

@@ -1,0 +1,216 @@
+"""A head's setting, scored by cross-validation, and how two of them compare."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from topgraft import metrics
+from topgraft.backbones.depths import Depths
+from topgraft.heads._base import Fold, Head, Setting, as_indicators, setting_text
+from topgraft.heads._linear import with_depths
+from topgraft.heads._parallel import Compute
+from topgraft.metrics import Estimate
+from topgraft.selection.calibrate import cross_calibrate
+from topgraft.types import Features, Labels, Logits, Probabilities
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One setting of one head, scored on photos it was not fitted on.
+
+    Attributes:
+        head: its name.
+        setting: what it is made with.
+        order: simplest first, between candidates that are equally good.
+        logits: (R, N, C) out-of-fold, before any temperature.
+        losses: (R, N) log losses, each fold's temperature from the other folds.
+        loss: their mean.
+        loss_by_fold, right_by_fold: (R·F,) mean log loss and accuracy of each fold.
+    """
+
+    head: str
+    setting: Setting
+    order: tuple[int, int]
+    logits: Logits
+    losses: NDArray[np.float64]
+    loss: float
+    loss_by_fold: NDArray[np.float64]
+    right_by_fold: NDArray[np.float64]
+
+    @property
+    def depths(self) -> str:
+        """What it reads, where that is a setting of the head."""
+        return str(self.setting.get("depths", "last"))
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all heads of a comparison are fitted and scored on.
+
+    Attributes:
+        given: features, and maps under True where there are any: (V, N, …).
+        labels, groups, weight: of the photos, as in `compare`.
+        classes: C.
+        dealt: R lists of folds.
+        columns: which columns of features are which.
+        read: the settings of `depths` that are compared.
+        seed: of heads that draw.
+        compute: cores, and what one head prepared for the next.
+    """
+
+    given: dict[bool, Features]
+    labels: Labels
+    groups: Labels | None
+    weight: NDArray[np.float64] | None
+    classes: int
+    dealt: list[list[Fold]]
+    columns: Depths | None
+    read: list[str]
+    seed: int
+    compute: Compute
+
+    def candidates(self, kind: type[Head]) -> list[Candidate]:
+        """Fit and score every setting of a head at all depths that it can read."""
+        found: list[Candidate] = []
+        for name in self.read if kind.reads_depths else ["last"]:
+            settings = [with_depths(setting, name) for setting in kind.grid()]
+            logits = self._sweep(kind, settings)
+            order = len(found)
+
+            def judge(
+                index: int, settings: list[Setting] = settings, logits: Logits = logits, order: int = order
+            ) -> Candidate:
+                place = (kind.simplicity, order + index)
+                return score(kind.name, settings[index], place, logits[index], self.labels, self.dealt)
+
+            found += self.compute.map(judge, range(len(settings)))
+        return found
+
+    def _sweep(self, kind: type[Head], settings: list[Setting]) -> Logits:
+        """Return the out-of-fold logits of all settings, (S, R, N, C)."""
+        flat = [fold for folds in self.dealt for fold in folds]
+        scored = kind.sweep(
+            self.given[kind.on_map],
+            self.labels,
+            flat,
+            settings,
+            classes=self.classes,
+            sample_weight=self.weight,
+            groups=self.groups,
+            depths=None if kind.on_map else self.columns,
+            seed=self.seed,
+            compute=self.compute,
+        )
+        logits = np.empty((len(settings), len(self.dealt), len(self.labels), self.classes))
+        for number, (_, held) in enumerate(flat):
+            logits[:, number // len(self.dealt[0]), held] = scored[number]
+        return logits
+
+    def rows(self, candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
+        """Return the leaderboard's rows of candidates, the best of them first: plain data."""
+
+        def row(one: Candidate) -> dict[str, Any]:
+            gap, _ = difference(one.loss_by_fold, candidates[0].loss_by_fold, self.dealt)
+            probabilities = answers(one.logits, self.labels, self.dealt)
+            return {
+                "head": one.head,
+                "setting": setting_text(one.setting),
+                **metrics.brief(
+                    self.labels, probabilities, groups=self.groups, seed=self.seed, losses=one.losses
+                ),
+                "difference": gap.as_dict(),
+            } | ({"several": True} if self.labels.ndim == 2 else {})
+
+        return self.compute.map(row, candidates)
+
+
+def worth_a_row(own: Sequence[Candidate]) -> list[Candidate]:
+    """Return a head's candidates that are listed: all at the best depths, the best of each other depths.
+
+    All would be a hundred rows, and as many arrays to keep.
+    """
+    best: dict[str, Candidate] = {}
+    for one in own:
+        if one.depths not in best or one.loss < best[one.depths].loss:
+            best[one.depths] = one
+    chosen = min(best.values(), key=lambda one: one.loss).depths
+    return [one for one in own if one.depths == chosen or one is best[one.depths]]
+
+
+def score(
+    head: str,
+    setting: Setting,
+    order: tuple[int, int],
+    logits: Logits,
+    labels: Labels,
+    dealt: Sequence[list[Fold]],
+) -> Candidate:
+    """Score out-of-fold logits (R, N, C); dealt are R lists of folds."""
+    probabilities = answers(logits, labels, dealt)
+    losses = np.stack([metrics.losses(labels, repeat) for repeat in probabilities])
+    right = (
+        ((probabilities > 0.5) == (labels > 0)).mean(axis=2)
+        if labels.ndim == 2
+        else (probabilities.argmax(axis=2) == labels)
+    )
+    places = [(repeat, scored) for repeat, folds in enumerate(dealt) for _, scored in folds]
+    return Candidate(
+        head,
+        setting,
+        order,
+        logits,
+        losses,
+        float(losses.mean()),
+        np.array([losses[place].mean() for place in places]),
+        np.array([right[place].mean() for place in places], np.float64),
+    )
+
+
+def answers(logits: Logits, labels: Labels, dealt: Sequence[list[Fold]]) -> Probabilities:
+    """Return the probabilities of out-of-fold logits (R, N, C), as a finished predictor would give them."""
+    multilabel = labels.ndim == 2
+    return np.stack(
+        [
+            cross_calibrate(repeat, labels, folds, multilabel=multilabel)
+            for repeat, folds in zip(logits, dealt, strict=True)
+        ]
+    )
+
+
+def difference(
+    ours: NDArray[np.float64], theirs: NDArray[np.float64], dealt: Sequence[list[Fold]]
+) -> tuple[Estimate, float]:
+    """Return the mean difference of two scores over folds with its 95 % interval, and its standard error.
+
+    The corrected resampled t of Nadeau & Bengio 2003: variance (1/J + n_scored/n_fitted)·s² over the J =
+    folds × repeats differences, because folds are fitted on mostly the same photos.
+
+    Args:
+        ours: (J,) one score a fold.
+        theirs: (J,).
+        dealt: the folds, repeat by repeat.
+    """
+    from scipy.stats import t
+
+    gaps = ours - theirs
+    J = len(gaps)
+    shares = [len(score) / len(fit) for folds in dealt for fit, score in folds]
+    error = float(np.sqrt((1 / J + np.mean(shares)) * gaps.var(ddof=1)))
+    half_width = float(t.ppf(0.975, J - 1)) * error
+    mean = float(gaps.mean())
+    return Estimate(mean, mean - half_width, mean + half_width), error
+
+
+def prior_log_loss(labels: Labels, classes: int) -> float:
+    """Return the log loss of always answering the share each class has, which asks for no photo at all."""
+    from scipy.special import entr
+
+    shares = as_indicators(labels, classes).mean(axis=0)
+    if labels.ndim == 2:
+        return float((entr(shares) + entr(1 - shares)).mean())
+    return float(entr(shares).sum())

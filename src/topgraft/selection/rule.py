@@ -1,0 +1,118 @@
+"""Which head is taken, from all that were scored on the same folds.
+
+`mean`, the default: the best ridge, the best discriminant analysis and the best logistic regression, each at
+its own setting, answer together (`heads/_average.py`). On real photos that is as good as or better than the
+best of them alone. Any other head, or one of the three alone, takes its place only where it is really better
+on both accuracy and log loss: by log loss alone, nearest neighbours were chosen that were right on 1.4 % of
+photos, because all heads were unsure.
+
+`lowest`: the lowest log loss. `one-standard-error`: the simplest within one standard error of it, never one
+whose log loss is more than 20 % higher, nor, where the best is better than always answering the classes'
+shares, one that is not: few photos make standard errors that excuse anything. The standard error is that of
+the paired difference between the two over folds, corrected for folds sharing photos (Nadeau & Bengio 2003,
+Inference for the Generalization Error, Machine Learning 52; for repeats: Bouckaert & Frank 2004).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import get_args
+
+import numpy as np
+
+from topgraft.config import Rule
+from topgraft.errors import UnknownNameError
+from topgraft.heads._average import MEMBERS, Average, centred
+from topgraft.heads._base import Fold
+from topgraft.selection.calibrate import calibrate
+from topgraft.selection.candidates import Candidate, difference, prior_log_loss, score
+from topgraft.types import Labels
+
+RULES: tuple[Rule, ...] = get_args(Rule)
+WORSE = 1.2  # times the lowest log loss: what no standard error excuses
+
+SAID = {
+    "mean": "the mean of the best linear heads, which no head beats on both accuracy and log loss",
+    "lowest": "the lowest log loss",
+    "one-standard-error": "the simplest within one standard error of the lowest log loss",
+}
+"""Each rule in words."""
+
+
+def check(rule: str) -> None:
+    """Refuse a rule there is not.
+
+    Raises:
+        UnknownNameError: naming those there are.
+    """
+    if rule not in RULES:
+        raise UnknownNameError("rule", rule, RULES)
+
+
+def mean_of_linear(
+    candidates: Sequence[Candidate], labels: Labels, dealt: Sequence[list[Fold]]
+) -> Candidate | None:
+    """Return the mean of the best of each linear head, scored; None where there are fewer than two heads.
+
+    A member's temperature is that of all its out-of-fold answers.
+    """
+    best = {
+        head: min((one for one in candidates if one.head == head), key=lambda one: one.loss)
+        for head in MEMBERS
+        if any(one.head == head for one in candidates)
+    }
+    if len(best) < 2:
+        return None
+    multilabel = labels.ndim == 2
+    hot = {head: calibrate(one.logits, labels, multilabel=multilabel) for head, one in best.items()}
+    logits = np.mean(
+        [centred(one.logits, multilabel=multilabel) / hot[head] for head, one in best.items()], axis=0
+    )
+    setting = Average.of({head: (one.setting, hot[head]) for head, one in best.items()}).setting
+    return score(Average.name, setting, (Average.simplicity, 0), logits, labels, dealt)
+
+
+def choose(
+    candidates: Sequence[Candidate], labels: Labels, dealt: Sequence[list[Fold]], *, rule: str, classes: int
+) -> Candidate:
+    """Return the candidate to take.
+
+    Args:
+        candidates: all of them; for the rule `mean`, their mean as well.
+        labels: (N,) or (N, C).
+        dealt: R lists of folds.
+        rule: one of `RULES`.
+        classes: C.
+    """
+    lowest = min(candidates, key=lambda one: one.loss)
+    prior = prior_log_loss(labels, classes)
+    limit = WORSE * lowest.loss if lowest.loss >= prior else min(WORSE * lowest.loss, prior)
+    if rule == "mean" and (mean := _standing(candidates)) is not None:
+        if mean.loss > limit and (sound := [one for one in candidates if one.loss <= limit]):
+            # Hardly anything is learned: take what is right most often, unless the mean is right more often.
+            best = max(sound, key=lambda one: (one.right_by_fold.mean(), -one.loss))
+            return mean if difference(best.right_by_fold, mean.right_by_fold, dealt)[0].high < 0 else best
+        better = [one for one in candidates if _beats(one, mean, dealt)]
+        return min(better, key=lambda one: one.loss, default=mean)
+    if rule == "one-standard-error":
+
+        def within(one: Candidate) -> bool:
+            gap, error = difference(one.loss_by_fold, lowest.loss_by_fold, dealt)
+            return gap.value <= error and one.loss <= limit
+
+        return min((one for one in candidates if one is lowest or within(one)), key=lambda one: one.order)
+    return lowest
+
+
+def _standing(candidates: Sequence[Candidate]) -> Candidate | None:
+    """Return the mean of linear heads, or the best of them where there is one kind alone."""
+    means = [one for one in candidates if one.head == Average.name]
+    linear = means or [one for one in candidates if one.head in MEMBERS]
+    return min(linear, key=lambda one: one.loss, default=None)
+
+
+def _beats(one: Candidate, mean: Candidate, dealt: Sequence[list[Fold]]) -> bool:
+    """Tell whether one is better on log loss and on accuracy, by more than chance explains on both."""
+    loss, _ = difference(one.loss_by_fold, mean.loss_by_fold, dealt)
+    right, _ = difference(one.right_by_fold, mean.right_by_fold, dealt)
+    return loss.high < 0 and right.low > 0
