@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from importlib import metadata
+from importlib import import_module, metadata
 from inspect import signature
+from operator import attrgetter
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import Annotated, Any, TextIO
 
 import typer
@@ -73,6 +73,7 @@ Rule = Annotated[
     str | None, typer.Option(help="Chosen is the mean of the best, lowest, or one-standard-error.")
 ]
 ClassWeight = Annotated[str | None, typer.Option(help="auto, on or off: weigh rare classes more.")]
+AnswerAbove = Annotated[float | None, typer.Option(help="Answers less probable are unsure.")]
 Duplicates = Annotated[
     str | None,
     typer.Option(help="What keeps photos on one side of a split: {duplicates} (exact: the same pixels)."),
@@ -80,7 +81,7 @@ Duplicates = Annotated[
 Seed = Annotated[
     int | None, typer.Option(help="Decides all that is drawn: sides, policies, views, folds.", min=0)
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run that is there.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on in the run that is there.")]
 Threads = Annotated[int | None, typer.Option(help="Cores to use. [default: all]")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
@@ -98,7 +99,7 @@ VERBS = {
     "worth": "worth",
     "finetune": "finetune",
     "predict": "predict",
-    "serve": "serve.start.serve",
+    "serve": "serve.serve",
     "evaluate": "evaluate",
     "export": "export",
     "report": "report",
@@ -128,6 +129,16 @@ class Verb(TyperCommand):
         super().format_options(ctx, formatter)
 
 
+def public_function(verb: str) -> Callable[..., Any]:
+    """Return the function behind a verb, as `import topgraft` gives it."""
+    import topgraft
+
+    place, _, name = VERBS[verb].rpartition(".")
+    owner = import_module("topgraft.serve") if place == "serve" else topgraft
+    found: Callable[..., Any] = attrgetter(name if place == "serve" else VERBS[verb])(owner)
+    return found
+
+
 def _filled(text: str, verb: str, option: str | None) -> str:
     """Return an option's help with the names that registries know, and the default it is left to."""
     if "{" in text:
@@ -154,7 +165,7 @@ def _default(verb: str, option: str) -> str:
     if verb in RECIPE and option in OPTIONS:
         value = Config().option(option)
     elif verb in VERBS:
-        parameter = signature(resolve_name(f"topgraft.{VERBS[verb]}")).parameters.get(option)
+        parameter = signature(public_function(verb)).parameters.get(option)
         value = parameter.default if parameter and parameter.default is not parameter.empty else None
     if value is None or value is False:
         return ""
@@ -380,7 +391,7 @@ def train(
     repeats: Repeats = None,
     test: Annotated[float | None, typer.Option(help="Share held out for the one test; 0 for none.")] = None,
     class_weight: ClassWeight = None,
-    answer_above: Annotated[float | None, typer.Option(help="Answers less probable are unsure.")] = None,
+    answer_above: AnswerAbove = None,
     right: Annotated[
         float | None,
         typer.Option(help="Answer only as sure as it takes for this share to be right, as 0.99."),
@@ -606,9 +617,7 @@ def predict(
         typer.Option(help="Copy photos into a folder a class, unknown/ and unsure/.", show_default=False),
     ] = None,
     link: Annotated[bool, typer.Option("--link", help="Link in place of copying, with --sort-into.")] = False,
-    answer_above: Annotated[
-        float | None, typer.Option(help="Less probable answers are unsure. [default: as it was trained]")
-    ] = None,
+    answer_above: AnswerAbove = None,
     threads: Threads = None,
 ) -> None:
     """Say what is on photos the model has not seen.
@@ -753,7 +762,7 @@ def export(
     runtime: Annotated[
         Path | None, typer.Option(help="onnxruntime-web's files, for web. [default: in node_modules]")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the export that is there.")] = False,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Write the model for another runtime, checked in that runtime.

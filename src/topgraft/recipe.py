@@ -58,8 +58,12 @@ def train(
     folds: int = 5,
     repeats: int = 1,
     class_weight: str = "auto",
+    depths: str = "auto",
+    rule: str = "mean",
     worth: bool = False,
     seed: int = 0,
+    answer_above: float | None = None,
+    right: float | None = None,
     refused: int = 0,
     out: str | Path | Run | None = None,
     backbone: Backbone | None = None,
@@ -87,6 +91,10 @@ def train(
     folds: int | None = None,
     repeats: int | None = None,
     class_weight: str | None = None,
+    depths: str | None = None,
+    rule: str | None = None,
+    answer_above: float | None = None,
+    right: float | None = None,
     seed: int | None = None,
     out: str | Path | None = None,
     store: str | Path | None = None,
@@ -117,9 +125,10 @@ def train(
         **options: with photos: any choice of the recipe by its short name (`topgraft.config.OPTIONS`);
             `out`, the run's folder; `store`, where features lie, in the run's folder by default; `overwrite`
             or `resume` the run that is there. With a store: `maps`, a store of maps of the same photos and
-            views, for heads that read maps (`flat`); `heads`, `folds`, `repeats`, `class_weight`, `worth`,
-            `seed`; `refused`, unreadable files that were left out, for the record; `out`; `backbone`, what
-            made the features, found by the store's card by default. With both: `settings` and `progress`.
+            views, for heads that read maps (`flat`); `heads`, `folds`, `repeats`, `class_weight`, `depths`, `rule`, `worth`,
+            `answer_above`, `right`, `seed`; `refused`, unreadable files that were left out, for the record;
+            `out`; `backbone`, what made the features, found by the store's card by default. With both:
+            `settings` and `progress`.
 
     Returns:
         The run, with its predictor in `model/`; from a store without a report.
