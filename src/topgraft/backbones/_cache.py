@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from topgraft import files
 from topgraft.backbones.card import Card
 from topgraft.errors import BackboneError
 from topgraft.fingerprint import fingerprint
@@ -32,20 +33,14 @@ def temporary(beside: Path) -> Iterator[Path]:
         beside.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=".new-", dir=beside.parent))
     except OSError as error:
-        raise BackboneError(
-            f"{beside.parent}: cannot be written ({error.strerror}). Choose another folder, "
-            "for the cache with TOPGRAFT_CACHE_DIR."
-        ) from error
+        raise _unwritable(beside.parent, error) from error
     try:
         folder.chmod(0o755)
         yield folder
     except OSError as error:
         if error.errno not in FULL:
             raise
-        raise BackboneError(
-            f"{beside.parent}: cannot be written ({error.strerror}). Make room, or choose another folder,"
-            " for the cache with TOPGRAFT_CACHE_DIR."
-        ) from error
+        raise _unwritable(beside.parent, error) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -72,12 +67,26 @@ def complete(folder: Path) -> bool:
     return (folder / GRAPH).is_file() and (folder / CARD).is_file()
 
 
+def note(path: Path, facts: dict[str, Any]) -> None:
+    """Write a small JSON file, whole or not at all."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.write(path, json.dumps(facts, indent=1).encode())
+    except OSError as error:
+        raise _unwritable(path.parent, error) from error
+
+
+def _unwritable(place: Path, error: OSError) -> BackboneError:
+    make_room = "Make room, or choose" if error.errno in FULL else "Choose"
+    return BackboneError(
+        f"{place}: cannot be written ({error.strerror}). {make_room} another folder, for the cache with"
+        " TOPGRAFT_CACHE_DIR."
+    )
+
+
 def remember(cache: Path, request: dict[str, Any], place: Path) -> None:
     """Note which folder answers a request."""
-    note = _note(cache, request)
-    with temporary(note) as folder:
-        (folder / "note").write_text(json.dumps({**request, "folder": place.name}, indent=1))
-        (folder / "note").replace(note)
+    note(_note(cache, request), {**request, "folder": place.name})
 
 
 def find(cache: Path, request: dict[str, Any]) -> Path | None:
@@ -95,8 +104,8 @@ def _note(cache: Path, request: dict[str, Any]) -> Path:
 
 def sums(folder: Path) -> str:
     """Return the SHA-256 of all files of a folder, in the form `sha256sum -c` reads."""
-    files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != SUMS)
-    return "".join(f"{_sha256(file)}  {file.relative_to(folder).as_posix()}\n" for file in files)
+    listed = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != SUMS)
+    return "".join(f"{_sha256(file)}  {file.relative_to(folder).as_posix()}\n" for file in listed)
 
 
 def verify(folder: Path) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from topgraft.backbones import _builtin
-from topgraft.backbones._cache import CARD, complete, temporary
+from topgraft.backbones._cache import CARD, complete, note
 from topgraft.backbones.card import Card
 from topgraft.settings import Settings
 
@@ -69,9 +69,7 @@ def kept(cache: Path) -> list[Card]:
 def note_pace(cache: Path, card: Card, images_s: float) -> None:
     """Remember how fast a backbone ran on this machine, for the list of backbones; the last time counts."""
     path = cache / "backbones" / "pace" / f"{card.fingerprint()}.json"
-    with temporary(path) as folder:
-        (folder / "pace").write_text(json.dumps({"name": card.name, "images_s": round(images_s, 1)}))
-        (folder / "pace").replace(path)
+    note(path, {"name": card.name, "images_s": round(images_s, 1)})
 
 
 def pace(cache: Path, card: Card) -> float | None:
