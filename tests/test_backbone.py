@@ -18,7 +18,7 @@ from topgraft.backbones.backbone import Backbone
 from topgraft.backbones.card import Card
 from topgraft.engines import open_engine
 from topgraft.errors import BackboneError, MissingExtraError, UsageError
-from topgraft.importers._catalogue import catalogue, note_pace
+from topgraft.importers._catalogue import list_backbones, note_pace
 from topgraft.importers.load import DEFAULT, fetch, find_backbone, load_backbone
 from topgraft.settings import Settings
 from topgraft.telemetry import import_silently
@@ -222,12 +222,12 @@ def test_a_cache_that_cannot_be_written_names_the_variable(tmp_path):
 
 
 def test_the_list_says_what_is_here_and_how_fast_it_was(settings):
-    entries = {entry.name: entry for entry in catalogue(settings)}
+    entries = {entry.name: entry for entry in list_backbones(settings)}
     assert entries[DEFAULT].here
     assert not entries["resnet50.a1_in1k"].here
     assert entries[DEFAULT].pace is None
     note_pace(settings.cache_dir, _builtin.card(), 123.46)
-    assert {entry.name: entry for entry in catalogue(settings)}[DEFAULT].pace == 123.5
+    assert {entry.name: entry for entry in list_backbones(settings)}[DEFAULT].pace == 123.5
 
 
 def test_a_card_finds_its_backbone_again(settings):
@@ -476,7 +476,7 @@ def test_the_doctor_runs_the_default_and_remembers_its_pace(settings, monkeypatc
     findings = {finding["what"]: finding for finding in json.loads(done.stdout)}
     assert done.exit_code == 0
     assert findings["default backbone"]["ok"]
-    assert {entry.name: entry for entry in catalogue(settings)}[DEFAULT].pace > 1
+    assert {entry.name: entry for entry in list_backbones(settings)}[DEFAULT].pace > 1
 
 
 def test_the_doctor_fails_where_the_cache_cannot_be_written(tmp_path, monkeypatch):

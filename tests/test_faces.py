@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 
@@ -180,3 +182,71 @@ def test_check_prints_json_and_fails_on_what_cannot_be_trained_on(tmp_path):
 
 def test_check_says_what_it_fails_for():
     assert "exit code 1, for fewer than two classes" in " ".join(run("check", "--help").stdout.split())
+
+
+def verbs():
+    import typer.main
+
+    from topgraft.cli import app
+
+    found = {}
+    for name, command in typer.main.get_command(app).commands.items():
+        inner = getattr(command, "commands", None)
+        found |= {f"{name} {below}": verb for below, verb in inner.items()} if inner else {name: command}
+    return found
+
+
+def test_every_verb_has_a_public_function_of_its_name():
+    from topgraft.cli import VERBS, public_function
+
+    assert set(VERBS) == set(verbs())
+    for verb, public in VERBS.items():
+        own, name = verb.split()[-1], public_function(verb).__name__
+        assert public.split(".")[0] in [*tg.__all__, "serve"]
+        # Where a folder of the package has the name, a function cannot have it too.
+        taken = (Path(tg.__file__).parent / own).is_dir()
+        assert name == own or (taken and name.endswith(f"_{own}")), verb
+
+
+def test_help_names_what_the_registries_hold_and_the_defaults():
+    from topgraft.config import OPTIONS, Config
+    from topgraft.heads import HEADS
+    from topgraft.policies.grid import GRIDS
+
+    def helped(*words):
+        line = [sys.executable, "-m", "topgraft.cli", *words, "--help"]
+        return " ".join(subprocess.run(line, capture_output=True, text=True, check=True).stdout.split())
+
+    text = helped("train")
+    assert ", ".join(GRIDS) in text
+    assert all(name in text for name in HEADS)
+    for option, default in ((name, Config().option(name)) for name in OPTIONS):
+        if default not in (None, False, "") and option != "val":
+            shown = ",".join(default) if isinstance(default, tuple) else default
+            assert re.search(rf"--{option.replace('_', '-')} [^[]*\[default: {shown}\]", text), option
+    assert "[default: 2]" in helped("heads")  # how often its function deals the folds
+    assert "[default: 3]" in helped("worth")
+
+
+def test_verbs_share_their_options():
+    """An option of one name says the same everywhere, but where what it does differs."""
+    own = {
+        "out",
+        "compare",
+        "photos",
+        "backbone",
+        "seed",
+        "test",
+        "maps",
+        "each",
+        "policies",
+        "split",
+        "precision",
+        "workers",
+    }
+    said = {}
+    for command in verbs().values():
+        for option in command.params:
+            if hasattr(option, "help") and option.param_type_name == "option" and option.name not in own:
+                said.setdefault(option.name, set()).add(option.help)
+    assert {name for name, texts in said.items() if len(texts) > 1} == set()

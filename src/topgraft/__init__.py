@@ -19,6 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from topgraft._check import Health, check
+    from topgraft._compare_heads import compare_heads
+    from topgraft._demo import demo
+    from topgraft._doctor import doctor
     from topgraft._embed import embed
     from topgraft._evaluate import evaluate
     from topgraft._export import export
@@ -27,15 +30,17 @@ if TYPE_CHECKING:
     from topgraft._preview import preview
     from topgraft._report import report
     from topgraft._split import split
-    from topgraft._train import train
+    from topgraft._worth import worth
     from topgraft.backbones.backbone import Backbone
     from topgraft.backbones.card import Card
     from topgraft.estimator import TopgraftClassifier
-    from topgraft.importers.load import load_backbone
+    from topgraft.importers._catalogue import list_backbones
+    from topgraft.importers.load import fetch, load_backbone
     from topgraft.photos.dataset import Dataset, Sample
     from topgraft.policies.grid import Grid, draw
     from topgraft.policies.policy import Policy, View
     from topgraft.predictor import Prediction, Predictor, load
+    from topgraft.recipe import train
     from topgraft.run import Run
     from topgraft.settings import Settings
     from topgraft.splits import Split
@@ -58,11 +63,16 @@ __all__ = [
     "TopgraftClassifier",
     "View",
     "check",
+    "compare_heads",
+    "demo",
+    "doctor",
     "draw",
     "embed",
     "evaluate",
     "export",
+    "fetch",
     "finetune",
+    "list_backbones",
     "load",
     "load_backbone",
     "predict",
@@ -70,6 +80,7 @@ __all__ = [
     "report",
     "split",
     "train",
+    "worth",
 ]
 
 __version__ = "0.1.0"
@@ -91,18 +102,24 @@ _HOMES = {
     "TopgraftClassifier": "estimator",
     "View": "policies.policy",
     "check": "_check",
+    "compare_heads": "_compare_heads",
+    "demo": "_demo",
+    "doctor": "_doctor",
     "draw": "policies.grid",
     "embed": "_embed",
     "evaluate": "_evaluate",
     "export": "_export",
+    "fetch": "importers.load",
     "finetune": "_finetune",
+    "list_backbones": "importers._catalogue",
     "load": "predictor",
     "load_backbone": "importers.load",
     "predict": "_predict",
     "preview": "_preview",
     "report": "_report",
     "split": "_split",
-    "train": "_train",
+    "train": "recipe",
+    "worth": "_worth",
 }
 
 

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import json
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from importlib import metadata
+from importlib import import_module, metadata
+from inspect import signature
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 
 import typer
+from typer.core import TyperCommand, TyperOption
 
 from topgraft.errors import DataError, TopgraftError, UsageError
 from topgraft.show import (
     listen,
+    print_backbones,
+    print_comparison,
+    print_findings,
     print_json,
-    print_leaderboard,
     print_prediction,
     print_stop,
     print_store,
@@ -47,19 +51,124 @@ Photos = Annotated[
     str, typer.Argument(help="Folder with one folder of photos a class, or a CSV table.", show_default=False)
 ]
 RunFolder = Annotated[Path, typer.Argument(help="A run made by `topgraft train`.", show_default=False)]
+StorePath = Annotated[str, typer.Argument(help="A feature store.", show_default=False)]
+NewRun = Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the run. [default: runs/001 …]")]
+BackboneName = Annotated[
+    str | None,
+    typer.Option("--backbone", help="architecture.tag, local-dir:PATH, a folder or an ONNX file."),
+]
 CardFile = Annotated[Path | None, typer.Option("--card", help="The card of a bare ONNX file.")]
 Weights = Annotated[str | None, typer.Option(help="`pretrained`, `random`, or a weights file.")]
 Size = Annotated[int | None, typer.Option(help="Side of the pictures in pixels. [default: the backbone's]")]
-Offline = Annotated[bool | None, typer.Option("--offline", help="Never open a socket.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Threads = Annotated[int | None, typer.Option(help="Cores to use. [default: all]")]
+Policies = Annotated[int | None, typer.Option(help="How many augmentation policies to draw.")]
+GridName = Annotated[str, typer.Option("--grid", help="{grids} or a TOML grid.")]
+GridChoice = Annotated[str | None, typer.Option("--grid", help="{grids} or a TOML grid.")]
+HeadNames = Annotated[str | None, typer.Option("--heads", help="linear, all, or of {heads}, with commas.")]
+Folds = Annotated[int | None, typer.Option(help="Folds of the cross-validation.")]
+Repeats = Annotated[int | None, typer.Option(help="How often the folds are drawn anew.")]
+ClassWeight = Annotated[str | None, typer.Option(help="auto, on or off: weigh rare classes more.")]
+AnswerAbove = Annotated[float | None, typer.Option(help="Answers less probable are unsure.")]
 Duplicates = Annotated[
     str | None,
-    typer.Option(
-        help="What keeps photos on one side of a split: looks, exact (the same pixels), off. [default: looks]"
-    ),
+    typer.Option(help="What keeps photos on one side of a split: {duplicates} (exact: the same pixels)."),
 ]
-Seed = Annotated[int | None, typer.Option(help="Decides split, draw, views and folds.  [default: 0]")]
+Seed = Annotated[
+    int | None, typer.Option(help="Decides all that is drawn: sides, policies, views, folds.", min=0)
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on in the run that is there.")]
+Threads = Annotated[int | None, typer.Option(help="Cores to use. [default: all]")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
+Offline = Annotated[bool | None, typer.Option("--offline", help="Never open a socket.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+VERBS = {
+    "check": "check",
+    "preview": "preview",
+    "embed": "embed",
+    "info": "FeatureStore.info",
+    "store prune": "FeatureStore.prune",
+    "train": "train",
+    "heads": "compare_heads",
+    "worth": "worth",
+    "finetune": "finetune",
+    "predict": "predict",
+    "serve": "serve.serve",
+    "evaluate": "evaluate",
+    "export": "export",
+    "report": "report",
+    "demo": "demo",
+    "backbones": "list_backbones",
+    "fetch": "fetch",
+    "doctor": "doctor",
+}
+"""The public function behind each verb, of the same name but where a folder of the package has that name."""
+RECIPE = ("check", "embed", "train")
+"""Verbs whose options are choices of the recipe."""
+
+
+class Verb(TyperCommand):
+    """A command whose help says what the registries hold, and the defaults of the function behind it.
+
+    Both are looked up when help is asked for: what they need takes longer to import than all else here.
+    """
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the options, with names and defaults filled in."""
+        for option in self.params:
+            if isinstance(option, TyperOption):
+                option.help = _filled(
+                    option.help or "", self.name or "", option.name if option.default is None else ""
+                )
+        super().format_options(ctx, formatter)
+
+
+def public_function(verb: str) -> Callable[..., Any]:
+    """Return the function behind a verb, as `import topgraft` gives it."""
+    import topgraft
+
+    place, _, name = VERBS[verb].rpartition(".")
+    owner = import_module("topgraft.serve") if place == "serve" else topgraft
+    found: Callable[..., Any] = attrgetter(name if place == "serve" else VERBS[verb])(owner)
+    return found
+
+
+def _filled(text: str, verb: str, option: str | None) -> str:
+    """Return an option's help with the names that registries know, and the default it is left to."""
+    if "{" in text:
+        from topgraft.engines._open import ENGINES
+        from topgraft.heads import HEADS
+        from topgraft.photos.looks import ALIKE
+        from topgraft.policies.grid import GRIDS
+
+        text = text.format(
+            grids=", ".join(GRIDS),
+            heads=", ".join(HEADS),
+            engines=", ".join(("auto", *ENGINES)),
+            duplicates=", ".join(ALIKE),
+        )
+    default = _default(verb, option) if option and "[default: " not in text else None
+    return f"{text} [default: {default}]" if default else text
+
+
+def _default(verb: str, option: str) -> str:
+    """Return the default of an option that is left to the recipe, or to the function behind the verb."""
+    from topgraft.config import OPTIONS, Config
+
+    value: object = None
+    if verb in RECIPE and option in OPTIONS:
+        value = Config().option(option)
+    elif verb in VERBS:
+        parameter = signature(public_function(verb)).parameters.get(option)
+        value = parameter.default if parameter and parameter.default is not parameter.empty else None
+    if value is None or value is False:
+        return ""
+    return ",".join(value) if isinstance(value, tuple) else str(value)
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """Keep the options that were given: the others are the function's defaults."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def main() -> None:
@@ -102,7 +211,7 @@ def topgraft(
     """A folder of labelled photos in, a classifier with honest numbers out."""
 
 
-@app.command()
+@app.command(cls=Verb)
 def check(photos: Photos, duplicates: Duplicates = None, as_json: AsJson = False) -> None:
     """Look for unreadable, duplicate or leaking photos.
 
@@ -128,11 +237,11 @@ def check(photos: Photos, duplicates: Duplicates = None, as_json: AsJson = False
         raise DataError(health.failed)
 
 
-@app.command()
+@app.command(cls=Verb)
 def preview(
     photos: Annotated[str, typer.Argument(help="Photo folder, CSV table or one photo.", show_default=False)],
     policies: Annotated[int, typer.Option(help="How many policies to draw.")] = 30,
-    grid: Annotated[str, typer.Option(help="grid288, gentle, photo, any-angle or a TOML grid.")] = "grid288",
+    grid: GridName = "grid288",
     out: Annotated[Path, typer.Option("--out", "-o", help="The contact sheet to write.")] = Path(
         "preview.png"
     ),
@@ -159,34 +268,32 @@ def preview(
     print(out)
 
 
-@app.command()
+@app.command(cls=Verb)
 def embed(
     photos: Photos,
     out: Annotated[
         str, typer.Option("--out", "-o", help="Feature store to make or add to: a folder or URL.")
     ] = "features.zarr",
-    backbone: Annotated[
-        str, typer.Option(help="architecture.tag, local-dir:PATH, a folder or an ONNX file.")
-    ] = "tf_efficientnet_lite0.in1k",
-    card: Annotated[Path | None, typer.Option(help="The card of a bare ONNX file.")] = None,
-    weights: Annotated[str, typer.Option(help="`pretrained`, `random`, or a weights file.")] = "pretrained",
+    backbone: BackboneName = None,
+    card: CardFile = None,
+    weights: Weights = None,
     maps: Annotated[
         bool, typer.Option("--maps", help="Keep the maps before pooling, for the head `flat`; large.")
     ] = False,
-    policies: Annotated[int, typer.Option(help="How many augmentation policies to draw.", min=0)] = 16,
-    grid: Annotated[str, typer.Option(help="grid288, gentle, photo, any-angle or a TOML grid.")] = "grid288",
-    seed: Annotated[int, typer.Option(help="Decides draw and views.", min=0)] = 0,
+    policies: Policies = None,
+    grid: GridChoice = None,
+    seed: Seed = None,
     duplicates: Duplicates = None,
     depths: Annotated[
         str,
         typer.Option(help="all keeps statistics of every block, last none; auto all where there are any."),
     ] = "auto",
-    engine: Annotated[str, typer.Option(help="auto, openvino, torch or fake.")] = "auto",
+    engine: Annotated[str, typer.Option(help="{engines}.")] = "auto",
     workers: Annotated[
         str | None, typer.Option(help="Threads that decode, or ray[:ADDRESS]. [default: all cores]")
     ] = None,
     threads: Threads = None,
-    offline: Annotated[bool | None, typer.Option("--offline", help="Never open a socket.")] = None,
+    offline: Offline = None,
     as_json: AsJson = False,
 ) -> None:
     """Push photos through the backbone into a feature store.
@@ -194,23 +301,40 @@ def embed(
     Once per view; what the store has is not computed again.
     """
     from topgraft._embed import embed as into_store
+    from topgraft.config import Config
     from topgraft.importers.load import load_backbone
     from topgraft.photos.dataset import Dataset
     from topgraft.policies.grid import draw
     from topgraft.settings import Settings
 
+    chosen = Config.of(
+        photos=photos,
+        backbone=backbone,
+        card=card,
+        weights=weights,
+        policies=policies,
+        grid=grid,
+        seed=seed,
+        duplicates=duplicates,
+    )
     settings = Settings.load(threads=threads, offline=offline)
     with progress() as bar:
-        data = Dataset.from_folder(photos, duplicates=duplicates, settings=settings, progress=bar)
+        data = Dataset.from_folder(photos, duplicates=chosen.data.duplicates, settings=settings, progress=bar)
+        asked = chosen.backbone
         loaded = load_backbone(
-            backbone, card=card, weights=weights, seed=seed, settings=settings, progress=bar
+            asked.name,
+            card=asked.card,
+            weights=asked.weights,
+            seed=chosen.seed,
+            settings=settings,
+            progress=bar,
         )
         store = into_store(
             data,
             out,
             backbone=loaded.maps() if maps else loaded,
-            policies=draw(policies, seed=seed, grid=grid),
-            seed=seed,
+            policies=draw(chosen.policies.count, seed=chosen.seed, grid=chosen.policies.grid),
+            seed=chosen.seed,
             precision=loaded.card.precision,
             depths=depths,
             engine=engine,
@@ -224,11 +348,8 @@ def embed(
     print_json(facts) if as_json else print_store(facts)
 
 
-@app.command()
-def info(
-    store: Annotated[str, typer.Argument(help="A feature store.", show_default=False)],
-    as_json: AsJson = False,
-) -> None:
+@app.command(cls=Verb)
+def info(store: StorePath, as_json: AsJson = False) -> None:
     """Say what is in a feature store, and what is missing."""
     from topgraft.store import FeatureStore
 
@@ -236,8 +357,8 @@ def info(
     print_json(facts) if as_json else print_store(facts)
 
 
-@stores.command()
-def prune(store: Annotated[str, typer.Argument(help="A feature store.", show_default=False)]) -> None:
+@stores.command(cls=Verb)
+def prune(store: StorePath) -> None:
     """Drop features that no photo or view of the store needs any more."""
     from topgraft.store import FeatureStore
 
@@ -245,57 +366,39 @@ def prune(store: Annotated[str, typer.Argument(help="A feature store.", show_def
     print(f"{freed / 1e6:.1f} MB freed")
 
 
-@app.command()
+@app.command(cls=Verb)
 def train(
     photos: Photos,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder for the run. [default: runs/001 …]")
-    ] = None,
+    out: NewRun = None,
     config: Annotated[Path | None, typer.Option(help="A TOML recipe; flags overrule it.")] = None,
-    backbone: Annotated[
-        str | None, typer.Option(help="architecture.tag, local-dir:PATH, a folder or an ONNX file.")
-    ] = None,
-    card: Annotated[Path | None, typer.Option(help="The card of a bare ONNX file.")] = None,
-    weights: Annotated[str | None, typer.Option(help="`pretrained`, `random`, or a weights file.")] = None,
+    backbone: BackboneName = None,
+    card: CardFile = None,
+    weights: Weights = None,
     precision: Annotated[str | None, typer.Option(help="f32, or int8 where it loses nothing.")] = None,
-    policies: Annotated[
-        int | None, typer.Option(help="How many augmentation policies to draw. [default: 16]")
-    ] = None,
-    grid: Annotated[
-        str | None, typer.Option(help="grid288, gentle, photo, any-angle or a TOML grid.")
-    ] = None,
-    heads: Annotated[
-        str | None, typer.Option(help="linear, all, or names with commas. [default: linear]")
-    ] = None,
+    policies: Policies = None,
+    grid: GridChoice = None,
+    heads: HeadNames = None,
     worth: Annotated[
         bool | None, typer.Option("--worth", help="Measure what every policy is worth, too.")
     ] = None,
-    folds: Annotated[int | None, typer.Option(help="Folds of the cross-validation. [default: 5]")] = None,
-    repeats: Annotated[
-        int | None, typer.Option(help="How often the folds are drawn anew. [default: 1]")
-    ] = None,
-    test: Annotated[
-        float | None, typer.Option(help="Share held out for the one test; 0 for none. [default: 0.2]")
-    ] = None,
-    class_weight: Annotated[
-        str | None, typer.Option(help="auto, on or off: weigh rare classes more. [default: auto]")
-    ] = None,
-    answer_above: Annotated[
-        float | None, typer.Option(help="Answers less probable are unsure. [default: none is]")
-    ] = None,
+    folds: Folds = None,
+    repeats: Repeats = None,
+    test: Annotated[float | None, typer.Option(help="Share held out for the one test; 0 for none.")] = None,
+    class_weight: ClassWeight = None,
+    answer_above: AnswerAbove = None,
     right: Annotated[
         float | None,
         typer.Option(help="Answer only as sure as it takes for this share to be right, as 0.99."),
     ] = None,
-    duplicates: Duplicates = None,
     seed: Seed = None,
+    duplicates: Duplicates = None,
     store: Annotated[
         str | None, typer.Option(help="Feature store to use and add to. [default: in the run]")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that is there.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on in the run that is there.")] = False,
+    overwrite: Overwrite = False,
+    resume: Resume = False,
     threads: Threads = None,
-    offline: Annotated[bool | None, typer.Option("--offline", help="Never open a socket.")] = None,
+    offline: Offline = None,
     track: Annotated[
         str | None, typer.Option(help="Note the finished run in mlflow as well. [default: nowhere]")
     ] = None,
@@ -308,32 +411,39 @@ def train(
     from topgraft.config import Config
     from topgraft.settings import Settings
 
-    choices = Config.load(
+    choices = Config.of(
         config,
-        data__photos=photos,
-        data__test=test,
-        data__duplicates=duplicates,
-        answers__above=answer_above,
-        answers__right=right,
-        backbone__name=backbone,
-        backbone__card=str(card) if card else None,
-        backbone__weights=weights,
-        backbone__precision=precision,
-        policies__count=policies,
-        policies__grid=grid,
-        policies__worth=worth,
-        heads__names=tuple(heads.split(",")) if heads is not None else None,
-        heads__folds=folds,
-        heads__class_weight=class_weight,
-        heads__repeats=repeats,
+        photos=photos,
+        test=test,
+        backbone=backbone,
+        card=card,
+        weights=weights,
+        precision=precision,
+        policies=policies,
+        grid=grid,
+        worth=worth,
+        heads=heads,
+        folds=folds,
+        repeats=repeats,
+        class_weight=class_weight,
+        answer_above=answer_above,
+        right=right,
         seed=seed,
+        duplicates=duplicates,
     )
     settings = Settings.load(threads=threads, offline=offline)
-    from topgraft.recipe import follow  # after the options were judged: it takes a second
+    from topgraft.recipe import train as do  # after the options were judged: it takes a second
 
     with progress() as bar:
-        run = follow(
-            choices, out, store=store, overwrite=overwrite, resume=resume, settings=settings, progress=bar
+        run = do(
+            photos,
+            config=choices,
+            out=out,
+            store=store,
+            overwrite=overwrite,
+            resume=resume,
+            settings=settings,
+            progress=bar,
         )
     if track:
         from topgraft._track import track as note
@@ -345,83 +455,66 @@ def train(
         print_verdict(run)
 
 
-@app.command()
+@app.command(cls=Verb)
 def heads(
-    store: Annotated[str, typer.Argument(help="A feature store.", show_default=False)],
-    names: Annotated[str, typer.Option("--heads", help="linear, all, or names with commas.")] = "all",
+    store: StorePath,
+    heads: HeadNames = None,
     maps: Annotated[
         str | None, typer.Option(help="A store of the same photos' maps: `flat` takes part. [default: none]")
     ] = None,
-    folds: Annotated[int, typer.Option(help="Folds of the cross-validation.")] = 5,
-    repeats: Annotated[int, typer.Option(help="How often the folds are drawn anew.")] = 2,
-    class_weight: Annotated[str, typer.Option(help="auto, on or off.")] = "auto",
-    seed: Annotated[int, typer.Option(help="Decides folds and network heads.")] = 0,
+    folds: Folds = None,
+    repeats: Repeats = None,
+    class_weight: ClassWeight = None,
+    seed: Seed = None,
+    threads: Threads = None,
+    device: Device = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare heads on stored features; no model is kept."""
-    from topgraft.run.results import Side, same_work
-    from topgraft.selection.compare import compare
-    from topgraft.store import FeatureStore
+    from topgraft._compare_heads import compare_heads
+    from topgraft.settings import Settings
 
-    features = FeatureStore.open(store)
-    mapped = FeatureStore.open(maps) if maps else None
-    if mapped:
-        same_work(features, mapped)
-    photos = Side.of(features, features.ids)
-    begun = time.monotonic()
+    options = _given(
+        heads=heads.split(",") if heads else None,
+        maps=maps,
+        folds=folds,
+        repeats=repeats,
+        class_weight=class_weight,
+        seed=seed,
+    )
     with progress() as bar:
-        found = compare(
-            features,
-            photos.labels,
-            photos.groups,
-            maps=mapped,
-            heads=names.split(","),
-            folds=folds,
-            repeats=repeats,
-            seed=seed,
-            classes=len(features.classes),
-            class_weight=class_weight,
-            progress=bar,
+        found = compare_heads(
+            store, settings=Settings.load(threads=threads, device=device), progress=bar, **options
         )
-    took = time.monotonic() - begun
     if as_json:
         print_json({"leaderboard": found.rows, "notes": found.notes, "seconds": found.seconds})
-        return
-    print_leaderboard(found.rows, found.seconds)
-    for note in found.notes:
-        print(note)
-    print(
-        f"{len(found.rows)} head settings x {folds} folds x {repeats} repeats in {took:.1f} s. Chosen:"
-        f" {found.chosen}, the simplest within one standard error of the lowest log loss."
-    )
+    else:
+        print_comparison(found)
 
 
-@app.command()
+@app.command(cls=Verb)
 def worth(
-    store: Annotated[str, typer.Argument(help="A feature store with policies.", show_default=False)],
-    folds: Annotated[int, typer.Option(help="Folds of the cross-validation.")] = 5,
-    repeats: Annotated[int, typer.Option(help="How often the folds are drawn anew.")] = 3,
-    seed: Annotated[int, typer.Option(help="Decides the folds.")] = 0,
+    store: StorePath,
+    folds: Folds = None,
+    repeats: Repeats = None,
+    seed: Seed = None,
+    threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
     """Say what each augmentation policy is worth, from a store."""
-    from topgraft.run.results import Side
-    from topgraft.selection.worth import worth as measure
-    from topgraft.store import FeatureStore
+    from topgraft._worth import worth as measure
+    from topgraft.settings import Settings
 
-    features = FeatureStore.open(store)
-    photos = Side.of(features, features.ids)
+    options = _given(folds=folds, repeats=repeats, seed=seed)
     with progress() as bar:
-        found = measure(
-            features, photos.labels, photos.groups, folds=folds, repeats=repeats, seed=seed, progress=bar
-        )
+        found = measure(store, settings=Settings.load(threads=threads), progress=bar, **options)
     if as_json:
         print_json({**found.numbers, "sentences": found.sentences})
     else:
         print("\n".join(found.sentences))
 
 
-@app.command()
+@app.command(cls=Verb)
 def finetune(
     run: RunFolder,
     photos: Annotated[
@@ -430,9 +523,7 @@ def finetune(
     blocks: Annotated[
         str, typer.Option(help="How many of the last blocks to train; auto keeps 0 where nothing is gained.")
     ] = "3",
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder for the new run. [default: runs/001 …]")
-    ] = None,
+    out: NewRun = None,
     backbone: Annotated[
         str | None, typer.Option(help="The run's backbone, where it is found no more. [default: as noted]")
     ] = None,
@@ -454,12 +545,12 @@ def finetune(
         typer.Option(help="BatchNorm layers: frozen, or train to learn their statistics. [default: frozen]"),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Decides order and photos kept apart. [default: the run's]")
+        int | None, typer.Option(help="Decides order and photos kept apart. [default: the run's]", min=0)
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that is there.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where it was stopped.")] = False,
+    overwrite: Overwrite = False,
+    resume: Resume = False,
     threads: Threads = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+    device: Device = None,
     as_json: AsJson = False,
 ) -> None:
     """Train the last blocks of a run's backbone, too (extra timm).
@@ -472,13 +563,7 @@ def finetune(
     from topgraft.photos.dataset import Dataset
     from topgraft.settings import Settings
 
-    given: dict[str, Any] = {
-        "epochs": epochs,
-        "batch": batch,
-        "rate": rate,
-        "batch_norm": batch_norm,
-        "seed": seed,
-    }
+    options = _given(epochs=epochs, batch=batch, rate=rate, batch_norm=batch_norm, seed=seed)
     settings = Settings.load(threads=threads, device=device)
     with progress() as bar:
         made = tune(
@@ -492,7 +577,7 @@ def finetune(
             resume=resume,
             settings=settings,
             progress=bar,
-            **{name: value for name, value in given.items() if value is not None},
+            **options,
         )
         report(made, photos=photos)
     if as_json:
@@ -501,7 +586,7 @@ def finetune(
         print_verdict(made)
 
 
-@app.command()
+@app.command(cls=Verb)
 def predict(
     run: RunFolder,
     photos: Annotated[
@@ -518,9 +603,7 @@ def predict(
         typer.Option(help="Copy photos into a folder a class, unknown/ and unsure/.", show_default=False),
     ] = None,
     link: Annotated[bool, typer.Option("--link", help="Link in place of copying, with --sort-into.")] = False,
-    answer_above: Annotated[
-        float | None, typer.Option(help="Less probable answers are unsure. [default: as it was trained]")
-    ] = None,
+    answer_above: AnswerAbove = None,
     threads: Threads = None,
 ) -> None:
     """Say what is on photos the model has not seen.
@@ -578,7 +661,7 @@ def _table(path: Path | None) -> Iterator[TextIO | None]:
         yield file
 
 
-@app.command()
+@app.command(cls=Verb)
 def serve(
     run: RunFolder,
     host: Annotated[
@@ -589,7 +672,7 @@ def serve(
         Path | None, typer.Option(help="File with the token that requests must carry.")
     ] = None,
     workers: Annotated[int, typer.Option(help="Processes that share the cores.")] = 1,
-    threads: Annotated[int | None, typer.Option(help="Cores to use. [default: all]")] = None,
+    threads: Threads = None,
 ) -> None:
     """Answer photos by HTTP, and show a page for them (extra serve).
 
@@ -612,7 +695,7 @@ def serve(
     )
 
 
-@app.command()
+@app.command(cls=Verb)
 def evaluate(
     places: Annotated[
         list[str],
@@ -627,7 +710,7 @@ def evaluate(
         typer.Option(help="test or all. [default: test for photos the runs were trained from, else all]"),
     ] = None,
     tta: Annotated[int, typer.Option(help="Average the photo with so many of the run's policies.")] = 0,
-    seed: Annotated[int, typer.Option(help="Of the intervals.")] = 0,
+    seed: Seed = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure runs on labelled photos, alone and together."""
@@ -642,14 +725,14 @@ def evaluate(
     opened = [Run.open(run) for run in runs]  # before photos are read
     with progress() as bar:
         data = Dataset.from_folder(last, progress=bar)
-        found = measure(opened, data, split=split, tta=tta, seed=seed, progress=bar)
+        found = measure(opened, data, split=split, tta=tta, progress=bar, **_given(seed=seed))
     if as_json:
         print_json(found.as_dict())
     else:
         print(found)
 
 
-@app.command()
+@app.command(cls=Verb)
 def export(
     run: RunFolder,
     photos: Annotated[
@@ -665,7 +748,7 @@ def export(
     runtime: Annotated[
         Path | None, typer.Option(help="onnxruntime-web's files, for web. [default: in node_modules]")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the export that is there.")] = False,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Write the model for another runtime, checked in that runtime.
@@ -688,7 +771,7 @@ def export(
     print_json(made.as_dict()) if as_json else print(made)
 
 
-@app.command()
+@app.command(cls=Verb)
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Runs made by `topgraft train`.", show_default=False)],
     compare: Annotated[
@@ -706,7 +789,6 @@ def report(
 ) -> None:
     """Write a run's report again, or one page for several runs."""
     from topgraft._report import report as write
-    from topgraft.errors import UsageError
 
     if compare:
         if photos is not None:
@@ -719,7 +801,7 @@ def report(
         print(write(run, photos=photos, out=out))
 
 
-@app.command()
+@app.command(cls=Verb)
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the photos and the run.")] = Path(
         "demo"
@@ -730,21 +812,14 @@ def demo(
 
     Nothing is downloaded.
     """
-    from topgraft.config import Config
-    from topgraft.recipe import follow
-    from topgraft.run import MARK
-    from topgraft.testing.drawing import draw_photos
+    from topgraft._demo import demo as do
 
-    if (out / "photos").exists() and not (out / "run" / MARK).is_file():
-        raise UsageError(f"{out / 'photos'}: is there already, and not from a demo. Give another -o.")
-    photos = draw_photos(out / "photos", each, seed=0)
-    print(f"Drew {2 * each} photos of sushi and sandwiches into {photos}.", file=sys.stderr)
     with progress() as bar:
-        run = follow(Config.load(data__photos=str(photos)), out / "run", overwrite=True, progress=bar)
+        run = do(out, each=each, progress=bar)
     print_verdict(run)
 
 
-@app.command()
+@app.command(cls=Verb)
 def backbones(
     name: Annotated[
         str, typer.Argument(help="One of them: its card and the blocks fine-tuning can unfreeze.")
@@ -756,7 +831,7 @@ def backbones(
     as_json: AsJson = False,
 ) -> None:
     """List backbones, or describe one."""
-    from topgraft.importers._catalogue import catalogue
+    from topgraft.importers._catalogue import list_backbones
     from topgraft.importers.load import load_backbone
     from topgraft.settings import Settings
 
@@ -779,20 +854,14 @@ def backbones(
         for block in reversed(found.blocks):
             print(f"  {block.name:40} {block.parameters:12,} parameters")
         return
-    entries = catalogue(settings)
+    listed = list_backbones(settings)
     if as_json:
-        print_json([asdict(entry) for entry in entries])
-        return
-    print(
-        f"{'name':40} {'parameters':>11} {'features':>8} {'px':>4} {'licence':14} {'here':4} {'images/s':>8}"
-    )
-    for entry in entries:
-        here, pace = "yes" if entry.here else "no", f"{entry.pace:.0f}" if entry.pace else "-"
-        facts = f"{entry.name:40} {entry.parameters:11,} {entry.features:8} {entry.side:4} {entry.licence:14}"
-        print(f"{facts} {here:4} {pace:>8}  {entry.note}".rstrip())
+        print_json([asdict(entry) for entry in listed])
+    else:
+        print_backbones(listed)
 
 
-@app.command()
+@app.command(cls=Verb)
 def fetch(
     name: Annotated[str, typer.Argument(help="What --backbone takes.", show_default=False)],
     to: Annotated[Path, typer.Option(help="A folder that does not exist yet.", show_default=False)],
@@ -821,7 +890,7 @@ def fetch(
     print(place)
 
 
-@app.command()
+@app.command(cls=Verb)
 def doctor(offline: Offline = None, as_json: AsJson = False) -> None:
     """Say whether this machine can do the work, and how fast."""
     from topgraft._doctor import doctor as look
@@ -831,8 +900,7 @@ def doctor(offline: Offline = None, as_json: AsJson = False) -> None:
     if as_json:
         print_json([asdict(finding) for finding in findings])
     else:
-        for finding in findings:
-            print(f"{'!' if finding.ok is False else ' '} {finding.what:24} {finding.found}")
+        print_findings(findings)
     if any(finding.ok is False for finding in findings):
         raise typer.Exit(1)
 

@@ -9,8 +9,29 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from topgraft.errors import UsageError
+from topgraft.errors import UnknownNameError, UsageError
 
+OPTIONS = {
+    "photos": "data__photos",
+    "test": "data__test",
+    "val": "data__val",
+    "duplicates": "data__duplicates",
+    "backbone": "backbone__name",
+    "card": "backbone__card",
+    "weights": "backbone__weights",
+    "precision": "backbone__precision",
+    "policies": "policies__count",
+    "grid": "policies__grid",
+    "worth": "policies__worth",
+    "heads": "heads__names",
+    "folds": "heads__folds",
+    "repeats": "heads__repeats",
+    "class_weight": "heads__class_weight",
+    "answer_above": "answers__above",
+    "right": "answers__right",
+    "seed": "seed",
+}
+"""Every choice by its short name: the command line's flag, and what `topgraft.train` takes."""
 DEFAULT_BACKBONE = "tf_efficientnet_lite0.in1k"
 
 
@@ -128,6 +149,27 @@ class Config(_Section):
     answers: Answers = Answers()
 
     @classmethod
+    def of(cls, recipe: str | Path | Config | None = None, **options: Any) -> Config:
+        """Take a recipe, and options by the short names of OPTIONS; see `load`.
+
+        Raises:
+            UnknownNameError: for an option nobody knows.
+            UsageError: as `load`.
+        """
+        for name in options:
+            if name not in OPTIONS:
+                raise UnknownNameError("option", name, OPTIONS)
+        if isinstance(options.get("heads"), str):
+            options["heads"] = options["heads"].split(",")
+        for name in ("photos", "card"):
+            if options.get(name) is not None:
+                options[name] = str(options[name])
+        flags = {OPTIONS[name]: value for name, value in options.items()}
+        if isinstance(recipe, Config):
+            return cls._with(recipe.as_dict(), "options", flags)
+        return cls.load(recipe, **flags)
+
+    @classmethod
     def load(cls, path: str | Path | None = None, **flags: Any) -> Config:
         """Read a TOML recipe and let flags overrule it; all mistakes are told at once.
 
@@ -139,7 +181,10 @@ class Config(_Section):
             UsageError: for a file that is no TOML, unknown keys or values out of range.
         """
         place = str(path) if path else "options"
-        facts = _read(Path(path)) if path else {}
+        return cls._with(_read(Path(path)) if path else {}, place, flags)
+
+    @classmethod
+    def _with(cls, facts: dict[str, Any], place: str, flags: dict[str, Any]) -> Config:
         for name, value in flags.items():
             if value is not None:
                 *sections, key = name.split("__")
@@ -153,6 +198,13 @@ class Config(_Section):
             return cls.model_validate(facts)
         except ValidationError as error:
             raise UsageError(f"{place}: {'; '.join(_tell(one, cls) for one in error.errors())}") from error
+
+    def option(self, name: str) -> Any:
+        """Return a choice by its short name."""
+        value: Any = self
+        for part in OPTIONS[name].split("__"):
+            value = getattr(value, part)
+        return value
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data, as config.toml has it: every choice, the defaults, too."""

@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from topgraft._check import check
 from topgraft._embed import embed
-from topgraft._train import train
+from topgraft._learn import learn
 from topgraft.errors import DataError, UsageError
 from topgraft.importers.load import DEFAULT, load_backbone
 from topgraft.photos.dataset import Dataset
@@ -94,7 +94,7 @@ class TopgraftClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 policies=draw(self.policies, seed=self.seed, grid=self.grid),
                 seed=self.seed,
             )
-            run = train(
+            run = learn(
                 features,
                 Split(train=data.ids),
                 heads=self.heads,

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
 from topgraft import files
 from topgraft._check import Health, check
 from topgraft._embed import embed
+from topgraft._learn import learn
 from topgraft._report import report
 from topgraft._split import split
-from topgraft._train import train
 from topgraft.backbones.backbone import Backbone
 from topgraft.backbones.fit import fit
 from topgraft.config import Config
@@ -42,25 +42,136 @@ from topgraft.types import Progress, silent
 
 GROUPS = ("linear", "all")
 """Names that stand for several heads."""
+FOLLOW = ("out", "store", "overwrite", "resume", "settings", "progress")
+"""What `train` hands on as it is; all else is a choice of the recipe."""
 
 say = logging.getLogger(__name__).info
+
+
+@overload
+def train(
+    photos: FeatureStore,
+    split: Split | None = None,
+    *,
+    maps: FeatureStore | None = None,
+    heads: str | Sequence[str] = "linear",
+    folds: int = 5,
+    repeats: int = 1,
+    class_weight: str = "auto",
+    worth: bool = False,
+    seed: int = 0,
+    answer_above: float | None = None,
+    right: float | None = None,
+    refused: int = 0,
+    out: str | Path | Run | None = None,
+    backbone: Backbone | None = None,
+    settings: Settings | None = None,
+    progress: Progress = silent,
+) -> Run: ...
+
+
+@overload
+def train(
+    photos: str | Path | Dataset,
+    *,
+    config: str | Path | Config | None = None,
+    test: float | None = None,
+    val: float | None = None,
+    duplicates: str | None = None,
+    backbone: str | Backbone | None = None,
+    card: str | Path | None = None,
+    weights: str | None = None,
+    precision: str | None = None,
+    policies: int | None = None,
+    grid: str | None = None,
+    worth: bool | None = None,
+    heads: str | Sequence[str] | None = None,
+    folds: int | None = None,
+    repeats: int | None = None,
+    class_weight: str | None = None,
+    answer_above: float | None = None,
+    right: float | None = None,
+    seed: int | None = None,
+    out: str | Path | None = None,
+    store: str | Path | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    settings: Settings | None = None,
+    progress: Progress = silent,
+) -> Run: ...
+
+
+def train(
+    photos: str | Path | Dataset | FeatureStore,
+    split: Split | None = None,
+    *,
+    config: str | Path | Config | None = None,
+    **options: Any,
+) -> Run:
+    """Train a classifier: from photos the whole job, as `topgraft train` does it; from features its core.
+
+    Photos are checked, split and embedded, heads compared, the best one tested once, and a report is written.
+    From a feature store, heads are compared by grouped, stratified cross-validation on the training side
+    alone; the chosen one is fitted again on all of it and meets the test side once.
+
+    Args:
+        photos: a folder, URL or table of photos, or a Dataset; or a feature store.
+        split: with a store alone: which photos are for what; None trains on all and tests on none.
+        config: with photos: a recipe, a TOML file or a Config; options overrule it.
+        **options: with photos: any choice of the recipe by its short name (`topgraft.config.OPTIONS`);
+            `out`, the run's folder; `store`, where features lie, in the run's folder by default; `overwrite`
+            or `resume` the run that is there. With a store: `maps`, a store of maps of the same photos and
+            views, for heads that read maps (`flat`); `heads`, `folds`, `repeats`, `class_weight`, `worth`,
+            `answer_above`, `right`, `seed`; `refused`, unreadable files that were left out, for the record;
+            `out`; `backbone`, what made the features, found by the store's card by default. With both:
+            `settings` and `progress`.
+
+    Returns:
+        The run, with its predictor in `model/`; from a store without a report.
+
+    Raises:
+        DataError: for photos that cannot be trained on, or a split whose photos are not in the store.
+        UsageError: for options out of range, an output folder that is not empty or lies among the photos, and
+            a split with a photo or a group on both sides.
+        StoreError: where another process is at work in the run's folder.
+    """
+    if isinstance(photos, FeatureStore):
+        if config is not None:
+            raise UsageError("config: a recipe is for photos. Give the choices as options beside a store.")
+        return learn(photos, split, **options)
+    if split is not None:
+        raise UsageError("split: a split is for a feature store. Beside photos give test=0.2 and a seed.")
+    rest = {name: options.pop(name) for name in FOLLOW if name in options}
+    backbone = options.get("backbone")
+    if isinstance(backbone, Backbone):
+        options["backbone"] = backbone.card.name
+        rest["backbone"] = backbone
+    if isinstance(photos, Dataset):
+        options = {"duplicates": photos.duplicates} | options
+        rest["data"] = photos
+    place = photos.place if isinstance(photos, Dataset) else photos
+    return follow(Config.of(config, photos=place, **options), **rest)
 
 
 def follow(
     config: Config,
     out: str | Path | None = None,
     *,
+    data: Dataset | None = None,
+    backbone: Backbone | None = None,
     store: str | Path | None = None,
     overwrite: bool = False,
     resume: bool = False,
     settings: Settings | None = None,
     progress: Progress = silent,
 ) -> Run:
-    """Do a whole run: what `topgraft train` does.
+    """Do the whole job as a recipe says.
 
     Args:
         config: the choices.
         out: the run's folder; None takes the next free number in `runs/`.
+        data: the photos, where they are read already.
+        backbone: the backbone, where it is open already.
         store: where features lie; None keeps them in the run's folder.
         overwrite: replace the run that is there.
         resume: go on in the run's folder, with the same choices; stored features of unchanged photos are
@@ -75,6 +186,11 @@ def follow(
         StoreError: where another process is at work in the run's folder.
         OfflineError: for photos or a store on another machine where no socket may be opened.
     """
+    if config.finetune is not None:
+        raise UsageError(
+            "finetune: a run is fine-tuned after it was trained. Take the section [finetune] out, train, and"
+            " give the run to `topgraft finetune`."
+        )
     settings = settings or Settings.load()
     # First all that can be wrong: a start that fails leaves nothing behind and replaces no run.
     named = [_head(name) for name in config.heads.names if name not in GROUPS]
@@ -85,7 +201,7 @@ def follow(
     if resume:
         _same_choices(place, config)
     begun = time.perf_counter()
-    data = Dataset.from_folder(
+    data = data or Dataset.from_folder(
         config.data.photos, duplicates=config.data.duplicates, settings=settings, progress=progress
     )
     data.keep_out(place, store)
@@ -93,7 +209,7 @@ def follow(
     sides = split(data, test=config.data.test, val=config.data.val, seed=config.seed)
     _announce(data, health, sides)
     checked = time.perf_counter() - begun
-    backbone = load_backbone(
+    backbone = backbone or load_backbone(
         config.backbone.name,
         card=config.backbone.card,
         weights=config.backbone.weights,
@@ -133,7 +249,7 @@ def follow(
             with run.timed("embed maps"):
                 maps = kept(run.path / "maps.zarr", backbone.maps())
         say(f"all features are there after {duration(time.perf_counter() - begun)}; comparing heads")
-        train(
+        learn(
             features,
             sides,
             maps=maps,

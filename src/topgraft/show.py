@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import shlex
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from topgraft.text import counted, duration, one_line
 
 if TYPE_CHECKING:
+    from topgraft._doctor import Finding
+    from topgraft.importers._catalogue import Listed
     from topgraft.predictor import Prediction
     from topgraft.run import Run
     from topgraft.run.metrics import Scores
+    from topgraft.selection.compare import Comparison
     from topgraft.types import Progress  # brings numpy, which --help can do without
 
 SHOWN_ABOVE = 0.9
 """The threshold whose coverage is said of every run."""
+WIDEST = 10_000
+"""Letters in a line of a table, at most."""
 EVERY_S = 30.0
 """So often a log file hears how far things are."""
 
@@ -48,8 +54,10 @@ def print_store(facts: dict[str, Any]) -> None:
         print(f"unused     {facts['stale_rows']:,} rows: `{prune}` drops them")
 
 
-def print_leaderboard(rows: list[dict[str, Any]], seconds: dict[str, float]) -> None:
-    """Print a table of heads, the best first; an arrow marks the chosen one."""
+def print_comparison(found: Comparison) -> None:
+    """Print a table of heads, the best first, what was done, and which was chosen: an arrow marks it."""
+    from topgraft.metrics import Estimate
+
     columns = {
         "log_loss": "log loss",
         "difference": "to the best",
@@ -57,26 +65,77 @@ def print_leaderboard(rows: list[dict[str, Any]], seconds: dict[str, float]) -> 
         "balanced_accuracy": "balanced",
         "macro_f1": "macro F1",
     }
-    said = _differing(rows)
-    wide = max(map(len, said))
-    if shutil.get_terminal_size((200, 24)).columns < 20 + wide + 21 * len(columns):
+    said = _differing(found.rows)
+    if shutil.get_terminal_size((200, 24)).columns < 20 + max(map(len, said)) + 21 * len(columns):
         print("Balanced accuracy and macro F1 are in a wider window or --json.")
         columns = dict(list(columns.items())[:3])
-    print(
-        f"  {'head':9} {'setting':{wide}}" + "".join(f" {name:20}" for name in columns.values()) + "    fit"
+    print_table(
+        ("", "head", "setting", *columns.values(), ">fit"),
+        (
+            (
+                ">" if row["chosen"] else "",
+                row["head"],
+                setting,
+                *(str(Estimate(**row[name])) if row[name] else "–" for name in columns),
+                f"{1000 * found.seconds[row['head']]:.0f} ms",
+            )
+            for row, setting in zip(found.rows, said, strict=True)
+        ),
     )
-    for row, setting in zip(rows, said, strict=True):
-        cells = (
-            f"{row[name]['value']:6.3f} [{row[name]['low']:.2f}, {row[name]['high']:.2f}]"
-            if row[name]
-            else "     –"
-            for name in columns
-        )
-        print(
-            f"{'>' if row['chosen'] else ' '} {row['head']:9} {setting:{wide}}"
-            + "".join(f" {cell:20}" for cell in cells)
-            + f" {1000 * seconds[row['head']]:4.0f} ms"
-        )
+    for note in found.notes:
+        print(note)
+    print(
+        f"{len(found.rows)} head settings x {len(found.folds[0])} folds x {len(found.folds)} repeats. Chosen:"
+        f" {found.chosen}, the simplest within one standard error of the lowest log loss."
+    )
+
+
+def print_backbones(listed: Iterable[Listed]) -> None:
+    """Print a table of backbones."""
+    print_table(
+        ("name", ">parameters", ">features", ">px", "licence", "here", ">images/s", "note"),
+        (
+            (
+                entry.name,
+                f"{entry.parameters:,}",
+                str(entry.features),
+                str(entry.side),
+                entry.licence,
+                "yes" if entry.here else "no",
+                f"{entry.pace:.0f}" if entry.pace else "-",
+                entry.note,
+            )
+            for entry in listed
+        ),
+    )
+
+
+def print_findings(findings: Iterable[Finding]) -> None:
+    """Print what `doctor` found; a mark stands before what is in the way."""
+    print_table(
+        (), (("!" if finding.ok is False else "", finding.what, finding.found) for finding in findings)
+    )
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table without lines, as wide as it takes: a name that is cut off could not be copied.
+
+    Args:
+        columns: their heads; `>` before one sets its column to the right. None for a table without heads.
+        rows: the cells.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, show_header=bool(columns), header_style="")
+    for name in columns:
+        table.add_column(name.removeprefix(">"), justify="right" if name.startswith(">") else "left")
+    for row in rows:
+        table.add_row(*row)
+    text = io.StringIO()
+    Console(file=text, width=WIDEST, markup=False, highlight=False, emoji=False).print(table)
+    for line in text.getvalue().splitlines():
+        print(line.rstrip())
 
 
 def _differing(rows: list[dict[str, Any]]) -> list[str]:

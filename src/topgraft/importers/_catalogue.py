@@ -81,7 +81,7 @@ def pace(cache: Path, card: Card) -> float | None:
     return float(json.loads(text)["images_s"])
 
 
-def catalogue(settings: Settings | None = None) -> list[Listed]:
+def list_backbones(settings: Settings | None = None) -> list[Listed]:
     """Return the recommended backbones and those that are kept on this machine besides."""
     settings = settings or Settings.load()
     cards = {card.name: card for card in kept(settings.cache_dir) if card.precision == "f32"}

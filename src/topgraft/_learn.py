@@ -39,7 +39,7 @@ from topgraft.types import Labels, Progress, silent
 say = logging.getLogger(__name__).info
 
 
-def train(
+def learn(
     store: FeatureStore,
     split: Split | None = None,
     *,
@@ -91,20 +91,20 @@ def train(
     settings = settings or Settings.load()
     split = split or Split(train=tuple(sample.id for sample in store.samples))
     # Cross-validation does a validation side's work, so its photos are learned from like the others.
-    learn, test = Side.of(store, (*split.train, *split.val)), Side.of(store, split.test)
-    check_disjoint(learn, test)
+    training, test = Side.of(store, (*split.train, *split.val)), Side.of(store, split.test)
+    check_disjoint(training, test)
     if maps is not None:
         same_work(store, maps)
     run = out if isinstance(out, Run) else Run.create(out)
     run.reopen()
     backbone = backbone or find_backbone(store.card, settings=settings, progress=progress)
     with run.timed("compare heads"):
-        views = stack(store, learn.rows)
-        mapped = None if maps is None else stack(maps, learn.rows)
+        views = stack(store, training.rows)
+        mapped = None if maps is None else stack(maps, training.rows)
         found = compare(
             views,
-            learn.labels,
-            learn.groups,
+            training.labels,
+            training.groups,
             maps=mapped,
             heads=heads,
             folds=folds,
@@ -120,8 +120,8 @@ def train(
         head = fit_chosen(
             found,
             views,
-            learn.labels,
-            learn.groups,
+            training.labels,
+            training.groups,
             maps=mapped,
             classes=len(store.classes),
             seed=seed,
@@ -130,22 +130,22 @@ def train(
         judged = trust(
             found,
             views[0],
-            learn.labels,
-            learn.groups,
-            ids=[sample.id for sample in learn.samples],
+            training.labels,
+            training.groups,
+            ids=[sample.id for sample in training.samples],
             classes=store.classes,
             seed=seed,
             settings=settings,
         )
-    measured = _worth(store, learn, len(found.folds[0]), seed, run, settings, progress) if worth else None
+    measured = _worth(store, training, len(found.folds[0]), seed, run, settings, progress) if worth else None
     threshold = _threshold(judged, answer_above, right)
-    answers = {"cv": Answers(learn, found.oof, _fold_of(found, len(learn.rows)), judged.distances)}
+    answers = {"cv": Answers(training, found.oof, _fold_of(found, len(training.rows)), judged.distances)}
     if len(test.rows):
         answers["test"] = _test(store, maps, head, judged, test)
     facts = {
         "schema": SCHEMA,
         "classes": list(store.classes),
-        "counts": counts(store, learn, test, refused),
+        "counts": counts(store, training, test, refused),
         "backbone": backbone_facts(store.card, store.precision),
         "policies": [str(view.policy) for view in store.views[1:]],
         "seed": seed,
@@ -180,7 +180,7 @@ def train(
 
 def _worth(
     store: FeatureStore,
-    learn: Side,
+    training: Side,
     folds: int,
     seed: int,
     run: Run,
@@ -188,14 +188,14 @@ def _worth(
     progress: Progress,
 ) -> Worth | None:
     """Measure what policies are worth, where there are any and every photo has one label."""
-    if len(store.views) < 2 or learn.labels.ndim == 2:
+    if len(store.views) < 2 or training.labels.ndim == 2:
         return None
     with run.timed("worth of policies"):
         return measure_worth(
             store,
-            learn.labels,
-            learn.groups,
-            photos=learn.rows,
+            training.labels,
+            training.groups,
+            photos=training.rows,
             folds=folds,
             seed=seed,
             settings=settings,

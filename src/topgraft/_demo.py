@@ -1,0 +1,43 @@
+"""The whole job on drawn photos: nothing is downloaded."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from topgraft.config import Config
+from topgraft.errors import UsageError
+from topgraft.recipe import follow
+from topgraft.run import MARK, Run
+from topgraft.settings import Settings
+from topgraft.testing.drawing import draw_photos
+from topgraft.types import Progress, silent
+
+say = logging.getLogger(__name__).info
+
+
+def demo(
+    out: str | Path = "demo",
+    *,
+    each: int = 60,
+    settings: Settings | None = None,
+    progress: Progress = silent,
+) -> Run:
+    """Draw a small photo set and train on it.
+
+    Args:
+        out: holds the photos, in `photos/`, and the run, in `run/`; an earlier demo's are replaced.
+        each: photos to draw for each of two classes.
+        settings: cores, cache and the like.
+        progress: told of everything that takes long.
+
+    Raises:
+        UsageError: for a folder whose photos are not from a demo.
+    """
+    folder = Path(out)
+    if (folder / "photos").exists() and not (folder / "run" / MARK).is_file():
+        raise UsageError(f"{folder / 'photos'}: is there already, and not from a demo. Give another -o.")
+    photos = draw_photos(folder / "photos", each, seed=0)
+    say(f"Drew {2 * each} photos of sushi and sandwiches into {photos}.")
+    config = Config.of(photos=photos)
+    return follow(config, folder / "run", overwrite=True, settings=settings, progress=progress)

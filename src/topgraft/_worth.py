@@ -1,0 +1,48 @@
+"""Say what each augmentation policy is worth, from stored features."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from topgraft.run.results import Side
+from topgraft.selection.worth import Worth
+from topgraft.selection.worth import worth as measure
+from topgraft.settings import Settings
+from topgraft.store import FeatureStore
+from topgraft.types import Progress, silent
+
+
+def worth(
+    store: FeatureStore | str | Path,
+    *,
+    folds: int = 5,
+    repeats: int = 3,
+    seed: int = 0,
+    settings: Settings | None = None,
+    progress: Progress = silent,
+) -> Worth:
+    """Measure what each policy, and each part of the policies, adds to held-out log loss and accuracy.
+
+    Args:
+        store: features with at least one policy's view beside the photo as it is, or where they lie.
+        folds: of the cross-validation.
+        repeats: how often the folds are dealt anew.
+        seed: of the folds.
+        settings: cores.
+        progress: told of every policy.
+
+    Raises:
+        UsageError: for a store without policies, or several labels per photo.
+    """
+    features = store if isinstance(store, FeatureStore) else FeatureStore.open(store, settings=settings)
+    photos = Side.of(features, features.ids)
+    return measure(
+        features,
+        photos.labels,
+        photos.groups,
+        folds=folds,
+        repeats=repeats,
+        seed=seed,
+        settings=settings,
+        progress=progress,
+    )
