@@ -15,6 +15,7 @@ from topgraft import files
 from topgraft._finetune.base import Base
 from topgraft._finetune.plan import Blocks, Training, choices
 from topgraft._finetune.result import Finished, Outcome
+from topgraft.backbones._cache import SUMS, sums
 from topgraft.backbones.backbone import Backbone
 from topgraft.config import Config, Finetune
 from topgraft.errors import BackboneError, DataError, UnknownNameError, UsageError, need
@@ -243,6 +244,7 @@ def _export(made: Run, tuner: Tuner) -> Backbone:
         tag=f"{tag}-finetuned" if tag else "finetuned",
         origin=f"{card.origin}, last {len(tuner.names)} blocks fine-tuned",
     )
+    (folder / SUMS).write_text(sums(folder), encoding="utf-8")
     backbone = Backbone.open(folder)
     expected, got = card.preprocessing(), backbone.card.preprocessing()
     if expected != got:

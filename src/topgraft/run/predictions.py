@@ -12,7 +12,7 @@ from topgraft.errors import DataError
 from topgraft.run.results import Answers
 from topgraft.run.run import Run
 
-COLUMNS = ("id", "digest", "split", "fold", "label", "predicted", "probability")
+COLUMNS = ("id", "digest", "pixels", "split", "fold", "label", "predicted", "probability")
 NAME = "predictions.csv"
 
 
@@ -31,6 +31,7 @@ class Predicted:
         probability: of the predicted class, six digits as all of them.
         probabilities: (C,).
         distance: how unlike the training photos it is; None where nobody measured.
+        pixels: address of its decoded pixels; empty in older files.
     """
 
     index: int
@@ -43,6 +44,7 @@ class Predicted:
     probability: float
     probabilities: NDArray[np.float64]
     distance: float | None
+    pixels: str = ""
 
     @property
     def label(self) -> int:
@@ -66,7 +68,8 @@ def write_predictions(run: Run, classes: Sequence[str], answers: dict[str, Answe
             far = "" if given.distance is None else f"{given.distance[row]:.6f}"
             fold = "" if given.fold[row] < 0 else int(given.fold[row])
             lines.append(
-                [sample.id, sample.digest, split, fold, label, classes[best], f"{shares[best]:.6f}"]
+                [sample.id, sample.digest, sample.pixels, split, fold, label, classes[best]]
+                + [f"{shares[best]:.6f}"]
                 + [f"{share:.6f}" for share in shares]
                 + [far]
             )
@@ -100,6 +103,7 @@ def read_predictions(run: Run, classes: Sequence[str]) -> list[Predicted]:
                 float(line["probability"]),
                 np.array([float(line[name]) for name in _columns(classes)]),
                 float(line["distance"]) if line["distance"] else None,
+                line.get("pixels") or "",
             )
             for i, line in enumerate(run.read_table(NAME))
         ]
