@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass, field
-from functools import cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 
@@ -34,6 +34,7 @@ XML, BIN = "model.xml", "model.bin"
 """OpenVINO's own form, in place of the graph."""
 FITTED = "images"
 """The value in the graph behind the fit: a photo of the backbone's size."""
+R = TypeVar("R", bound=Runtime | None)
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,8 @@ class Predictor:
         self._weights = weights
         self._engine = engine
         self._threads = (settings or Settings.load()).threads
+        self._opened: dict[str, Runtime | None] = {}
+        self._process = 0
 
     @classmethod
     def build(
@@ -264,9 +267,10 @@ class Predictor:
             (N, C), divided by the temperature; None for a head that reads the map in place of features, and
             for a graph in OpenVINO's own form.
         """
-        if self._head is None:
+        head = self._head
+        if head is None:
             return None
-        found = self._head(np.ascontiguousarray(features, np.float32))
+        found = head(np.ascontiguousarray(features, np.float32))
         return np.asarray(found["logits"], np.float64)
 
     def check(self) -> None:
@@ -284,16 +288,34 @@ class Predictor:
                     f"predictor: expected {name} {shape} of finite numbers, got {got}. Train again."
                 )
 
-    @cached_property
+    @property
     def _runtime(self) -> Runtime:
+        return self._in_this_process("whole", self._open)
+
+    def _open(self) -> Runtime:
         return open_runtime(self._graph, self._engine, self._threads, weights=self._weights, start=FITTED)
 
-    @cached_property
+    @property
     def _head(self) -> Runtime | None:
         from topgraft.predictor._build import head_part
 
-        part = None if self._weights else head_part(self._graph)
-        return None if part is None else open_runtime(part, self._engine, 1)
+        def opened() -> Runtime | None:
+            part = None if self._weights else head_part(self._graph)
+            return None if part is None else open_runtime(part, self._engine, 1)
+
+        return self._in_this_process("head", opened)
+
+    def _in_this_process(self, part: str, opened: Callable[[], R]) -> R:
+        """Open a part once a process: a runtime's threads do not come along into a forked one."""
+        if self._process != os.getpid():
+            self._opened, self._process = {}, os.getpid()
+        if part not in self._opened:
+            self._opened[part] = opened()
+        return cast("R", self._opened[part])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Go to another process, as scikit-learn's do, without what runs in this one."""
+        return self.__dict__ | {"_opened": {}, "_process": 0}
 
     def _predict(self, photo: str | Path | Image) -> Prediction:
         path = "" if isinstance(photo, np.ndarray) else str(photo)
