@@ -34,6 +34,9 @@ XML, BIN = "model.xml", "model.bin"
 """OpenVINO's own form, in place of the graph."""
 FITTED = "images"
 """The value in the graph behind the fit: a photo of the backbone's size."""
+TOLERANCE = 1e-3
+"""By which the sum of single-precision probabilities may differ from 1: 1,000 classes stay far below."""
+AGAIN = "It is damaged, or not one of Topgraft's: train again."
 R = TypeVar("R", bound=Runtime | None)
 
 
@@ -175,7 +178,10 @@ class Predictor:
                 f"{folder}: expected a predictor, found no {' and no '.join(lost)}. Train one first."
             )
         card = PredictorCard.read(folder / CARD)
-        graph, *weights = [(folder / name).read_bytes() for name in names]
+        try:
+            graph, *weights = [files.read_local(folder / name) for name in names]
+        except OSError as error:
+            raise BackboneError(f"{folder}: cannot be read ({files.said(error)}).") from error
         if digest(b"".join((graph, *weights))) != card.graph:
             raise BackboneError(
                 f"{folder / names[0]}: is not the graph its card was written for. Copy both again."
@@ -216,6 +222,7 @@ class Predictor:
 
         Raises:
             UsageError: for pixels of another shape or type.
+        BackboneError: where what the graph says are no probabilities.
         """
         if isinstance(photos, str | Path) or (isinstance(photos, np.ndarray) and photos.ndim == 3):
             photos = [photos]
@@ -313,16 +320,46 @@ class Predictor:
             self._opened[part] = opened()
         return cast("R", self._opened[part])
 
+    def _refuse_nonsense(self, found: Outputs) -> None:
+        """See that answers are answers; what a damaged graph says is none.
+
+        Raises:
+            BackboneError: for an output that is not there, or numbers that cannot be.
+        """
+        shapes = {"probabilities": (1, len(self.classes)), "distance": (1,)}
+        for name, shape in shapes.items():
+            got = found[name].shape if name in found else "none"
+            if got != shape:
+                raise BackboneError(f"predictor: expected {name} {shape}, got {got}. {AGAIN}")
+            if not np.isfinite(found[name]).all():
+                raise BackboneError(
+                    f"predictor: expected finite {name}, got {found[name].ravel()[:5]}. {AGAIN}"
+                )
+        shares = found["probabilities"][0]
+        total = float(shares.sum())
+        if shares.min() < -TOLERANCE or shares.max() > 1 + TOLERANCE:
+            raise BackboneError(f"predictor: expected probabilities from 0 to 1, got {shares[:5]}. {AGAIN}")
+        if not self.card.multilabel and abs(total - 1) > TOLERANCE:
+            raise BackboneError(f"predictor: expected probabilities whose sum is 1, got {total:.4f}. {AGAIN}")
+
+    def __copy__(self) -> Predictor:
+        """Share what runs."""
+        other = type(self).__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        return other
+
     def __getstate__(self) -> dict[str, Any]:
         """Go to another process, as scikit-learn's do, without what runs in this one."""
         return self.__dict__ | {"_opened": {}, "_process": 0}
 
     def _predict(self, photo: str | Path | Image) -> Prediction:
         path = "" if isinstance(photo, np.ndarray) else str(photo)
+        _ = self._runtime  # a graph that nothing can run is no fault of the photo
         try:
             found = self.look(photo if isinstance(photo, np.ndarray) else decode(photo))
         except TopgraftError as error:
             return Prediction(path=path, error=str(error))
+        self._refuse_nonsense(found)
         probabilities = {
             name: float(p) for name, p in zip(self.classes, found["probabilities"][0], strict=True)
         }
