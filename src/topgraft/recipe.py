@@ -38,6 +38,7 @@ from topgraft.settings import Settings
 from topgraft.splits import Split
 from topgraft.store import FeatureStore
 from topgraft.text import duration
+from topgraft.trust.unknown import say_of_unknown
 from topgraft.types import Progress, silent
 
 GROUPS = ("linear", "all")
@@ -84,6 +85,7 @@ def follow(
     FeatureStore.judge(store or place / "features.zarr")
     if resume:
         _same_choices(place, config)
+    before = Run(place).unknown_method()
     begun = time.perf_counter()
     data = Dataset.from_folder(
         config.data.photos, duplicates=config.data.duplicates, settings=settings, progress=progress
@@ -151,6 +153,7 @@ def follow(
             settings=settings,
             progress=progress,
         )
+        say_of_unknown(before, run.unknown_method())
         write_model_card(run)
         with run.timed("report"):
             report(run, photos=config.data.photos)

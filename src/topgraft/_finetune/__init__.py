@@ -29,6 +29,7 @@ from topgraft.run.results import Answers, rounded
 from topgraft.settings import Settings
 from topgraft.text import duration
 from topgraft.trust.trust import Trust
+from topgraft.trust.unknown import say_of_unknown
 from topgraft.types import Progress, silent
 
 if TYPE_CHECKING:
@@ -205,6 +206,7 @@ def _finish(made: Run, tuner: Tuner, outcome: Outcome, tried: list[Outcome]) -> 
         lines = tuner.fit(base.learn, "all")
     features, _ = tuner.answers(base.learn)
     judged = outcome.trust(features)
+    say_of_unknown(base.metrics.trust.unknown.method, judged.unknown.method)
     tested = None
     if len(base.test):
         features, logits = tuner.answers(base.test)
