@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
@@ -26,6 +26,10 @@ from topgraft.show import (
     progress,
 )
 from topgraft.text import counted, one_line
+
+if TYPE_CHECKING:
+    from topgraft.run.results import Side
+    from topgraft.store import FeatureStore
 
 STOPPED = 130
 """The exit code of a command that Ctrl-C ended."""
@@ -59,6 +63,7 @@ Duplicates = Annotated[
         help="What keeps photos on one side of a split: looks, exact (the same pixels), off. [default: looks]"
     ),
 ]
+WithTest = Annotated[bool, typer.Option("--with-test", help="Take in photos that were held out, too.")]
 Seed = Annotated[int | None, typer.Option(help="Decides split, draw, views and folds.  [default: 0]")]
 
 
@@ -345,6 +350,17 @@ def train(
         print_verdict(run)
 
 
+def _learned(store: FeatureStore, test: bool) -> Side:
+    """Take the photos a choice may be made on; those that were held out stay so unless they are asked for."""
+    from topgraft.run.predictions import held_out
+    from topgraft.run.results import Side
+
+    out = frozenset() if test else held_out(store)
+    if out:
+        print(f"{counted(len(out), 'held-out photo')} left out; --with-test takes them in.", file=sys.stderr)
+    return Side.of(store, [id_ for id_ in store.ids if id_ not in out])
+
+
 @app.command()
 def heads(
     store: Annotated[str, typer.Argument(help="A feature store.", show_default=False)],
@@ -356,25 +372,26 @@ def heads(
     repeats: Annotated[int, typer.Option(help="How often the folds are drawn anew.")] = 2,
     class_weight: Annotated[str, typer.Option(help="auto, on or off.")] = "auto",
     seed: Annotated[int, typer.Option(help="Decides folds and network heads.")] = 0,
+    test: WithTest = False,
     as_json: AsJson = False,
 ) -> None:
     """Compare heads on stored features; no model is kept."""
-    from topgraft.run.results import Side, same_work
-    from topgraft.selection.compare import compare
+    from topgraft.run.results import same_work
+    from topgraft.selection.compare import compare, stack
     from topgraft.store import FeatureStore
 
     features = FeatureStore.open(store)
     mapped = FeatureStore.open(maps) if maps else None
     if mapped:
         same_work(features, mapped)
-    photos = Side.of(features, features.ids)
+    photos = _learned(features, test)
     begun = time.monotonic()
     with progress() as bar:
         found = compare(
-            features,
+            stack(features, photos.rows),
             photos.labels,
             photos.groups,
-            maps=mapped,
+            maps=stack(mapped, photos.rows) if mapped else None,
             heads=names.split(","),
             folds=folds,
             repeats=repeats,
@@ -402,18 +419,25 @@ def worth(
     folds: Annotated[int, typer.Option(help="Folds of the cross-validation.")] = 5,
     repeats: Annotated[int, typer.Option(help="How often the folds are drawn anew.")] = 3,
     seed: Annotated[int, typer.Option(help="Decides the folds.")] = 0,
+    test: WithTest = False,
     as_json: AsJson = False,
 ) -> None:
     """Say what each augmentation policy is worth, from a store."""
-    from topgraft.run.results import Side
     from topgraft.selection.worth import worth as measure
     from topgraft.store import FeatureStore
 
     features = FeatureStore.open(store)
-    photos = Side.of(features, features.ids)
+    photos = _learned(features, test)
     with progress() as bar:
         found = measure(
-            features, photos.labels, photos.groups, folds=folds, repeats=repeats, seed=seed, progress=bar
+            features,
+            photos.labels,
+            photos.groups,
+            photos=photos.rows,
+            folds=folds,
+            repeats=repeats,
+            seed=seed,
+            progress=bar,
         )
     if as_json:
         print_json({**found.numbers, "sentences": found.sentences})
