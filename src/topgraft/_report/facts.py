@@ -56,7 +56,7 @@ class Facts:
     def config_text(self) -> str:
         """config.toml as it is written."""
         path = self.run.path / "config.toml"
-        return path.read_text(encoding="utf-8") if path.is_file() else ""
+        return files.text(path) if path.is_file() else ""
 
     @cached_property
     def classes(self) -> list[str]:

@@ -162,10 +162,8 @@ def _builtin_backbone(settings: Settings, progress: Progress) -> Backbone:
 def _from_file(graph: Path, card: Path | None, settings: Settings) -> Backbone:
     from topgraft.importers import _onnx
 
-    if not graph.is_file():
-        raise BackboneError(f"{graph}: there is no such file.")
     facts = _onnx.read_facts(graph, card)
-    request = {"graph": digest(graph.read_bytes()), "name": graph.name, "facts": facts}
+    request = {"graph": digest(_read(graph)), "name": graph.name, "facts": facts}
     return _kept(request, lambda folder: _onnx.write(folder, graph, facts), settings)
 
 
@@ -238,11 +236,15 @@ def _request(name: str, weights: str, seed: int, size: int | None) -> dict[str, 
     return facts
 
 
-def _content(files: list[Path]) -> list[str]:
+def _content(paths: list[Path]) -> list[str]:
+    return [digest(_read(file)) for file in paths]
+
+
+def _read(file: Path) -> bytes:
     try:
-        return [digest(file.read_bytes()) for file in files]
+        return files.read_local(file)
     except OSError as error:
-        raise BackboneError(f"{error.filename}: cannot be read ({error.strerror}).") from error
+        raise BackboneError(f"{file}: cannot be read ({error.strerror}).") from error
 
 
 def _origin(name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from topgraft.errors import DataError
 from topgraft.run.results import Answers
 from topgraft.run.run import Run
+from topgraft.store import FeatureStore
 
 COLUMNS = ("id", "digest", "pixels", "split", "fold", "label", "predicted", "probability")
 NAME = "predictions.csv"
@@ -111,6 +113,18 @@ def read_predictions(run: Run, classes: Sequence[str]) -> list[Predicted]:
         raise DataError(
             f"{run.path / NAME}: is damaged ({type(error).__name__}: {error}). Train again."
         ) from error
+
+
+def held_out(store: FeatureStore) -> frozenset[str]:
+    """Return the ids of photos that the run beside a store held out, or that came as test photos."""
+    tested = {
+        row["digest"]
+        for row in Run(Path(store.path).parent).read_table(NAME)
+        if row.get("split") == "test" and row.get("digest")
+    }
+    return frozenset(
+        sample.id for sample in store.samples if sample.split == "test" or sample.digest in tested
+    )
 
 
 def _columns(classes: Sequence[str]) -> list[str]:
