@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from topgraft import files
 from topgraft.run import Run
 from topgraft.run.origin import Origin, origin
 from topgraft.run.predictions import Predicted, read_predictions
