@@ -177,3 +177,16 @@ def test_a_conflict_names_two_photos_of_different_labels(tmp_path):
         paint(tmp_path / place, 4000)
     said = " ".join(check(Dataset.from_folder(tmp_path)).warnings)
     assert "ant/a.jpg and bee/z.jpg look the same but carry different labels" in said
+
+
+def test_a_class_in_one_group_is_said_before_anything_is_trained(tmp_path):
+    paint_folder(tmp_path, cat=5, dog=5)
+    rows = [f"cat/{i:03d}.jpg,cat,{i}" for i in range(5)] + [f"dog/{i:03d}.jpg,dog,one" for i in range(5)]
+    (tmp_path / "table.csv").write_text("\n".join(["path,label,group", *rows]))
+    warnings = check(Dataset.from_folder(tmp_path / "table.csv")).warnings
+    assert [said for said in warnings if "not measured" in said] == [
+        (
+            "All 5 photos of dog are in one group: it can be learned, but not measured."
+            " Add photos of it from other places or times, or name smaller groups."
+        )
+    ]

@@ -84,3 +84,14 @@ def test_settings_of_the_wrong_form_name_the_variable(monkeypatch, name, value, 
     monkeypatch.setenv(f"TOPGRAFT_{name}", value)
     with pytest.raises(UsageError, match=message):
         Settings.load()
+
+
+@pytest.mark.parametrize(
+    "text", ["seed = " + "9" * 5000, "seed = " + "9" * 30, "a = " + "[" * 20_000, "\xff"]
+)
+def test_a_recipe_that_no_machine_can_take_is_one_short_line(tmp_path, text):
+    (tmp_path / "r.toml").write_text(text, encoding="latin-1")
+    with pytest.raises(UsageError, match=r"r\.toml: ") as caught:
+        Config.load(tmp_path / "r.toml")
+    assert len(str(caught.value)) < 300
+    assert "\n" not in str(caught.value)

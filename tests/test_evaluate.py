@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import topgraft as tg
 from topgraft._evaluate import evaluate
@@ -147,6 +148,31 @@ def test_the_test_split_is_taken_and_its_numbers_are_the_runs_own(runs: list[Run
                 assert member.scores[score][end] == expected, (score, end)
     trained = sum(row["split"] == "cv" for row in runs[0].read_table("predictions.csv"))
     assert both.notes[0].endswith(f"{trained} more were used for training and are left out.")
+
+
+def test_a_run_that_lost_its_predictions_is_not_measured_as_if_all_was_new(
+    runs: list[Run], data: tg.Dataset, tmp_path: Path
+) -> None:
+    for content in ("", None):
+        copy = Path(shutil.copytree(runs[0].path, tmp_path / f"run{content is None}"))
+        (copy / "predictions.csv").unlink() if content is None else (copy / "predictions.csv").write_text("")
+        found = evaluate(copy, data.subset(data.ids[:4]))
+        assert "does not say which photos it was trained from" in found.notes[0]
+
+
+def test_photos_saved_anew_without_loss_are_the_ones_that_were_learned_from(
+    runs: list[Run], data: tg.Dataset, both: Any, tmp_path: Path
+) -> None:
+    for sample in data.samples:
+        path = tmp_path / Path(sample.id).with_suffix(".bmp")
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(data.image(data.ids.index(sample.id))).save(path)
+    found = evaluate(runs, tg.Dataset.from_folder(tmp_path))
+    assert [one.scores["confusion"] for one in found.members] == [
+        one.scores["confusion"] for one in both.members
+    ]
+    assert found.notes[0].startswith(f"{len(data)} photos of these have the pixels of photos the run knows")
+    assert found.notes[1] == both.notes[0]
 
 
 def test_photos_of_one_class_have_dashes_and_a_reason(runs: list[Run], data: tg.Dataset) -> None:

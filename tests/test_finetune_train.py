@@ -453,15 +453,32 @@ def test_a_line_that_is_not_whole_does_not_count(tmp_path):
     kept = Activations(tmp_path / "cut", 3)
     with kept.writing():
         kept.add([("a", "identity"), ("b", "identity")], np.ones((2, 3), np.float32))
-    index = tmp_path / "cut" / "index.txt"
-    index.write_bytes(index.read_bytes()[:-4])
+    index = tmp_path / "cut" / "rows.txt"
+    whole = index.read_text()
+    index.write_text(whole[:-4])
     torn = Activations(tmp_path / "cut", 3)
     assert torn.missing([("a", "identity"), ("b", "identity")]) == [("b", "identity")]
-    assert index.read_text() == "a\tidentity\nb\tident"  # who reads leaves it to who writes
+    assert index.read_text() == whole[:-4]  # who reads leaves it to who writes
     with torn.writing():
         torn.add([("b", "identity")], np.full((1, 3), 2, np.float32))
     assert Activations(tmp_path / "cut", 3).rows().tolist() == [[1, 1, 1], [2, 2, 2]]
-    assert index.read_text() == "a\tidentity\nb\tidentity\n"
+    assert [line.split("\t")[:2] for line in index.read_text().splitlines()] == [
+        ["a", "identity"],
+        ["b", "identity"],
+    ]
+
+
+def test_a_kept_row_that_changed_is_not_learned_from(tmp_path):
+    keys = [("a", "identity"), ("b", "identity")]
+    kept = Activations(tmp_path / "cut", 3)
+    with kept.writing():
+        kept.add(keys, np.ones((2, 3), np.float32))
+    rows = tmp_path / "cut" / "rows.f16"
+    rows.write_bytes(rows.read_bytes()[:-1] + b"\0")
+    again = Activations(tmp_path / "cut", 3)
+    assert again.places(keys[:1]).tolist() == [0]
+    with pytest.raises(StoreError, match=r"rows\.f16: is damaged\. Delete .*cut"):
+        again.places(keys)
 
 
 def test_the_result_lies_on_the_way_to_the_trained_weights():

@@ -131,6 +131,15 @@ def test_looks_of_another_maker_are_not_recalled(tmp_path, monkeypatch):
     assert kept.recall(["a", "b"]) == {"a": one}
 
 
+def test_a_kept_look_that_changed_is_not_recalled(tmp_path):
+    kept, one = Looks(tmp_path), look(np.full((4, 5, 3), 7, np.uint8))
+    kept.keep({"a": one})
+    raw = kept.path.read_bytes()
+    assert raw.count(one.thumb[:1000]) == 1
+    kept.path.write_bytes(raw.replace(one.thumb[:1000], one.thumb[:999] + b"\0"))
+    assert kept.recall(["a"]) == {}
+
+
 def test_an_empty_scene_and_the_scene_with_something_in_it_are_two_photos():
     dice = np.random.default_rng(3)
     scene = np.asarray(Pillow.fromarray(dice.integers(0, 256, (6, 7, 3), np.uint8)).resize((320, 240)))

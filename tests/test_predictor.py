@@ -318,3 +318,55 @@ def test_saving_again_gives_the_same_bytes(folder, tmp_path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="a file lies where a folder is needed"):
         load(folder).save(tmp_path / "file")
+
+
+def says(probabilities, distance, name="probabilities") -> bytes:
+    """Write a graph that answers the same of every picture."""
+    values = {name: np.array([probabilities], np.float32), "distance": np.array([distance], np.float32)}
+    weights = [onnx.numpy_helper.from_array(value, f"{key}'") for key, value in values.items()]
+    nodes = [
+        helper.make_node("Cast", ["image"], ["levels"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMin", ["levels"], ["least"], keepdims=0),
+        helper.make_node("Sub", ["least", "least"], ["nothing"]),
+        *(helper.make_node("Add", [f"{key}'", "nothing"], [key]) for key in values),
+    ]
+    outputs = [
+        helper.make_tensor_value_info(key, TensorProto.FLOAT, value.shape) for key, value in values.items()
+    ]
+    picture = helper.make_tensor_value_info("image", TensorProto.UINT8, ["h", "w", 3])
+    graph = helper.make_graph(nodes, "says", [picture], outputs, weights)
+    opsets = [helper.make_opsetid("", 17)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (([np.nan, 0.5], 0), "expected finite probabilities, got "),
+        (([np.inf, 0], 0), "expected finite probabilities, got "),
+        (([0.7, 0.7], 0), "expected probabilities whose sum is 1, got 1.4000"),
+        (([1.7, -0.7], 0), "expected probabilities from 0 to 1, got "),
+        (([0.7, 0.3], np.nan), "expected finite distance, got "),
+        (([0.2, 0.3, 0.5], 0), r"expected probabilities \(1, 2\), got \(1, 3\)"),
+        (([0.7, 0.3], 0, "others"), r"expected probabilities \(1, 2\), got none"),
+    ],
+)
+def test_what_cannot_be_an_answer_is_none(folder, answer, words) -> None:
+    card = load(folder).card
+    for engine in ENGINES:
+        predictor = Predictor(card, says(*answer), engine=engine)
+        with pytest.raises(BackboneError, match=f"predictor: {words}.*train again"):
+            predictor.predict(np.zeros((8, 8, 3), np.uint8))
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
+def test_a_card_of_no_numbers_is_refused(folder, tmp_path, number) -> None:
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    facts = json.loads((copy / "card.json").read_text())
+    facts["unknown"]["threshold"] = float(number.replace("Infinity", "inf"))
+    (copy / "card.json").write_text(json.dumps(facts))
+    assert number in (copy / "card.json").read_text()
+    with pytest.raises(
+        BackboneError, match=r"card\.json: unknown\.threshold: Input should be a finite number"
+    ):
+        load(copy)

@@ -23,6 +23,7 @@ from topgraft.trust.unknown import (
     learn_unknown,
     measure,
     neighbours,
+    say_of_unknown,
     threshold,
 )
 
@@ -316,3 +317,34 @@ def test_caltech_is_unknown_to_sushi_and_sandwiches(shared, tmp_path, side):
     rejected = (unknown.distance(far, logits) > unknown.threshold).mean()
     assert unknown.accepted == pytest.approx(0.95, abs=0.01)
     assert rejected >= 0.9
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_class_in_one_group_is_not_measured_and_none_of_its_photos_is_a_label_issue(classes):
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(classes), 10)
+    x = (4 * np.eye(8)[labels] + rng.normal(size=(len(labels), 8))).astype(np.float32)
+    groups = np.where(labels == 1, 10, np.arange(len(labels)))
+    found = compare(x, labels, groups, heads=["ridge", "mean"], folds=3)
+    judged = trust(found, x, labels, groups, classes=["rice", "fish", "soup"][:classes])
+    assert not [one for one in judged.numbers["label_issues"] if one["label"] == "fish"]
+    assert [note for note in judged.notes if note.startswith("All 10 photos of fish are in one group")]
+
+
+def test_a_small_lead_does_not_take_neighbours_away():
+    draws = np.random.default_rng(0).normal(0, 0.001, (2, 200))
+    near = np.array([0.7, *(0.7 + draws[0])])
+    for lead, taken in ((0.01, "neighbours"), (0.04, "neighbours"), (0.06, "energy")):
+        assert (
+            choose({"neighbours": near, "energy": np.array([0.7 + lead, *(0.7 + lead + draws[1])])}) == taken
+        )
+
+
+def test_a_new_run_says_that_it_calls_other_photos_unknown(caplog):
+    caplog.set_level("INFO", logger="topgraft")
+    for before in ("", "neighbours"):
+        say_of_unknown(before, "neighbours")
+    assert not caplog.messages
+    say_of_unknown("neighbours", "energy")
+    assert caplog.messages[0].startswith("Photos are called unknown by energy now; it was neighbours before.")

@@ -7,11 +7,17 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from embedding import a_backbone, embed_here
+from photos import paint_folder
+from topgraft.cli import app
 from topgraft.errors import UsageError
 from topgraft.heads._ridge import Ridge
 from topgraft.metrics import losses
+from topgraft.run.results import Side
 from topgraft.selection.calibrate import cross_calibrate
+from topgraft.selection.compare import compare, stack
 from topgraft.selection.worth import STRENGTHS, levels_of, worth
 
 
@@ -126,3 +132,25 @@ def test_without_policies_there_is_nothing_to_measure():
         worth(source, source.labels)
     with pytest.raises(UsageError, match="one label per photo"):
         worth(Source(), np.eye(2, dtype=int)[source.labels])
+
+
+def test_heads_and_worth_leave_the_photos_out_that_the_run_held_out(tmp_path):
+    features = embed_here(
+        paint_folder(tmp_path / "photos", cat=8, dog=8),
+        tmp_path / "run" / "features.zarr",
+        a_backbone(tmp_path / "backbone"),
+    )
+    held = [f"x,{sample.digest},test" for sample in features.samples[::4]]
+    (tmp_path / "run" / "predictions.csv").write_text("\n".join(["id,digest,split", *held]))
+    losses = []
+    for more, photos in (([], 12), (["--with-test"], 16)):
+        line = ["worth", features.path, "--folds", "2", "--repeats", "1", "--json", *more]
+        done = CliRunner().invoke(app, line, catch_exceptions=False)
+        assert json.loads(done.stdout)["photos"] == photos
+        line = ["heads", features.path, "--heads", "mean", "--folds", "2", "--repeats", "1", "--json", *more]
+        done = CliRunner().invoke(app, line, catch_exceptions=False)
+        assert ("4 held-out photos left out; --with-test takes them in." in done.stderr) == (not more)
+        losses.append(json.loads(done.stdout)["leaderboard"][0]["log_loss"]["value"])
+    side = Side.of(features, [id_ for i, id_ in enumerate(features.ids) if i % 4])
+    alone = compare(stack(features, side.rows), side.labels, side.groups, heads="mean", folds=2, classes=2)
+    assert losses[0] == alone.rows[0]["log_loss"]["value"] != losses[1]

@@ -98,7 +98,7 @@ def check(data: Dataset, *, strict: bool = True) -> Health:
         warnings=[],
         failed=_failure(data, classes),
     )
-    health.warnings.extend([*_of_folders(data), *_sentences(health)])
+    health.warnings.extend([*_of_folders(data), *_sentences(health), *_in_one_group(data)])
     if strict and health.failed:
         raise DataError(health.failed)
     return health
@@ -124,6 +124,20 @@ def _groups(data: Dataset) -> tuple[list[list[str]], list[list[str]], list[list[
     leaks = [group for group in alike if split and len({samples[i].split or "train" for i in group}) > 1]
     as_ids = [[[samples[i].id for i in group] for group in found] for found in (alike, crossing, leaks)]
     return as_ids[0], as_ids[1], as_ids[2]
+
+
+def _in_one_group(data: Dataset) -> list[str]:
+    """Say which classes cannot be measured: their photos are never on two sides of a split."""
+    groups: dict[int, list[int]] = {}
+    for sample, group in zip(data.samples, data.groups.tolist(), strict=True):
+        for label in sample.labels or (sample.label,):
+            groups.setdefault(label, []).append(group)
+    return [
+        f"All {len(found)} photos of {data.classes[label]} are in one group: it can be learned, but not"
+        " measured. Add photos of it from other places or times, or name smaller groups."
+        for label, found in sorted(groups.items())
+        if len(found) > 1 and len(set(found)) == 1
+    ]
 
 
 def _disagreeing_first(group: list[int], samples: Sequence[Sample]) -> list[int]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from topgraft.run.results import Side, same_work
+from topgraft.run.predictions import learned
+from topgraft.run.results import same_work
 from topgraft.selection.compare import Comparison, compare
+from topgraft.selection.source import columns_of, stack
 from topgraft.settings import Settings
 from topgraft.store import FeatureStore
 from topgraft.types import Progress, silent
@@ -23,6 +25,7 @@ def compare_heads(
     depths: str = "auto",
     rule: str = "mean",
     seed: int = 0,
+    with_test: bool = False,
     settings: Settings | None = None,
     progress: Progress = silent,
 ) -> Comparison:
@@ -38,6 +41,7 @@ def compare_heads(
         depths: `auto`, `last` or `all`: how deep heads read the backbone.
         rule: by which one is chosen: `mean`, `lowest` or `one-standard-error`.
         seed: of the folds and of heads that draw.
+        with_test: take in photos that the run beside the store held out.
         settings: cores and device.
         progress: told of every head.
 
@@ -50,18 +54,19 @@ def compare_heads(
     beside = None if maps is None else _opened(maps, settings)
     if beside:
         same_work(features, beside)
-    photos = Side.of(features, features.ids)
+    photos = learned(features, with_test=with_test)
     return compare(
-        features,
+        stack(features, photos.rows, columns_of(features, depths)),
         photos.labels,
         photos.groups,
-        maps=beside,
+        maps=None if beside is None else stack(beside, photos.rows),
         heads=heads,
         folds=folds,
         repeats=repeats,
         seed=seed,
         classes=len(features.classes),
         class_weight=class_weight,
+        columns=columns_of(features, depths),
         depths=depths,
         rule=rule,
         settings=settings,

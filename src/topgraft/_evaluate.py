@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from topgraft import metrics
 from topgraft.errors import DataError, DecodeError, UsageError
 from topgraft.metrics import Estimate
-from topgraft.photos.dataset import Dataset, Refused
+from topgraft.photos.dataset import Dataset, Refused, Sample
 from topgraft.policies.policy import Policy, render_all
 from topgraft.predictor import PredictorCard, load
 from topgraft.run import Run
 from topgraft.run.predictions import read_predictions
 from topgraft.selection.ensemble import ensemble, paired, weights_of
 from topgraft.store.table import views_of
+from topgraft.text import counted
 from topgraft.types import Labels, Probabilities, Progress, silent
 
 BATCH = 8
@@ -215,22 +216,28 @@ def _choose(runs: list[Run], data: Dataset, split: str | None, *, given: bool) -
     if split not in (None, "test", "all"):
         raise UsageError(f"split must be test or all, got {split!r}.")
     sides = [_sides(run) for run in runs]
+    notes = []
     held = set.intersection(
-        *({digest for digest, side in photos.items() if side == "test"} for photos in sides)
+        *({address for address, side in photos.items() if side == "test"} for photos in sides)
     )
-    seen = {digest for photos in sides for digest, side in photos.items() if side == "cv"}
+    seen = {address for photos in sides for address, side in photos.items() if side == "cv"}
     if split is None:
-        ours = any(sample.digest in seen for sample in data.samples)
+        ours = any(_is_in(sample, seen) for sample in data.samples)
         split = "test" if held and ours and not given else "all"
     order = sorted(range(len(data)), key=lambda i: (data.samples[i].digest, data.samples[i].id))
-    chosen = [i for i in order if split == "all" or data.samples[i].digest in held]
+    chosen = [i for i in order if split == "all" or _is_in(data.samples[i], held)]
     unsaid = [str(run.path) for run, photos in zip(runs, sides, strict=True) if not photos]
-    trained = sum(data.samples[i].digest in seen for i in chosen)
-    notes = []
+    trained = sum(_is_in(data.samples[i], seen) for i in chosen)
+    copies = sum(sample.digest not in seen | held and _is_in(sample, seen | held) for sample in data.samples)
+    if copies:
+        notes.append(
+            f"{counted(copies, 'photo')} of these have the pixels of photos the run knows in other files, and"
+            " count as those."
+        )
     if trained:
         notes.append(f"{trained} of these photos were used for training: these numbers flatter.")
     elif split == "test":
-        out = sum(sample.digest in seen for sample in data.samples)
+        out = sum(_is_in(sample, seen) for sample in data.samples)
         rest = f" {out} more were used for training and are left out." if out else ""
         notes.append(f"Measured on the {len(chosen)} photos that were held out from training.{rest}")
     notes += [
@@ -241,8 +248,13 @@ def _choose(runs: list[Run], data: Dataset, split: str | None, *, given: bool) -
 
 
 def _sides(run: Run) -> dict[str, str]:
-    """Say by content on which side of the run's split its photos lay: `cv` or `test`."""
-    return {row.digest: row.split for row in read_predictions(run, run.metrics.classes)}
+    """Say by content, of the file and of its pixels, on which side its photos lay: `cv` or `test`."""
+    rows = read_predictions(run, run.metrics.classes)
+    return {address: row.split for row in rows for address in (row.digest, row.pixels) if address}
+
+
+def _is_in(sample: Sample, addresses: set[str]) -> bool:
+    return sample.digest in addresses or sample.pixels in addresses
 
 
 def _ask(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from topgraft.run.results import Side
+from topgraft.run.predictions import learned
 from topgraft.selection.worth import Worth
 from topgraft.selection.worth import worth as measure
 from topgraft.settings import Settings
@@ -18,6 +18,7 @@ def worth(
     folds: int = 5,
     repeats: int = 3,
     seed: int = 0,
+    with_test: bool = False,
     settings: Settings | None = None,
     progress: Progress = silent,
 ) -> Worth:
@@ -28,6 +29,7 @@ def worth(
         folds: of the cross-validation.
         repeats: how often the folds are dealt anew.
         seed: of the folds.
+        with_test: take in photos that the run beside the store held out.
         settings: cores.
         progress: told of every policy.
 
@@ -35,11 +37,12 @@ def worth(
         UsageError: for a store without policies, or several labels per photo.
     """
     features = store if isinstance(store, FeatureStore) else FeatureStore.open(store, settings=settings)
-    photos = Side.of(features, features.ids)
+    photos = learned(features, with_test=with_test)
     return measure(
         features,
         photos.labels,
         photos.groups,
+        photos=photos.rows,
         folds=folds,
         repeats=repeats,
         seed=seed,

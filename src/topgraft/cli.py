@@ -66,6 +66,7 @@ GridChoice = Annotated[str | None, typer.Option("--grid", help="{grids} or a TOM
 HeadNames = Annotated[str | None, typer.Option("--heads", help="linear, all, or of {heads}, with commas.")]
 Folds = Annotated[int | None, typer.Option(help="Folds of the cross-validation.")]
 Repeats = Annotated[int | None, typer.Option(help="How often the folds are drawn anew.")]
+WithTest = Annotated[bool, typer.Option("--with-test", help="Take in photos that were held out, too.")]
 ReadDepths = Annotated[
     str | None, typer.Option("--depths", help="auto, last or all: how deep heads read the backbone.")
 ]
@@ -478,6 +479,7 @@ def heads(
     depths: ReadDepths = None,
     rule: Rule = None,
     seed: Seed = None,
+    with_test: WithTest = False,
     threads: Threads = None,
     device: Device = None,
     as_json: AsJson = False,
@@ -495,10 +497,15 @@ def heads(
         depths=depths,
         rule=rule,
         seed=seed,
+        with_test=with_test,
     )
     with progress() as bar:
         found = compare_heads(
-            store, settings=Settings.load(threads=threads, device=device), progress=bar, **options
+            store,
+            with_test=with_test,
+            settings=Settings.load(threads=threads, device=device),
+            progress=bar,
+            **options,
         )
     if as_json:
         print_json({"leaderboard": found.rows, "notes": found.notes, "seconds": found.seconds})
@@ -512,6 +519,7 @@ def worth(
     folds: Folds = None,
     repeats: Repeats = None,
     seed: Seed = None,
+    with_test: WithTest = False,
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
@@ -519,9 +527,11 @@ def worth(
     from topgraft._worth import worth as measure
     from topgraft.settings import Settings
 
-    options = _given(folds=folds, repeats=repeats, seed=seed)
+    options = _given(folds=folds, repeats=repeats, seed=seed, with_test=with_test)
     with progress() as bar:
-        found = measure(store, settings=Settings.load(threads=threads), progress=bar, **options)
+        found = measure(
+            store, with_test=with_test, settings=Settings.load(threads=threads), progress=bar, **options
+        )
     if as_json:
         print_json({**found.numbers, "sentences": found.sentences})
     else:

@@ -9,7 +9,9 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from topgraft import files
 from topgraft.errors import UnknownNameError, UsageError
+from topgraft.text import shortened
 
 OPTIONS = {
     "photos": "data__photos",
@@ -151,7 +153,7 @@ class Answers(_Section):
 class Config(_Section):
     """The whole of a run's choices; `seed` decides split, draw, views and folds."""
 
-    seed: int = Field(default=0, ge=0, strict=True)
+    seed: int = Field(default=0, ge=0, lt=2**63, strict=True)
     data: Data = Data()
     backbone: BackboneChoice = BackboneChoice()
     policies: Policies = Policies()
@@ -224,21 +226,21 @@ class Config(_Section):
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(files.text(path).replace("\r\n", "\n"))
     except FileNotFoundError as error:
         raise UsageError(f"{path}: expected a TOML recipe, found no file. Check the path.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise UsageError(f"{path}: is not a TOML recipe ({error}).") from error
+    except (ValueError, OSError, RecursionError) as error:
+        raise UsageError(f"{path}: is not a TOML recipe ({files.said(error)}).") from error
 
 
 def _tell(error: Any, model: type[BaseModel]) -> str:
     """Say one mistake with its place, what was expected and what was got."""
     place = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "less_than":  # only shares end below something
+    if error["type"] == "less_than" and isinstance(error["input"], float):  # a share
         got = error["input"]
         return f"{place}: expected a share from 0 to below 1 ({got:g} % is {got / 100:g}), got {got!r}"
     if error["type"] != "extra_forbidden":
-        return f"{place}: {error['msg'].lower()}, got {error['input']!r}"
+        return f"{place}: {error['msg'].lower()}, got {shortened(repr(error['input']))}"
     fields = model.model_fields
     for part in error["loc"][:-1]:
         inner = fields[str(part)].annotation

@@ -93,6 +93,7 @@ class TopgraftClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 backbone=load_backbone(self.backbone),
                 policies=draw(self.policies, seed=self.seed, grid=self.grid),
                 seed=self.seed,
+                wait=True,  # for the other folds of a cross-validation in several processes
             )
             run = learn(
                 features,

@@ -218,6 +218,11 @@ def read_local(path: Path) -> bytes:
     return path.read_bytes()
 
 
+def text(path: Path) -> str:
+    """Read a local text file in UTF-8, as `read_local`; its line ends stay as they are."""
+    return read_local(path).decode("utf-8")
+
+
 def parent(place: str) -> tuple[str, str]:
     """Take a file's path or URL apart: the folder it lies in, and its name."""
     if is_url(place):

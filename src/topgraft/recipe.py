@@ -38,6 +38,7 @@ from topgraft.settings import Settings
 from topgraft.splits import Split
 from topgraft.store import FeatureStore
 from topgraft.text import duration
+from topgraft.trust.unknown import say_of_unknown
 from topgraft.types import Progress, silent
 
 GROUPS = ("linear", "all")
@@ -125,10 +126,10 @@ def train(
         **options: with photos: any choice of the recipe by its short name (`topgraft.config.OPTIONS`);
             `out`, the run's folder; `store`, where features lie, in the run's folder by default; `overwrite`
             or `resume` the run that is there. With a store: `maps`, a store of maps of the same photos and
-            views, for heads that read maps (`flat`); `heads`, `folds`, `repeats`, `class_weight`, `depths`, `rule`, `worth`,
-            `answer_above`, `right`, `seed`; `refused`, unreadable files that were left out, for the record;
-            `out`; `backbone`, what made the features, found by the store's card by default. With both:
-            `settings` and `progress`.
+            views, for heads that read maps (`flat`); `heads`, `folds`, `repeats`, `class_weight`, `depths`,
+            `rule`, `worth`, `answer_above`, `right`, `seed`; `refused`, unreadable files that were left out,
+            for the record; `out`; `backbone`, what made the features, found by the store's card by default.
+            With both: `settings` and `progress`.
 
     Returns:
         The run, with its predictor in `model/`; from a store without a report.
@@ -204,6 +205,7 @@ def follow(
     FeatureStore.judge(store or place / "features.zarr")
     if resume:
         _same_choices(place, config)
+    before = Run(place).unknown_method()
     begun = time.perf_counter()
     data = data or Dataset.from_folder(
         config.data.photos, duplicates=config.data.duplicates, settings=settings, progress=progress
@@ -274,6 +276,7 @@ def follow(
             settings=settings,
             progress=progress,
         )
+        say_of_unknown(before, run.unknown_method())
         write_model_card(run)
         with run.timed("report"):
             report(run, photos=config.data.photos)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 
+FORMULA = re.compile(r"'*[=+\-@\t\r]")
+"""How a cell begins that a spreadsheet may take for a formula; with the marks of text before it."""
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Controls, line ends, halves of characters, and marks that turn the direction of writing around."""
 
@@ -11,6 +14,21 @@ UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2
 def one_line(text: str) -> str:
     """Return text that takes one line and can be printed: what is no character of a line becomes its code."""
     return UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def safe_cell(text: str) -> str:
+    """Return the text of a CSV cell so that no spreadsheet runs it: an apostrophe in front makes it text."""
+    return f"'{text}" if FORMULA.match(text) and not NUMBER.fullmatch(text) else text
+
+
+def bare_cell(text: str) -> str:
+    """Return what `safe_cell` was given."""
+    return text[1:] if text.startswith("'") and FORMULA.match(text) else text
+
+
+def shortened(text: str, most: int = 80) -> str:
+    """Return text with its middle left out where it is longer than that."""
+    return text if len(text) <= most else f"{text[: most // 2]}…{text[-(most // 2) :]}"
 
 
 def counted(n: int, what: str) -> str:

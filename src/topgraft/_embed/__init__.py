@@ -38,6 +38,7 @@ def embed(
     engine: str = "auto",
     workers: int | str | None = None,
     batch: int = BATCH,
+    wait: bool = False,
     settings: Settings | None = None,
     progress: Progress = silent,
 ) -> FeatureStore:
@@ -59,6 +60,7 @@ def embed(
         engine: `auto`, `openvino`, `torch` or `fake`.
         workers: threads that decode and warp, by default the cores of `settings`; or `ray`, or `ray:ADDRESS`.
         batch: pictures handed to the engine at once.
+        wait: for another process that is writing to the store, in place of an error.
         settings: cores, device and cache.
         progress: told of rows done.
 
@@ -91,7 +93,7 @@ def embed(
     views = views_of(policies, seed)
     table = Table.of(data, backbone.card, label, views, depths=_deep(depths, backbone.card))
     place = Place.at(path)
-    with place.locked():
+    with place.locked(wait=wait):
         store = FeatureStore.create(place.path, settings=settings)
         place.sweep()
         work = store.begin(table)

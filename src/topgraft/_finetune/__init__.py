@@ -15,6 +15,7 @@ from topgraft import files
 from topgraft._finetune.base import Base
 from topgraft._finetune.plan import Blocks, Training, choices
 from topgraft._finetune.result import Finished, Outcome
+from topgraft.backbones._cache import SUMS, sums
 from topgraft.backbones.backbone import Backbone
 from topgraft.config import Config, Finetune
 from topgraft.errors import BackboneError, DataError, UnknownNameError, UsageError, need
@@ -28,6 +29,7 @@ from topgraft.run.results import Answers, rounded
 from topgraft.settings import Settings
 from topgraft.text import duration
 from topgraft.trust.trust import Trust
+from topgraft.trust.unknown import say_of_unknown
 from topgraft.types import Progress, silent
 
 if TYPE_CHECKING:
@@ -204,6 +206,7 @@ def _finish(made: Run, tuner: Tuner, outcome: Outcome, tried: list[Outcome]) -> 
         lines = tuner.fit(base.learn, "all")
     features, _ = tuner.answers(base.learn)
     judged = outcome.trust(features)
+    say_of_unknown(base.metrics.trust.unknown.method, judged.unknown.method)
     tested = None
     if len(base.test):
         features, logits = tuner.answers(base.test)
@@ -243,6 +246,7 @@ def _export(made: Run, tuner: Tuner) -> Backbone:
         tag=f"{tag}-finetuned" if tag else "finetuned",
         origin=f"{card.origin}, last {len(tuner.names)} blocks fine-tuned",
     )
+    (folder / SUMS).write_text(sums(folder), encoding="utf-8")
     backbone = Backbone.open(folder)
     expected, got = card.preprocessing(), backbone.card.preprocessing()
     if expected != got:

@@ -216,9 +216,10 @@ def _find(run: Run, facts: BackboneFacts, settings: Settings, progress: Progress
     Raises:
         BackboneError: for one that would have to be fetched: for that, the word of a run is not enough.
     """
-    for folder in (run.path / "backbone", settings.cache_dir / "backbones" / facts.fingerprint):
-        if folder.is_dir():
-            return Backbone.open(folder)
+    if (folder := run.path / "backbone").is_dir():
+        return Backbone.open(folder)
+    if here := Backbone.kept(settings.cache_dir / "backbones" / facts.fingerprint):
+        return here
     config = run.config or Config(backbone=BackboneChoice(name=facts.name))
     name = config.backbone.name
     try:

@@ -1,7 +1,8 @@
 """Activations at a cut, kept by content: a photo's view is pushed through the frozen prefix once, ever.
 
     <folder>/rows.f16     float16 rows of one width, one after the other
-    <folder>/index.txt    one line a row, in the same order: the photo's digest, a tab, the view's key
+    <folder>/rows.txt     one line a row, in the same order: the photo's digest, the view's key and the CRC-32
+                          of the row's bytes, with tabs between
 
 A row counts when its line is whole, and lines are written after their rows are on the disk. So a process that
 is killed leaves at most rows nobody knows of, which the next one overwrites.
@@ -10,6 +11,7 @@ is killed leaves at most rows nobody knows of, which the next one overwrites.
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,8 +37,10 @@ class Activations:
 
     def __init__(self, folder: Path, width: int) -> None:
         self.folder, self.width = folder, width
-        self._rows, self._index = folder / "rows.f16", folder / "index.txt"
+        self._rows, self._index = folder / "rows.f16", folder / "rows.txt"
         self._where: dict[Key, int] = {}
+        self._sums: list[str] = []
+        self._checked: set[int] = set()
         self._refresh()
 
     def missing(self, keys: Sequence[Key]) -> list[Key]:
@@ -44,7 +48,16 @@ class Activations:
         return [key for key in dict.fromkeys(keys) if key not in self._where]
 
     def places(self, keys: Sequence[Key]) -> NDArray[np.int64]:
-        """Return the row number of each key: (n,)."""
+        """Return the row number of each key: (n,).
+
+        Raises:
+            StoreError: for a row that is not the one that was written.
+        """
+        rows = self.rows()
+        for i in {self._where[key] for key in keys} - self._checked:
+            if _sum(rows[i]) != self._sums[i]:
+                raise self._damaged(self._rows)
+            self._checked.add(i)
         return np.array([self._where[key] for key in keys], np.int64)
 
     def rows(self) -> KeptRows:
@@ -95,10 +108,14 @@ class Activations:
             file.flush()
             os.fsync(file.fileno())
         with self._index.open("a", encoding="utf-8") as file:
-            file.writelines(f"{digest}\t{view}\n" for digest, view in keys)
+            new = [_sum(row) for row in half]
+            file.writelines(
+                f"{photo}\t{view}\t{sum_}\n" for (photo, view), sum_ in zip(keys, new, strict=True)
+            )
             file.flush()
             os.fsync(file.fileno())
         self._where.update({key: count + i for i, key in enumerate(keys)})
+        self._sums += new
 
     def _drop_half_a_line(self) -> None:
         """Cut off what a killed process left of a line; only who holds the lock may."""
@@ -110,10 +127,18 @@ class Activations:
         try:
             text = self._index.read_bytes()
         except FileNotFoundError:
-            self._where = {}
+            self._where, self._sums = {}, []
             return
-        lines = text[: text.rfind(b"\n") + 1].decode("utf-8").splitlines()
-        keys = [(digest, view) for digest, tab, view in (line.partition("\t") for line in lines) if tab]
-        self._where = {key: i for i, key in enumerate(keys)}
+        lines = text[: text.rfind(b"\n") + 1].decode("utf-8", "replace").splitlines()
+        parts = [found for line in lines if len(found := line.split("\t")) == 3]
+        self._where = {(photo, view): i for i, (photo, view, _) in enumerate(parts)}
+        self._sums = [sum_ for *_, sum_ in parts]
         if len(self._where) < len(lines):
-            raise StoreError(f"{self._index}: is damaged. Delete {self.folder}: it will be made anew.")
+            raise self._damaged(self._index)
+
+    def _damaged(self, file: Path) -> StoreError:
+        return StoreError(f"{file}: is damaged. Delete {self.folder}: it will be made anew.")
+
+
+def _sum(row: NDArray[np.float16]) -> str:
+    return f"{zlib.crc32(row.tobytes()):08x}"

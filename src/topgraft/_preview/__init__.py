@@ -10,6 +10,7 @@ from pathlib import Path
 
 from PIL import Image as Pillow
 
+from topgraft import files
 from topgraft._preview.contact import Section, Tile, columns_for, lay_out
 from topgraft.backbones.card import Card
 from topgraft.backbones.views import views_of_photo
@@ -19,6 +20,7 @@ from topgraft.photos.dataset import Dataset
 from topgraft.policies.grid import Grid, draw
 from topgraft.policies.policy import Policy, View
 from topgraft.store.table import views_of
+from topgraft.text import safe_cell
 from topgraft.types import Image
 
 CARD = Card(name="preview", input_size=(224, 224), mean=(0.5,) * 3, std=(0.5,) * 3, features=1)
@@ -151,7 +153,7 @@ def _read(
 
 def _bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return files.read_local(path)
     except OSError as error:
         raise DecodeError(str(path), f"cannot be opened ({error.strerror or error})") from error
 
@@ -169,5 +171,11 @@ def _save(folder: Path, shown: dict[str, list[_Picture]]) -> None:
                 name = f"{kind}-{i:03d}.png"
                 Pillow.fromarray(picture.image).save(folder / name)
                 rows.writerow(
-                    [name, picture.photo, picture.view.policy, picture.view.index, picture.view.seed]
+                    [
+                        name,
+                        safe_cell(picture.photo),
+                        picture.view.policy,
+                        picture.view.index,
+                        picture.view.seed,
+                    ]
                 )

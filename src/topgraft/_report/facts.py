@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from topgraft import files
 from topgraft.run import Run
 from topgraft.run.origin import Origin, origin
 from topgraft.run.predictions import Predicted, read_predictions
@@ -56,7 +57,7 @@ class Facts:
     def config_text(self) -> str:
         """config.toml as it is written."""
         path = self.run.path / "config.toml"
-        return path.read_text(encoding="utf-8") if path.is_file() else ""
+        return files.text(path) if path.is_file() else ""
 
     @cached_property
     def classes(self) -> list[str]:

@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,7 @@ def keep(cache: Path, write: Callable[[Path], Card]) -> Path:
     """Let `write` fill a folder, keep it under its card's fingerprint, and return its place."""
     with temporary(cache / "backbones" / "any") as folder:
         place = cache / "backbones" / write(folder).folder()
+        (folder / SUMS).write_text(sums(folder), encoding="utf-8")
         rename_into_place(folder, place)
     return place
 
@@ -93,9 +94,17 @@ def find(cache: Path, request: dict[str, Any]) -> Path | None:
     """Return the folder that answers a request, where there is one."""
     try:
         place = cache / "backbones" / json.loads(_note(cache, request).read_text())["folder"]
-    except FileNotFoundError:
-        return None
+    except (FileNotFoundError, ValueError, LookupError, TypeError):
+        return None  # none, or a damaged one: it is asked for anew
     return place if complete(place) else None
+
+
+def drop(place: Path) -> None:
+    """Take a damaged folder out of the cache; gone at once, so that nobody meets half of it."""
+    aside = place.with_name(f".damaged-{place.name}-{os.getpid()}")
+    with suppress(OSError):
+        place.rename(aside)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _note(cache: Path, request: dict[str, Any]) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -11,6 +11,9 @@ from topgraft.fingerprint import fingerprint
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 Kind = Literal["features", "blocks"]
+Side = Annotated[int, Field(gt=0, le=4096)]
+"""Pixels. A picture of the largest size takes 200 MB in float32."""
+Spread = Annotated[float, Field(gt=0)]
 CropMode = Literal["center", "squash", "border"]
 
 
@@ -49,14 +52,14 @@ class Card(BaseModel):
         precision: of the graph's arithmetic; `int8` after quantisation, which also changes `weights_sha256`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     name: str
-    input_size: tuple[int, int]
+    input_size: tuple[Side, Side]
     interpolation: Interpolation = "bicubic"
     crop_fraction: float = Field(default=0.875, gt=0, le=1)
     crop_mode: CropMode = "center"
     mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    std: tuple[Spread, Spread, Spread]
     features: int = Field(gt=0)
     map_size: tuple[int, int, int] | None = None
     output: Literal["features", "map"] = "features"

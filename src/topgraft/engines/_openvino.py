@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import threading
+import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -23,6 +26,22 @@ if TYPE_CHECKING:
 BATCH = 2  # pictures per call, everywhere the same: kernels are chosen by shape, and so are the last bits
 
 _FIRST_LOOK = threading.Lock()
+
+_MADE: weakref.WeakSet[Any] = weakref.WeakSet()
+"""Compiled graphs and requests."""
+
+
+def _leave_alone() -> None:
+    """In a forked child, keep what the parent made for ever: its threads stayed behind.
+
+    Freeing it would wait for them, or end the process (`terminate called after throwing`), when it exits.
+    """
+    for made in _MADE:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(made))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_alone)
 
 
 def compile_model(
@@ -63,12 +82,21 @@ def compile_model(
             model = _begin_at(model, start)
         if shape:
             model.reshape(shape)
-        return core.compile_model(model, "CPU", options)
+        compiled = core.compile_model(model, "CPU", options)
     except RuntimeError as error:
         place = "graph" if isinstance(graph, bytes) else graph
         raise BackboneError(
             f"{place}: OpenVINO cannot run it: {str(error).strip().splitlines()[-1]}"
         ) from error
+    _MADE.add(compiled)
+    return compiled
+
+
+def make_request(compiled: Any) -> Any:
+    """Return an `openvino.InferRequest` of a compiled graph."""
+    request = compiled.create_infer_request()
+    _MADE.add(request)
+    return request
 
 
 def _begin_at(model: Any, name: str) -> Any:
@@ -118,15 +146,22 @@ class OpenVINOEngine(Engine):
         settings = settings or Settings.load()
         self.card, self.depths = backbone.card, depths
         self.precision = backbone.card.precision
-        shape = {"images": [BATCH, *self.card.input_size, 3]}
-        self._compiled: Any = compile_model(backbone.graph, shape=shape, streams=settings.threads)
-        self._idle: list[Any] = []
+        self._graph, self._threads = backbone.graph, settings.threads
         self._most = 2 * settings.threads  # calls under way: one a stream that runs and one that waits
+        self._open()
+
+    def _open(self) -> None:
+        shape = {"images": [BATCH, *self.card.input_size, 3]}
+        self._compiled: Any = compile_model(self._graph, shape=shape, streams=self._threads)
+        self._idle: list[Any] = []
+        self._process = os.getpid()
 
     def stream(self, batches: Iterable[tuple[Any, Images]]) -> Iterator[tuple[Any, Features]]:
         """Send batches in pieces of one size; the last piece is filled up with black."""
         if self._compiled is None:
             raise UsageError("openvino engine: it is closed. Open another one.")
+        if self._process != os.getpid():  # forked: see _leave_alone
+            self._open()
         calls: deque[tuple[Any, Features]] = deque()
         begun: deque[tuple[Any, Features, int]] = deque()
         sent = 0
@@ -153,7 +188,7 @@ class OpenVINOEngine(Engine):
                 self._finish(calls)
 
     def _start(self, piece: Images) -> Any:
-        request = self._idle.pop() if self._idle else self._compiled.create_infer_request()
+        request = self._idle.pop() if self._idle else make_request(self._compiled)
         pixels = request.get_tensor("images").data
         pixels[: len(piece)] = piece
         pixels[len(piece) :] = 0

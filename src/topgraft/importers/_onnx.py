@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import onnx
 import pydantic
-from onnx import TensorProto, compose, helper, numpy_helper
+from onnx import TensorProto, compose, external_data_helper, helper, numpy_helper
 
+from topgraft import files
 from topgraft.backbones._cache import CARD, GRAPH
 from topgraft.backbones._float16 import beyond_float16
 from topgraft.backbones._statistics import Output, add_blocks
@@ -41,9 +42,9 @@ def read_facts(graph: Path, card: Path | None) -> dict[str, Any]:
             f"{example} to a file and give it as --card."
         )
     try:
-        facts = json.loads(card.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{card}: expected a JSON card, got {error}.") from error
+        facts = json.loads(files.text(card))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"{card}: expected a JSON card, got {files.said(error)}.") from error
     missing = [fact for fact in FACTS if fact not in facts] if isinstance(facts, dict) else FACTS
     if missing:
         raise UsageError(f"{card}: lacks {', '.join(missing)}. Write them as in {example}.")
@@ -67,8 +68,9 @@ def write(folder: Path, graph: Path, facts: dict[str, Any]) -> Card:
         BackboneError: where the graph does not have this form or cannot be run.
     """
     try:
-        data = graph.read_bytes()
-        model = onnx.load(str(graph))
+        data = files.read_local(graph)
+        model = onnx.load_from_string(data)
+        _whole(model)
         onnx.checker.check_model(model)
     except Exception as error:
         raise BackboneError(
@@ -99,6 +101,19 @@ def write(folder: Path, graph: Path, facts: dict[str, Any]) -> Card:
     (folder / GRAPH).write_bytes(model.SerializeToString(deterministic=True))
     (folder / CARD).write_text(made.model_dump_json(indent=1))
     return made
+
+
+def _whole(model: onnx.ModelProto) -> None:
+    """See that all weights are in the file itself: others would be read from wherever it says.
+
+    Raises:
+        ValueError: naming a weight that is not.
+    """
+    for weight in external_data_helper._get_all_tensors(model):  # noqa: SLF001  those of nested graphs, too
+        if external_data_helper.uses_external_data(weight):
+            raise ValueError(
+                f"its weight {weight.name} lies in another file: save it with onnx.save(model, path) as one"
+            )
 
 
 def _card(graph: Path, facts: dict[str, Any], sha256: str) -> Card:

@@ -12,14 +12,12 @@ from topgraft.backbones import _builtin
 from topgraft.backbones._cache import (
     SUMS,
     TIMM,
-    complete,
     find,
     keep,
     remember,
     rename_into_place,
     sums,
     temporary,
-    verify,
 )
 from topgraft.backbones.backbone import Backbone
 from topgraft.backbones.card import Card
@@ -125,8 +123,8 @@ def find_backbone(card: Card, *, settings: Settings | None = None, progress: Pro
     """
     settings = settings or Settings.load()
     place = settings.cache_dir / "backbones" / card.folder()
-    if complete(place):
-        return Backbone.open(place)
+    if here := Backbone.kept(place):
+        return here
     named = {"builtin": DEFAULT, "timm": card.origin.removeprefix("timm:")}.get(card.source)
     if named and not named.startswith("local-dir:"):
         found = load_backbone(named, settings=settings, progress=progress)
@@ -140,7 +138,6 @@ def find_backbone(card: Card, *, settings: Settings | None = None, progress: Pro
 
 def _from_folder(folder: Path, settings: Settings) -> Backbone:
     """Open a fetched folder; the cache takes a copy, so that what it makes is understood without it."""
-    verify(folder)
     card = Backbone.open(folder).card
     place = settings.cache_dir / "backbones" / card.folder()
 
@@ -148,26 +145,25 @@ def _from_folder(folder: Path, settings: Settings) -> Backbone:
         files.copy(folder, copy)
         return card
 
-    return _renewed(Backbone.open(place if complete(place) else keep(settings.cache_dir, write)), settings)
+    return _renewed(Backbone.kept(place) or Backbone.open(keep(settings.cache_dir, write)), settings)
 
 
 def _builtin_backbone(settings: Settings, progress: Progress) -> Backbone:
     card = _builtin.card()
     place = settings.cache_dir / "backbones" / card.folder()
-    if not complete(place):
-        progress(f"writing {card.name}", 0, 1)
-        keep(settings.cache_dir, _builtin.write)
-        progress(f"writing {card.name}", 1, 1)
+    if here := Backbone.kept(place):
+        return here
+    progress(f"writing {card.name}", 0, 1)
+    keep(settings.cache_dir, _builtin.write)
+    progress(f"writing {card.name}", 1, 1)
     return Backbone.open(place)
 
 
 def _from_file(graph: Path, card: Path | None, settings: Settings) -> Backbone:
     from topgraft.importers import _onnx
 
-    if not graph.is_file():
-        raise BackboneError(f"{graph}: there is no such file.")
     facts = _onnx.read_facts(graph, card)
-    request = {"graph": digest(graph.read_bytes()), "name": graph.name, "facts": facts}
+    request = {"graph": digest(_read(graph)), "name": graph.name, "facts": facts}
     return _kept(request, lambda folder: _onnx.write(folder, graph, facts), settings)
 
 
@@ -218,9 +214,10 @@ def _renewed(found: Backbone, settings: Settings) -> Backbone:
 def _kept(request: dict[str, Any], write: Callable[[Path], Card], settings: Settings) -> Backbone:
     """Return what a request asks for from the cache, or make it and keep it there."""
     place = find(settings.cache_dir, request)
-    if place is None:
-        place = keep(settings.cache_dir, write)
-        remember(settings.cache_dir, request, place)
+    if place and (here := Backbone.kept(place)):
+        return here
+    place = keep(settings.cache_dir, write)
+    remember(settings.cache_dir, request, place)
     return Backbone.open(place)
 
 
@@ -239,11 +236,15 @@ def _request(name: str, weights: str, seed: int, size: int | None) -> dict[str, 
     return facts
 
 
-def _content(files: list[Path]) -> list[str]:
+def _content(paths: list[Path]) -> list[str]:
+    return [digest(_read(file)) for file in paths]
+
+
+def _read(file: Path) -> bytes:
     try:
-        return [digest(file.read_bytes()) for file in files]
+        return files.read_local(file)
     except OSError as error:
-        raise BackboneError(f"{error.filename}: cannot be read ({error.strerror}).") from error
+        raise BackboneError(f"{file}: cannot be read ({error.strerror}).") from error
 
 
 def _origin(name: str) -> str:

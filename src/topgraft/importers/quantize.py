@@ -63,9 +63,10 @@ def quantize(backbone: Backbone, images: Images, *, settings: Settings | None = 
         "weights": "7 bits",
     }
     place = find(settings.cache_dir, request)
-    if place is None:
-        place = keep(settings.cache_dir, lambda folder: _write(folder, backbone, images, request))
-        remember(settings.cache_dir, request, place)
+    if place and (here := Backbone.kept(place)):
+        return here
+    place = keep(settings.cache_dir, lambda folder: _write(folder, backbone, images, request))
+    remember(settings.cache_dir, request, place)
     return Backbone.open(place)
 
 

@@ -48,6 +48,7 @@ class Sample:
         digest: content address of the file's bytes.
         split: `train`, `val` or `test` where the data came split, else None.
         labels: all class indices where a photo has several, else empty.
+        pixels: content address of its decoded pixels, which a new caption or a lossless copy leaves alone.
     """
 
     id: str
@@ -57,6 +58,7 @@ class Sample:
     digest: str
     split: str | None = None
     labels: tuple[int, ...] = ()
+    pixels: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +251,7 @@ class Dataset:
                     found[0],
                     entry.split,
                     labels if multilabel else (),
+                    looks[found[0]].pixels,
                 )
             )
         refused.sort(key=lambda file: file.id)

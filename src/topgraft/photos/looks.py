@@ -211,24 +211,24 @@ class Looks:
         try:
             with closing(self._open()) as known:
                 found = {}
-                for digest in set(digests):
+                for photo in set(digests):
                     row = known.execute(
-                        "SELECT width, height, thumb, reason, remark, pixels FROM looks"
+                        "SELECT width, height, thumb, reason, remark, pixels, sum FROM checked"
                         " WHERE digest = ? AND maker = ?",
-                        (digest, MAKER),
+                        (photo, MAKER),
                     ).fetchone()
-                    if row:
-                        found[digest] = Look(*row)
+                    if row and row[-1] == _sum(kept := Look(*row[:-1])):  # SQLite notices no flipped bit
+                        found[photo] = kept
                 return found
         except (sqlite3.Error, OSError):
             return {}
 
     def keep(self, looks: dict[str, Look]) -> None:
         """Remember looks for the next run."""
-        rows = [(key, MAKER, *astuple(found)) for key, found in sorted(looks.items())]
+        rows = [(key, MAKER, *astuple(found), _sum(found)) for key, found in sorted(looks.items())]
         try:
             with closing(self._open()) as known, known:
-                known.executemany("INSERT OR REPLACE INTO looks VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+                known.executemany("INSERT OR REPLACE INTO checked VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
         except (sqlite3.Error, OSError):
             return
 
@@ -236,7 +236,11 @@ class Looks:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         known = sqlite3.connect(self.path, timeout=10)
         known.execute(
-            "CREATE TABLE IF NOT EXISTS looks (digest TEXT PRIMARY KEY, maker TEXT,"
-            " width INT, height INT, thumb BLOB, reason TEXT, remark TEXT, pixels TEXT)"
+            "CREATE TABLE IF NOT EXISTS checked (digest TEXT PRIMARY KEY, maker TEXT,"
+            " width INT, height INT, thumb BLOB, reason TEXT, remark TEXT, pixels TEXT, sum TEXT)"
         )
         return known
+
+
+def _sum(found: Look) -> str:
+    return digest(repr(astuple(found)).encode())

@@ -17,6 +17,7 @@ from typing import overload
 
 import numpy as np
 
+from topgraft import files
 from topgraft.errors import UnknownNameError, UsageError
 from topgraft.policies.policy import Policy, uniforms
 
@@ -97,9 +98,9 @@ class Grid(Sequence[Policy]):
         if path.suffix != ".toml":
             raise UnknownNameError("grid", str(name_or_path), GRIDS)
         try:
-            table = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise UsageError(f"{path}: no grid can be read here ({error}).") from error
+            table = tomllib.loads(files.text(path).replace("\r\n", "\n"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise UsageError(f"{path}: no grid can be read here ({files.said(error)}).") from error
         return cls(str(table.get("name", path.stem)), _axes(path, table.get("axes")))
 
 

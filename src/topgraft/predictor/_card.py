@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
+from topgraft import files
 from topgraft.backbones.card import Card
 from topgraft.errors import BackboneError
 
@@ -23,7 +24,7 @@ class UnknownCard(BaseModel):
         accepted: the share of out-of-fold training photos below it.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     method: str
     threshold: float
     accepted: float
@@ -48,7 +49,9 @@ class PredictorCard(BaseModel):
         graph: digest of `model.onnx`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, serialize_by_alias=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, validate_by_name=True, serialize_by_alias=True
+    )
     version: Literal[1] = 1
     classes: Annotated[tuple[str, ...], Field(min_length=1)]
     multilabel: bool = Field(default=False, validation_alias="several", serialization_alias="several")
@@ -70,7 +73,7 @@ class PredictorCard(BaseModel):
             BackboneError: where it is not one, naming the first place that is wrong.
         """
         try:
-            return cls.model_validate_json(path.read_bytes())
+            return cls.model_validate_json(files.read_local(path))
         except OSError as error:
             raise BackboneError(f"{path}: cannot be read ({error.strerror}).") from error
         except pydantic.ValidationError as error:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass, field
-from functools import cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 
@@ -34,6 +34,10 @@ XML, BIN = "model.xml", "model.bin"
 """OpenVINO's own form, in place of the graph."""
 FITTED = "images"
 """The value in the graph behind the fit: a photo of the backbone's size."""
+TOLERANCE = 1e-3
+"""By which the sum of single-precision probabilities may differ from 1: 1,000 classes stay far below."""
+AGAIN = "It is damaged, or not one of Topgraft's: train again."
+R = TypeVar("R", bound=Runtime | None)
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,8 @@ class Predictor:
         self._weights = weights
         self._engine = engine
         self._threads = (settings or Settings.load()).threads
+        self._opened: dict[str, Runtime | None] = {}
+        self._process = 0
 
     @classmethod
     def build(
@@ -172,7 +178,10 @@ class Predictor:
                 f"{folder}: expected a predictor, found no {' and no '.join(lost)}. Train one first."
             )
         card = PredictorCard.read(folder / CARD)
-        graph, *weights = [(folder / name).read_bytes() for name in names]
+        try:
+            graph, *weights = [files.read_local(folder / name) for name in names]
+        except OSError as error:
+            raise BackboneError(f"{folder}: cannot be read ({files.said(error)}).") from error
         if digest(b"".join((graph, *weights))) != card.graph:
             raise BackboneError(
                 f"{folder / names[0]}: is not the graph its card was written for. Copy both again."
@@ -213,6 +222,7 @@ class Predictor:
 
         Raises:
             UsageError: for pixels of another shape or type.
+        BackboneError: where what the graph says are no probabilities.
         """
         if isinstance(photos, str | Path) or (isinstance(photos, np.ndarray) and photos.ndim == 3):
             photos = [photos]
@@ -265,9 +275,10 @@ class Predictor:
             (N, C), divided by the temperature; None for a head that reads the map in place of features, and
             for a graph in OpenVINO's own form.
         """
-        if self._head is None:
+        head = self._head
+        if head is None:
             return None
-        found = self._head(np.ascontiguousarray(features, np.float32))
+        found = head(np.ascontiguousarray(features, np.float32))
         return np.asarray(found["logits"], np.float64)
 
     def check(self) -> None:
@@ -285,23 +296,71 @@ class Predictor:
                     f"predictor: expected {name} {shape} of finite numbers, got {got}. Train again."
                 )
 
-    @cached_property
+    @property
     def _runtime(self) -> Runtime:
+        return self._in_this_process("whole", self._open)
+
+    def _open(self) -> Runtime:
         return open_runtime(self._graph, self._engine, self._threads, weights=self._weights, start=FITTED)
 
-    @cached_property
+    @property
     def _head(self) -> Runtime | None:
         from topgraft.predictor._build import head_part
 
-        part = None if self._weights else head_part(self._graph)
-        return None if part is None else open_runtime(part, self._engine, 1)
+        def opened() -> Runtime | None:
+            part = None if self._weights else head_part(self._graph)
+            return None if part is None else open_runtime(part, self._engine, 1)
+
+        return self._in_this_process("head", opened)
+
+    def _in_this_process(self, part: str, opened: Callable[[], R]) -> R:
+        """Open a part once a process: a runtime's threads do not come along into a forked one."""
+        if self._process != os.getpid():
+            self._opened, self._process = {}, os.getpid()
+        if part not in self._opened:
+            self._opened[part] = opened()
+        return cast("R", self._opened[part])
+
+    def _refuse_nonsense(self, found: Outputs) -> None:
+        """See that answers are answers; what a damaged graph says is none.
+
+        Raises:
+            BackboneError: for an output that is not there, or numbers that cannot be.
+        """
+        shapes = {"probabilities": (1, len(self.classes)), "distance": (1,)}
+        for name, shape in shapes.items():
+            got = found[name].shape if name in found else "none"
+            if got != shape:
+                raise BackboneError(f"predictor: expected {name} {shape}, got {got}. {AGAIN}")
+            if not np.isfinite(found[name]).all():
+                raise BackboneError(
+                    f"predictor: expected finite {name}, got {found[name].ravel()[:5]}. {AGAIN}"
+                )
+        shares = found["probabilities"][0]
+        total = float(shares.sum())
+        if shares.min() < -TOLERANCE or shares.max() > 1 + TOLERANCE:
+            raise BackboneError(f"predictor: expected probabilities from 0 to 1, got {shares[:5]}. {AGAIN}")
+        if not self.card.multilabel and abs(total - 1) > TOLERANCE:
+            raise BackboneError(f"predictor: expected probabilities whose sum is 1, got {total:.4f}. {AGAIN}")
+
+    def __copy__(self) -> Predictor:
+        """Share what runs."""
+        other = type(self).__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        return other
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Go to another process, as scikit-learn's do, without what runs in this one."""
+        return self.__dict__ | {"_opened": {}, "_process": 0}
 
     def _predict(self, photo: str | Path | Image) -> Prediction:
         path = "" if isinstance(photo, np.ndarray) else str(photo)
+        _ = self._runtime  # a graph that nothing can run is no fault of the photo
         try:
             found = self.look(photo if isinstance(photo, np.ndarray) else decode(photo))
         except TopgraftError as error:
             return Prediction(path=path, error=str(error))
+        self._refuse_nonsense(found)
         probabilities = {
             name: float(p) for name, p in zip(self.classes, found["probabilities"][0], strict=True)
         }

@@ -58,13 +58,13 @@ def open_runtime(graph: bytes, name: str, threads: int, *, weights: bytes = b"",
 
 class _OpenVINO:
     def __init__(self, graph: bytes, threads: int, weights: bytes, start: str) -> None:
-        from topgraft.engines._openvino import compile_model
+        from topgraft.engines._openvino import compile_model, make_request
 
         compiled = compile_model(graph, weights=weights, start=start, streams=threads)
         self.takes = start if start in compiled.input(0).names else compiled.input(0).any_name
         self._requests: SimpleQueue[Any] = SimpleQueue()
         for _ in range(threads):
-            self._requests.put(compiled.create_infer_request())
+            self._requests.put(make_request(compiled))
 
     def __call__(self, value: NDArray[Any]) -> Outputs:
         request = self._requests.get()

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from topgraft.errors import DataError
-from topgraft.run.results import Answers
+from topgraft.run.results import Answers, Side
 from topgraft.run.run import Run
+from topgraft.store import FeatureStore
+from topgraft.text import counted
 
-COLUMNS = ("id", "digest", "split", "fold", "label", "predicted", "probability")
+COLUMNS = ("id", "digest", "pixels", "split", "fold", "label", "predicted", "probability")
 NAME = "predictions.csv"
+
+say = logging.getLogger(__name__).info
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,7 @@ class Predicted:
         probability: of the predicted class, six digits as all of them.
         probabilities: (C,).
         distance: how unlike the training photos it is; None where nobody measured.
+        pixels: address of its decoded pixels; empty in older files.
     """
 
     index: int
@@ -43,6 +50,7 @@ class Predicted:
     probability: float
     probabilities: NDArray[np.float64]
     distance: float | None
+    pixels: str = ""
 
     @property
     def label(self) -> int:
@@ -66,7 +74,8 @@ def write_predictions(run: Run, classes: Sequence[str], answers: dict[str, Answe
             far = "" if given.distance is None else f"{given.distance[row]:.6f}"
             fold = "" if given.fold[row] < 0 else int(given.fold[row])
             lines.append(
-                [sample.id, sample.digest, split, fold, label, classes[best], f"{shares[best]:.6f}"]
+                [sample.id, sample.digest, sample.pixels, split, fold, label, classes[best]]
+                + [f"{shares[best]:.6f}"]
                 + [f"{share:.6f}" for share in shares]
                 + [far]
             )
@@ -100,6 +109,7 @@ def read_predictions(run: Run, classes: Sequence[str]) -> list[Predicted]:
                 float(line["probability"]),
                 np.array([float(line[name]) for name in _columns(classes)]),
                 float(line["distance"]) if line["distance"] else None,
+                line.get("pixels") or "",
             )
             for i, line in enumerate(run.read_table(NAME))
         ]
@@ -107,6 +117,26 @@ def read_predictions(run: Run, classes: Sequence[str]) -> list[Predicted]:
         raise DataError(
             f"{run.path / NAME}: is damaged ({type(error).__name__}: {error}). Train again."
         ) from error
+
+
+def held_out(store: FeatureStore) -> frozenset[str]:
+    """Return the ids of photos that the run beside a store held out, or that came as test photos."""
+    tested = {
+        row["digest"]
+        for row in Run(Path(store.path).parent).read_table(NAME)
+        if row.get("split") == "test" and row.get("digest")
+    }
+    return frozenset(
+        sample.id for sample in store.samples if sample.split == "test" or sample.digest in tested
+    )
+
+
+def learned(store: FeatureStore, *, with_test: bool = False) -> Side:
+    """Return the photos that a choice may be made on: all but those held out, unless they are asked for."""
+    out = frozenset() if with_test else held_out(store)
+    if out:
+        say(f"{counted(len(out), 'held-out photo')} left out; --with-test takes them in.")
+    return Side.of(store, [name for name in store.ids if name not in out])
 
 
 def _columns(classes: Sequence[str]) -> list[str]:

@@ -25,6 +25,7 @@ from topgraft.config import Config
 from topgraft.errors import DataError, UsageError
 from topgraft.files import is_file
 from topgraft.run.metrics import SCHEMA, Metrics
+from topgraft.text import bare_cell, safe_cell
 
 LIBRARIES = (
     "topgraft",
@@ -154,6 +155,13 @@ class Run:
         except ValidationError as error:
             raise DataError(f"{path}: is damaged ({_first(error)}). Train again.") from error
 
+    def unknown_method(self) -> str:
+        """By which distance it calls photos unknown; empty where it is not finished, or damaged."""
+        try:
+            return self.metrics.trust.unknown.method
+        except DataError:
+            return ""
+
     def write_metrics(self, metrics: Metrics) -> Path:
         """Write the numbers; last, for they are what makes a run a finished one."""
         return self.write_json("metrics.json", metrics.as_dict())
@@ -167,7 +175,7 @@ class Run:
         """
         path = self.path / "config.toml"
         try:
-            return Config.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+            return Config.model_validate(tomllib.loads(files.text(path).replace("\r\n", "\n")))
         except FileNotFoundError:
             return None
         except ValidationError as error:
@@ -186,7 +194,7 @@ class Run:
             DataError: for a damaged file.
         """
         try:
-            found = json.loads((self.path / name).read_text(encoding="utf-8"))
+            found = json.loads(files.text(self.path / name))
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, RecursionError) as error:
@@ -229,15 +237,30 @@ class Run:
     def write_table(self, name: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Path:
         """Write a CSV table."""
         text = io.StringIO()
-        table = csv.writer(text, lineterminator="\n")
-        table.writerow(columns)
-        table.writerows(rows)
+        lines = [list(columns), *([safe_cell(str(cell)) for cell in row] for row in rows)]
+        # A lone carriage return ends a line for who reads, but is not quoted of itself.
+        returns = any("\r" in cell for line in lines for cell in line)
+        table = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL)
+        table.writerows(lines)
         return self.write(name, text.getvalue())
 
     def read_table(self, name: str) -> list[dict[str, str]]:
-        """Read a CSV table; an absent one is empty."""
+        """Read a CSV table that `write_table` wrote; an absent one is empty.
+
+        Raises:
+            DataError: for what is no table.
+        """
         path = self.path / name
-        return list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")))) if path.is_file() else []
+        try:
+            lines = csv.DictReader(io.StringIO(files.text(path), newline=""), restval="")
+            return [
+                {key: bare_cell(cell) for key, cell in line.items() if isinstance(cell, str)}
+                for line in lines
+            ]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except (OSError, ValueError, csv.Error) as error:
+            raise DataError(f"{path}: is damaged ({files.said(error)}). Train again.") from error
 
 
 def _first(error: ValidationError) -> str:

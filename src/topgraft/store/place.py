@@ -118,12 +118,12 @@ class Place:
         """Turn what the system says about a failed read or write into one line, a StoreError."""
         return files.guarded(self.path)
 
-    def locked(self) -> contextlib.AbstractContextManager[None]:
+    def locked(self, *, wait: bool = False) -> contextlib.AbstractContextManager[None]:
         """Keep a second writer out while the block runs.
 
         Object stores have no locks: there, two writers at once do double work, and no harm to the rows.
         """
-        return contextlib.nullcontext() if self.remote else files.locked(self.path)
+        return contextlib.nullcontext() if self.remote else files.locked(self.path, wait=wait)
 
 
 @lru_cache(maxsize=64)

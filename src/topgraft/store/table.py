@@ -107,7 +107,7 @@ class Table:
 
     def facts(self) -> dict[str, Any]:
         """Write it as plain data, a column for each field of the samples."""
-        names = ("id", "path", "label", "group", "digest", "split", "labels")
+        names = ("id", "path", "label", "group", "digest", "split", "labels", "pixels")
         return {
             "card": self.card.model_dump(mode="json"),
             "precision": self.precision,
@@ -184,6 +184,7 @@ class Table:
         facts = self.facts()
         facts["card"], facts["root"] = self.card.fingerprint(), ""
         facts["samples"].pop("path")
+        facts["samples"].pop("pixels")
         return fingerprint(facts)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from topgraft.heads._base import Fold
 from topgraft.metrics import Estimate, resample
 from topgraft.selection.compare import Comparison
 from topgraft.settings import Settings
@@ -90,7 +91,9 @@ def trust(
         seed=seed,
         settings=settings,
     )
-    issues = [] if labels.ndim == 2 else label_issues(labels, comparison.oof.mean(axis=0))
+    folds = [fold for dealt in comparison.folds for fold in dealt]
+    unseen = [] if labels.ndim == 2 else never_learned(labels, folds)
+    issues = [] if labels.ndim == 2 else label_issues(labels, comparison.oof.mean(axis=0), unseen)
     answered = None if labels.ndim == 2 else coverage(sure, right, groups, seed=seed)
     numbers = {
         "temperature": comparison.temperature,
@@ -111,7 +114,10 @@ def trust(
     }
     notes = _notes(error, perfect, none_of_these, len(issues))
     if labels.ndim == 1:
-        notes += _often_unknown(labels, distances > none_of_these.threshold, names)
+        lumped = [c for c in unseen if (labels == c).sum() > 1]
+        known = ~np.isin(labels, lumped)
+        notes += _often_unknown(labels[known], distances[known] > none_of_these.threshold, names)
+        notes += [_unmeasured(names[c], int((labels == c).sum())) for c in lumped]
     return Trust(numbers, none_of_these, distances, notes, answered)
 
 
@@ -206,7 +212,14 @@ def if_calibrated(
     return Estimate(float(found.mean()), float(low), float(high))
 
 
-def label_issues(labels: Labels, probabilities: Probabilities) -> list[tuple[int, int, float]]:
+def never_learned(labels: Labels, folds: Sequence[Fold]) -> list[int]:
+    """Return the classes that some fold scores photos of and learned none of: they lie in one group."""
+    return sorted({int(c) for fit, score in folds for c in np.setdiff1d(labels[score], labels[fit])})
+
+
+def label_issues(
+    labels: Labels, probabilities: Probabilities, unseen: Sequence[int] = ()
+) -> list[tuple[int, int, float]]:
     """Return photos whose label looks wrong, most striking first (confident learning, Northcutt et al. 2021).
 
     A photo is listed where its own class is not the likeliest, and it is at least as likely to be of another
@@ -216,18 +229,19 @@ def label_issues(labels: Labels, probabilities: Probabilities) -> list[tuple[int
     Args:
         labels: (N,) as given.
         probabilities: (N, C) out of fold.
+        unseen: classes that answers were given without: nothing is said of their photos.
 
     Returns:
         (photo, suggested class, its probability).
     """
     C = probabilities.shape[1]
-    known = np.bincount(labels, minlength=C) >= FEW
+    known = (np.bincount(labels, minlength=C) >= FEW) & ~np.isin(np.arange(C), unseen)
     usual = [max(probabilities[labels == c, c].mean(), 1 / C) if known[c] else np.inf for c in range(C)]
     likely = np.where(probabilities >= usual, probabilities, -1.0)
     suggested = likely.argmax(axis=1)
     own = probabilities[np.arange(len(labels)), labels]
     wrong = (likely.max(axis=1) > 0) & (suggested != labels) & (probabilities.argmax(axis=1) != labels)
-    listed = np.flatnonzero(wrong)
+    listed = np.flatnonzero(wrong & ~np.isin(labels, unseen))
     listed = listed[np.argsort(own[listed], kind="stable")]
     return [(int(i), int(suggested[i]), float(probabilities[i, suggested[i]])) for i in listed]
 
@@ -253,6 +267,14 @@ def _notes(error: Estimate, perfect: Estimate, unknown: Unknown, issues: int) ->
         )
         notes.append(f"{which} in the report, under Likely label errors.")
     return notes
+
+
+def _unmeasured(name: str, photos: int) -> str:
+    return (
+        f"All {photos} photos of {name} are in one group (near-duplicates, or one that came with them), so"
+        " none could be scored by what had learned others: how well it is recognised is not known, and in"
+        " the numbers above all its photos count as wrong. Add photos of it from other places or times."
+    )
 
 
 def _often_unknown(labels: Labels, called: NDArray[np.bool_], names: Sequence[str]) -> list[str]:
