@@ -95,7 +95,7 @@ def test_resume_uses_every_stored_feature(run, config, tmp_path, photos, monkeyp
     def never(*_, **__):
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr("topgraft.backbones.views.decode", never)
+    monkeypatch.setattr("topgraft._embed.partition.views_of_photo", never)
     again = follow(config, tmp_path / "copy", resume=True)
     assert again.metrics == run.metrics
 
