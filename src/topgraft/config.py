@@ -236,7 +236,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _tell(error: Any, model: type[BaseModel]) -> str:
     """Say one mistake with its place, what was expected and what was got."""
     place = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "less_than" and isinstance(error["input"], float):  # a share
+    if error["type"] == "less_than" and error["ctx"]["lt"] == 1:  # a share
         got = error["input"]
         return f"{place}: expected a share from 0 to below 1 ({got:g} % is {got / 100:g}), got {got!r}"
     if error["type"] != "extra_forbidden":
