@@ -193,7 +193,7 @@ def test_a_runs_word_fetches_no_backbone(server, tmp_path, monkeypatch):
     run = write_run(tmp_path / "run", photos=12, with_photos=False)
     Run(run).write("config.toml", tomli_w.dumps({"backbone": {"name": "hf-hub:stranger/gift"}}))
     with pytest.raises(BackboneError, match="Give --backbone hf-hub:stranger/gift to fetch it"):
-        _find(Run(run), {"name": "x", "fingerprint": "0" * 32}, Settings.load(), lambda *_: None)
+        _find(Run(run), Run(run).metrics.backbone, Settings.load(), lambda *_: None)
     assert server.seen == []
 
 
@@ -209,7 +209,7 @@ def test_a_photo_outside_the_folder_is_never_read(tmp_path, kind):
     assert str(secret) not in read
     page = (run / "report.html").read_text()
     assert "1 photos that the run names lie outside" in page
-    assert page.count("data:image/webp") <= len(Run(run).metrics["trust"]["label_issues"])
+    assert page.count("data:image/webp") <= len(Run(run).metrics.trust.label_issues)
 
 
 def watched_reads(run):
@@ -269,7 +269,7 @@ def test_one_photo_that_no_table_lists_stays_unread_though_the_table_is_named(tm
 
 def test_a_run_that_names_no_photos_says_so(tmp_path):
     run = write_run(tmp_path / "run", photos=20, with_photos=False)
-    for config in ({}, {"data": {}}, {"data": {"photos": 3}}, {"data": "photos"}):
+    for config in ({}, {"data": {}}, {"data": {"photos": ""}}):
         Run(run).write("config.toml", tomli_w.dumps(config))
         tg.report(run)
         assert "its config.toml names no photos" in (run / "report.html").read_text()
@@ -298,9 +298,9 @@ def test_what_is_inside_stays_inside(name):
 def test_every_reader_asks_where_the_photos_are():
     """No other file takes the place of a run's photos from its config."""
     package = Path(tg.__file__).parent
-    found = [
+    found = {
         path.relative_to(package).as_posix()
         for path in package.rglob("*.py")
-        if any(f'{get}("data"' in path.read_text(encoding="utf-8") for get in ("config.get", "config["))
-    ]
-    assert found == ["run/origin.py"]
+        if "config.data.photos" in path.read_text(encoding="utf-8")
+    }
+    assert found == {"recipe.py", "run/origin.py"}, "the recipe's photos are the user's own word"
