@@ -21,6 +21,7 @@ from sklearn.preprocessing import StandardScaler
 
 from photos import paint_folder
 from topgraft import embed
+from topgraft.backbones._cache import SUMS, sums
 from topgraft.backbones._pictures import pictures
 from topgraft.backbones._torch import FromPixels, groups, torch_model
 from topgraft.backbones.backbone import Backbone
@@ -366,6 +367,7 @@ def test_a_folder_from_before_is_written_again_with_depths_and_the_same_fingerpr
     onnx.save(model, older / "model.onnx")
     card = small.card.model_copy(update={"depths": ()})
     (older / "card.json").write_text(card.model_dump_json())
+    (older / SUMS).write_text(sums(older))
     settings = Settings.load(cache_dir=tmp_path / "cache")
     renewed = load_backbone(str(older), settings=settings)
     assert renewed.card == small.card
@@ -377,8 +379,8 @@ def test_a_folder_from_before_is_written_again_with_depths_and_the_same_fingerpr
 def test_features_beyond_float16_are_kept_in_float32(tmp_path):
     model = _timm_create.create(SMALL, seed=0, size=64)
     with torch.no_grad():
-        model.conv_head.weight *= 1e6
-        model.conv_head.bias *= 1e6
+        model.conv_head.weight *= 1e9
+        model.conv_head.bias *= 1e9
     folder = tmp_path / "large"
     folder.mkdir()
     card = _timm.write(folder, model, origin="test", size=64, tag="large")

@@ -110,10 +110,9 @@ def test_the_first_frame_of_an_animation_counts():
     assert tuple(decode(data)[0, 0]) == (255, 0, 0)
 
 
-def test_too_large_is_refused_before_any_pixel_is_allocated(monkeypatch):
-    monkeypatch.setattr(decoding, "MAX_PIXELS", 20)
+def test_too_large_is_refused_before_any_pixel_is_allocated():
     with pytest.raises(DecodeError, match="6 x 4, larger than 20 pixels"):
-        decode(encode(RED))
+        decode(encode(RED), most=20)
 
 
 def test_a_bomb_is_refused_by_its_header():

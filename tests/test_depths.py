@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from embedding import a_backbone, embed_here
 from photos import paint_folder
+from topgraft.backbones._cache import SUMS, sums
 from topgraft.backbones._float16 import beyond_float16
 from topgraft.backbones._pictures import pictures
 from topgraft.backbones._statistics import STEP, Output, add_blocks
@@ -295,6 +296,7 @@ def test_a_card_from_before_finds_the_graph_with_depths_and_not_the_other_way_ro
     folder = settings.cache_dir / "backbones" / older.folder()  # as an older Topgraft left it
     shutil.copytree(backbone.graph.parent, folder)
     (folder / "card.json").write_text(older.model_dump_json())
+    (folder / SUMS).write_text(sums(folder))
     assert load_backbone(settings=settings) == backbone
     assert find_backbone(older, settings=settings).graph.parent == folder
 

@@ -237,6 +237,7 @@ def test_verbs_share_their_options():
         "backbone",
         "seed",
         "test",
+        "depths",
         "maps",
         "each",
         "policies",

@@ -73,7 +73,7 @@ def test_the_result_is_a_run_like_any_other(first, second):
         [row["label"] == row["predicted"] for row in second.read_table("predictions.csv") if row["fold"]]
     )
     assert metrics.cross_validation.accuracy.value == pytest.approx(right)
-    text = json.dumps(metrics)
+    text = json.dumps(metrics.as_dict())
     assert "seconds" not in text
     assert str(second.path) not in text
 
@@ -250,7 +250,7 @@ def test_auto_keeps_the_backbone_frozen_where_nothing_is_gained(first, data, tmp
     assert found["blocks"] == 0
     assert [one["blocks"] for one in found["tried"]] == [1]
     assert found["tried"][0]["best_epochs"] == [0, 0]
-    assert found["tried"][0]["gain"]["accuracy"]["value"] == 0
+    assert found["tried"][0]["gain"]["accuracy"]["value"] <= 0  # it begins with a head on the last layer
     assert "gained nothing that chance does not explain" in made.metrics.notes[0]
     assert made.metrics.cross_validation == first.metrics.cross_validation
 

@@ -245,7 +245,7 @@ def test_suggested_commands_can_be_pasted(run, tmp_path, capsys):
     line = capsys.readouterr().out.splitlines()[-1]
     assert shlex.split(line)[1:] == ["topgraft", "predict", str(place), "PHOTO..."]
     done = command("predict", run.path, place)
-    assert "is a folder; give its photos: '" in done.stderr
+    assert "expected photos in the folder, found none. Check the path." in done.stderr
 
 
 def test_report_is_made_again_from_the_run(run):

@@ -126,7 +126,7 @@ def test_every_head_says_the_same_inside_the_graph(backbone, drawn, name) -> Non
     images, features, maps, labels = drawn
     kind = head_class(name)
     inputs = maps if kind.on_map else features
-    head = kind().fit(inputs, labels)
+    head = (kind(**kind.grid()[0]) if name == "average" else kind()).fit(inputs, labels)
     found = Predictor.build(backbone, head, classes=CLASSES, temperature=TEMPERATURE).predict(images[::5])
     expected = to_probabilities(head.logits(inputs[::5]), temperature=TEMPERATURE)
     np.testing.assert_allclose([list(answer.probabilities.values()) for answer in found], expected, atol=1e-3)
@@ -209,7 +209,16 @@ def test_answers_keep_their_order_and_a_bad_file_ends_nothing(folder, tmp_path) 
 def test_a_prediction_is_plain_json(folder) -> None:
     answer = load(folder).predict(draw_photo("sushi", 3))[0]
     facts = json.loads(json.dumps(answer.as_dict()))
-    assert set(facts) == {"label", "probability", "unknown", "probabilities"}
+    assert set(facts) == {
+        "answer",
+        "label",
+        "probability",
+        "runner_up",
+        "unknown",
+        "unsure",
+        "distance",
+        "probabilities",
+    }
     assert facts["label"] in CLASSES
     assert facts["probability"] == max(facts["probabilities"].values())
     assert sum(facts["probabilities"].values()) == pytest.approx(1, abs=1e-5)

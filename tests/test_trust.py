@@ -311,7 +311,7 @@ def test_caltech_is_unknown_to_sushi_and_sandwiches(shared, tmp_path, side):
         [str(path) for path in sorted(strange.iterdir())], ["other"] * len(members[::30])
     )
     far = embed(others, tmp_path / "far.zarr").features(0)
-    found = compare(store, store.labels, store.groups, heads=["logistic"])
+    found = compare(store, store.labels, store.groups, heads=["logistic"], depths="last")
     unknown = trust(found, store.features(0), store.labels, store.groups).unknown
     logits = fit_chosen(found, store, store.labels).logits(far)
     rejected = (unknown.distance(far, logits) > unknown.threshold).mean()

@@ -502,7 +502,6 @@ def heads(
     with progress() as bar:
         found = compare_heads(
             store,
-            with_test=with_test,
             settings=Settings.load(threads=threads, device=device),
             progress=bar,
             **options,
@@ -529,9 +528,7 @@ def worth(
 
     options = _given(folds=folds, repeats=repeats, seed=seed, with_test=with_test)
     with progress() as bar:
-        found = measure(
-            store, with_test=with_test, settings=Settings.load(threads=threads), progress=bar, **options
-        )
+        found = measure(store, settings=Settings.load(threads=threads), progress=bar, **options)
     if as_json:
         print_json({**found.numbers, "sentences": found.sentences})
     else:
