@@ -425,3 +425,34 @@ def test_how_far_the_browsers_decoding_is_from_ours(browser, shared, tmp_path):
     ]
     warnings.warn(f"decoding: {len(ten)} photos, probabilities at most {max(apart):.2g} apart", stacklevel=1)
     assert max(apart) < 1e-3
+
+
+@needs_web
+def test_unsure_is_said_alike_by_the_server_and_the_exported_page(browser, run, paths, tmp_path):
+    sure = load(run.path)
+    between = sorted(told.probability for told in sure.predict(paths))[len(paths) // 2]
+    predictor = sure.answering_above(between)
+    model = predictor.save(tmp_path / "unsure" / "model")
+    expected = predictor.predict(paths[:8])
+    assert len({prediction.unsure for prediction in expected}) == 2
+    served = Served(create_app(model))
+    page = tg.export(run, tmp_path / "page", format="web", runtime=RUNTIME).path
+    shutil.copy(model / "card.json", page / "card.json")
+    static = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), partial(http.server.SimpleHTTPRequestHandler, directory=str(page))
+    )
+    threading.Thread(target=static.serve_forever).start()
+    try:
+        for url in (served.url, f"http://127.0.0.1:{static.server_port}/"):
+            with Person(browser, url) as person:
+                person.page.set_input_files("#files", paths[:8])
+                person.done(8)
+                told = [line[1] for line in person.table()[1:]]
+                assert told == [
+                    prediction.answer or ("unknown" if prediction.unknown else "unsure")
+                    for prediction in expected
+                ]
+    finally:
+        static.shutdown()
+        static.server_close()
+        served.stop()

@@ -38,13 +38,19 @@ export async function about() {
 // The same words as `topgraft predict --json`.
 export async function ask(blob, name) {
   const { probabilities, distance } = await send({ blob });
-  const best = probabilities.indexOf(Math.max(...probabilities));
+  const sorted = card.classes.map((label, i) => [label, probabilities[i]]).sort((a, b) => b[1] - a[1]);
+  const [label, probability] = sorted[0];
+  const unknown = card.unknown !== null && distance > card.unknown.threshold;
+  const unsure = (card.answer_above ?? null) !== null && probability < card.answer_above;
   return {
     path: name,
-    label: card.classes[best],
-    probability: probabilities[best],
-    unknown: card.unknown !== null && distance > card.unknown.threshold,
-    probabilities: Object.fromEntries(card.classes.map((name, i) => [name, probabilities[i]])),
+    answer: unknown || unsure ? '' : label,
+    label,
+    probability,
+    runner_up: sorted[1]?.[0] ?? '',
+    unknown,
+    unsure,
     distance,
+    probabilities: Object.fromEntries(sorted),
   };
 }

@@ -41,9 +41,13 @@ ANSWERS = {
                     "type": "object",
                     "properties": {
                         "path": {"type": "string", "description": "The file's name, where it was sent."},
+                        "answer": {"type": "string", "description": "The label; empty if unknown or unsure."},
                         "label": {"type": "string"},
                         "probability": {"type": "number"},
+                        "runner_up": {"type": "string"},
                         "unknown": {"type": "boolean"},
+                        "unsure": {"type": "boolean"},
+                        "distance": {"type": "number"},
                         "probabilities": {"type": "object", "additionalProperties": {"type": "number"}},
                         "looked": {"type": "string", "description": "A PNG as a data URI, if asked for."},
                         "error": {

@@ -105,6 +105,10 @@ class Desk:
             self._numbers.answer("unreadable")
             return Prediction(path=name, error=str(error)).as_dict()
         self._numbers.seconds.observe(time.perf_counter() - begun)
-        self._numbers.answer("unknown" if prediction.unknown else prediction.label)
+        self._numbers.answer(_counted_as(prediction))
         facts = {"path": name, **prediction.as_dict()} if name else prediction.as_dict()
         return {**facts, "looked": looked_at(predictor, image, prediction.label)} if looked else facts
+
+
+def _counted_as(prediction: Prediction) -> str:
+    return prediction.answer or ("unknown" if prediction.unknown else "unsure")

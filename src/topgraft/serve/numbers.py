@@ -41,7 +41,7 @@ class Numbers:
             registry=self._registry,
             multiprocess_mode="livesum",
         )
-        for answer in (*classes, "unknown", "unreadable"):
+        for answer in (*classes, "unknown", "unsure", "unreadable"):
             self._photos.labels(answer)
 
     def answer(self, answer: str) -> None:
