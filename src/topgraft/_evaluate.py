@@ -20,6 +20,7 @@ from topgraft.predictor import PredictorCard, load
 from topgraft.run import Run
 from topgraft.run.predictions import read_predictions
 from topgraft.selection.ensemble import ensemble, paired, weights_of
+from topgraft.settings import Settings
 from topgraft.store.table import views_of
 from topgraft.text import counted
 from topgraft.types import Labels, Probabilities, Progress, silent
@@ -135,6 +136,7 @@ def evaluate(
     split: str | None = None,
     tta: int = 0,
     seed: int = 0,
+    settings: Settings | None = None,
     progress: Progress = silent,
 ) -> Evaluation:
     """Measure runs on labelled photos; several runs are measured alone and as ensembles.
@@ -149,6 +151,7 @@ def evaluate(
             are those the run was trained from, else `all`.
         tta: test-time augmentation: averages the photo as it is with so many of the run's own policies.
         seed: of the intervals.
+        settings: cores.
         progress: told of photos done.
 
     Raises:
@@ -170,7 +173,9 @@ def evaluate(
             f"{data.root}: expected photos of {', '.join(classes[:5])}, found none of"
             f" {'them' if chosen else 'the split asked for'}. Check the folders' names or --split."
         )
-    answers = [_ask(member, data, known, classes, tta=tta, progress=progress) for member in runs]
+    answers = [
+        _ask(member, data, known, classes, tta=tta, settings=settings, progress=progress) for member in runs
+    ]
     read: NDArray[np.bool_] = np.asarray(~np.isnan(answers[0].probabilities).any(axis=1))
     refused = _refused(data, known, read)
     if not read.any():
@@ -182,7 +187,7 @@ def evaluate(
     groups = data.groups[known][read]
     answered = [answer.probabilities[read] for answer in answers]
     members, ensembles = _score(runs, labels, answered, classes, groups=groups, seed=seed)
-    flagged = int(_ask(runs[0], data, strange, classes).unknown.sum())
+    flagged = int(_ask(runs[0], data, strange, classes, settings=settings).unknown.sum())
     counts = Counter(name for i in strange for name in named[i] if name not in classes)
     notes += filter(None, [metrics.silent(labels)])
     notes += _strangers(counts, flagged) + _worse(members, ensembles)
@@ -264,6 +269,7 @@ def _ask(
     classes: tuple[str, ...],
     *,
     tta: int = 0,
+    settings: Settings | None = None,
     progress: Progress = silent,
 ) -> _Answers:
     """Let one run's predictor look at photos, and at some augmented views of each."""
@@ -271,7 +277,7 @@ def _ask(
     if tta > len(names):
         raise UsageError(f"{run.path}: tta must be 0 to {len(names)}, the run's policies, got {tta}.")
     views = views_of([Policy.parse(name) for name in names[:tta]], run.metrics.seed)
-    predictor = load(run.path)
+    predictor = load(run.path, settings=settings)
     probabilities, unknown = np.full((len(indices), len(classes)), np.nan), np.zeros(len(indices), bool)
     for start in range(0, len(indices), BATCH):
         places, seen = [], []

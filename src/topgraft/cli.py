@@ -600,7 +600,7 @@ def finetune(
             progress=bar,
             **options,
         )
-        report(made, photos=photos)
+        report(made, photos=photos, settings=settings)
     if as_json:
         print((made.path / "metrics.json").read_text(encoding="utf-8"), end="")
     else:
@@ -732,6 +732,7 @@ def evaluate(
     ] = None,
     tta: Annotated[int, typer.Option(help="Average the photo with so many of the run's policies.")] = 0,
     seed: Seed = None,
+    threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure runs on labelled photos, alone and together."""
@@ -739,14 +740,18 @@ def evaluate(
     from topgraft.photos.dataset import Dataset
     from topgraft.run import Run
     from topgraft.run.origin import photos_of
+    from topgraft.settings import Settings
 
     *runs, last = places
     if not runs or (Path(last) / "metrics.json").is_file():
         runs, last = places, photos_of(Run.open(places[0]))
     opened = [Run.open(run) for run in runs]  # before photos are read
+    settings = Settings.load(threads=threads)
     with progress() as bar:
-        data = Dataset.from_folder(last, progress=bar)
-        found = measure(opened, data, split=split, tta=tta, progress=bar, **_given(seed=seed))
+        data = Dataset.from_folder(last, settings=settings, progress=bar)
+        found = measure(
+            opened, data, split=split, tta=tta, settings=settings, progress=bar, **_given(seed=seed)
+        )
     if as_json:
         print_json(found.as_dict())
     else:

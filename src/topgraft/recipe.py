@@ -279,7 +279,7 @@ def follow(
         say_of_unknown(before, run.unknown_method())
         write_model_card(run)
         with run.timed("report"):
-            report(run, photos=config.data.photos)
+            report(run, photos=config.data.photos, settings=settings)
         return run
 
 

@@ -23,6 +23,7 @@ from topgraft._report.svg import whisker
 from topgraft.errors import TopgraftError, UsageError
 from topgraft.run import Run
 from topgraft.run.origin import noted
+from topgraft.settings import Settings
 
 BESIDE = ("to_view_0", "to_the_rest")
 TITLES = {"test": "Held-out test", "cv": "Cross-validation"}
@@ -44,6 +45,7 @@ def report(
     *,
     photos: str | Path | None = None,
     out: str | Path | None = None,
+    settings: Settings | None = None,
 ) -> Path:
     """Write a run's report, `report.html` in its folder; or put several runs side by side.
 
@@ -52,6 +54,7 @@ def report(
         photos: where the run's photos are: a folder, URL or table. None goes by the run's word, which is not
             enough for another machine, or for photos outside the folder that it names.
         out: where the page goes; None is the folder of the run, of the first of several.
+        settings: cores.
 
     Returns:
         The page's path.
@@ -61,7 +64,8 @@ def report(
     """
     if isinstance(run, Run | str | Path):
         opened = _open(run)
-        return _write(page(Facts(opened, photos)), opened.path / "report.html" if out is None else Path(out))
+        facts = Facts(opened, photos, settings or Settings.load())
+        return _write(page(facts), opened.path / "report.html" if out is None else Path(out))
     every = [Facts(_open(given)) for given in run]
     if not every:
         raise UsageError("expected at least one run to report on, got none.")
@@ -107,7 +111,7 @@ def page(facts: Facts) -> str:
     key = verdict.headline(facts)
     tables, found = mistakes.matrices(facts, metrics), mistakes.galleries(facts, metrics)
     photos = int(facts.metrics.get("counts", {}).get("photos", len(facts.rows)))
-    book = Book(facts.origin, budget(photos))
+    book = Book(facts.origin, budget(photos), facts.settings.threads)
     sheet = policies.sheet(facts, book)
     looks, silence = _looks(facts, book)
     mistakes.take(book, found, tables)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -13,6 +13,7 @@ from topgraft import files
 from topgraft.run import Run
 from topgraft.run.origin import Origin, origin
 from topgraft.run.predictions import Predicted, read_predictions
+from topgraft.settings import Settings
 from topgraft.types import Labels, Probabilities
 
 
@@ -23,10 +24,12 @@ class Facts:
     Attributes:
         run: the run.
         photos: the folder, URL or table where the user says that the photos are; None goes by the run's word.
+        settings: cores.
     """
 
     run: Run
     photos: str | Path | None = None
+    settings: Settings = field(default_factory=Settings.load)
 
     @cached_property
     def metrics(self) -> dict[str, Any]:

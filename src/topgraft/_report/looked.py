@@ -15,7 +15,6 @@ from topgraft.backbones.fit import axes
 from topgraft.errors import DecodeError
 from topgraft.photos.decode import decode
 from topgraft.run.predictions import Predicted
-from topgraft.settings import usable_cores
 from topgraft.types import Image
 
 RIGHT, WRONG = 6, 6
@@ -34,7 +33,7 @@ def looked(facts: Facts, book: Book) -> list[Shot]:
     from topgraft.predictor import load
     from topgraft.predictor.saliency import activation_map
 
-    predictor = load(facts.run.path)
+    predictor = load(facts.run.path, settings=facts.settings)
 
     def draw(row: Predicted) -> Image | None:
         try:
@@ -47,7 +46,7 @@ def looked(facts: Facts, book: Book) -> list[Shot]:
 
     chosen = _choose(facts)
     shots = []
-    with ThreadPoolExecutor(usable_cores()) as pool:
+    with ThreadPoolExecutor(facts.settings.threads) as pool:
         for row, image in zip(chosen, pool.map(draw, chosen), strict=True):
             if image is not None:
                 key = f"looked:{row.id}"

@@ -15,7 +15,6 @@ from PIL import Image as Pillow
 from topgraft.errors import TopgraftError
 from topgraft.photos.decode import decode
 from topgraft.run.origin import Origin
-from topgraft.settings import usable_cores
 from topgraft.types import Image
 
 T = TypeVar("T")
@@ -68,6 +67,7 @@ class Book:
     Attributes:
         origin: where photos are read from.
         left: bytes of the page that may still be used.
+        threads: that read photos.
         gone: ids that could not be read.
         refused: ids that may not be read.
         crowded: how many photos found no room.
@@ -75,6 +75,7 @@ class Book:
 
     origin: Origin
     left: int
+    threads: int
     gone: list[str] = field(default_factory=list)
     refused: set[str] = field(default_factory=set)
     crowded: int = 0
@@ -94,7 +95,7 @@ class Book:
             except (OSError, TopgraftError):
                 return None
 
-        with ThreadPoolExecutor(usable_cores()) as pool:
+        with ThreadPoolExecutor(self.threads) as pool:
             for start in range(0, len(wanted), CHUNK):
                 if self.left < LEAST:
                     self.crowded += len(wanted) - start

@@ -1,7 +1,9 @@
 """Small plots as inline SVG: few marks, labelled axes, readable at the width of a phone.
 
 Colours are classes (`s0`, `s1`, …) that the page's style sheet fills in for light and dark; every series also
-has a dash pattern of its own, so that no plot depends on telling colours apart.
+has a dash pattern of its own, so that no plot depends on telling colours apart. That is why they are written
+by hand: a plotting library draws its own colours and fonts into a picture, where no style sheet reaches
+them, and the core would have to bring it along.
 """
 
 from __future__ import annotations
