@@ -138,7 +138,7 @@ def test_without_policies_there_is_nothing_to_measure():
         worth(Source(), np.eye(2, dtype=int)[source.labels])
 
 
-def test_heads_and_worth_leave_the_photos_out_that_the_run_held_out(tmp_path):
+def test_heads_and_worth_leave_the_photos_out_that_the_run_held_out(tmp_path, caplog):
     features = embed_here(
         paint_folder(tmp_path / "photos", cat=8, dog=8),
         tmp_path / "run" / "features.zarr",
@@ -147,13 +147,15 @@ def test_heads_and_worth_leave_the_photos_out_that_the_run_held_out(tmp_path):
     held = [f"x,{sample.digest},test" for sample in features.samples[::4]]
     (tmp_path / "run" / "predictions.csv").write_text("\n".join(["id,digest,split", *held]))
     losses = []
+    caplog.set_level("INFO", "topgraft")
     for more, photos in (([], 12), (["--with-test"], 16)):
+        caplog.clear()
         line = ["worth", features.path, "--folds", "2", "--repeats", "1", "--json", *more]
         done = CliRunner().invoke(app, line, catch_exceptions=False)
         assert json.loads(done.stdout)["photos"] == photos
         line = ["heads", features.path, "--heads", "mean", "--folds", "2", "--repeats", "1", "--json", *more]
         done = CliRunner().invoke(app, line, catch_exceptions=False)
-        assert ("4 held-out photos left out; --with-test takes them in." in done.stderr) == (not more)
+        assert ("4 held-out photos left out; --with-test takes them in." in caplog.text) == (not more)
         losses.append(json.loads(done.stdout)["leaderboard"][0]["log_loss"]["value"])
     side = Side.of(features, [id_ for i, id_ in enumerate(features.ids) if i % 4])
     alone = compare(stack(features, side.rows), side.labels, side.groups, heads="mean", folds=2, classes=2)
