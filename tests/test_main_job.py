@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 import topgraft as tg
+from topgraft._finetune.plan import Training
 from topgraft.config import Config
-from topgraft.errors import DataError, StoreError, TopgraftError, UsageError
+from topgraft.errors import DataError, StoreError, TopgraftError, UnknownNameError, UsageError
 from topgraft.recipe import follow
 from topgraft.run import Run
 from topgraft.show import print_verdict
@@ -98,6 +99,32 @@ def test_resume_uses_every_stored_feature(run, config, tmp_path, photos, monkeyp
     monkeypatch.setattr("topgraft._embed.partition.views_of_photo", never)
     again = follow(config, tmp_path / "copy", resume=True)
     assert again.metrics == run.metrics
+
+
+def test_train_takes_photos_that_are_read_already(run, config, photos, tmp_path):
+    store = shutil.copytree(run.path / "features.zarr", tmp_path / "features.zarr")
+    again = tg.train(tg.Dataset.from_folder(photos), config=config, store=store, out=tmp_path / "run")
+    assert again.metrics == run.metrics
+    assert again.config == run.config
+    assert (again.path / "report.html").is_file()
+
+
+def test_train_says_what_is_for_photos_and_what_for_features(run, photos, tmp_path):
+    store = tg.FeatureStore.open(run.path / "features.zarr")
+    with pytest.raises(UsageError, match="split: a split is for a feature store"):
+        tg.train(photos, tg.Split(train=store.ids))
+    with pytest.raises(UsageError, match="config: a recipe is for photos"):
+        tg.train(store, config=Config())
+    with pytest.raises(UnknownNameError, match="Did you mean policies"):
+        tg.train(photos, polices=3)
+    asked = Training().facts() | {
+        "run": "r",
+        "blocks": 1,
+        "views": 0,
+    }
+    with pytest.raises(UsageError, match=r"\[finetune\]"):
+        tg.train(photos, config=Config(finetune=asked), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

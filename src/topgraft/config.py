@@ -210,7 +210,9 @@ class Config(_Section):
         try:
             return cls.model_validate(facts)
         except ValidationError as error:
-            raise UsageError(f"{place}: {'; '.join(_tell(one, cls) for one in error.errors())}") from error
+            raise UsageError(
+                f"{place}: {'; '.join(_tell(mistake, cls) for mistake in error.errors())}"
+            ) from error
 
     def option(self, name: str) -> Any:
         """Return a choice by its short name."""

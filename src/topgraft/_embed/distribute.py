@@ -140,7 +140,7 @@ def _work(part: Partition, graph: bytes) -> None:
 
 def _present(rows: Rows, part: Partition, plan: str) -> set[int]:
     """Return the blocks of a plan that are there under every address this partition writes of it."""
-    addresses = {one.address for block in part.work if block.plan == plan for one in block.parts}
+    addresses = {kind.address for block in part.work if block.plan == plan for kind in block.parts}
     return set.intersection(*(rows.present(address, plan) for address in addresses))
 
 

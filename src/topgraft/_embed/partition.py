@@ -143,12 +143,12 @@ class _Blocks:
             work = self.left[0]
             if not self.full:
                 self.block = {part.kind: np.empty((work.rows, part.width), part.dtype) for part in work.parts}
-            some = rows[: work.rows - self.full]
-            halves = {"features": some[:, : self.last], "blocks": some[:, self.last :]}
+            taken = rows[: work.rows - self.full]
+            halves = {"features": taken[:, : self.last], "blocks": taken[:, self.last :]}
             for kind, place in self.block.items():
                 with np.errstate(over="ignore"):  # the writer refuses what is not finite
-                    place[self.full : self.full + len(some)] = halves[kind]
-            rows, self.full = rows[len(some) :], self.full + len(some)
+                    place[self.full : self.full + len(taken)] = halves[kind]
+            rows, self.full = rows[len(taken) :], self.full + len(taken)
             if self.full == work.rows:
                 self.writing.append(self.writer.submit(self._write, self.left.popleft(), self.block))
                 self.full = 0

@@ -154,9 +154,9 @@ def _close_pairs(looks: list[Look], block: int = 1024) -> NDArray[np.int64]:
     return np.concatenate(pairs)
 
 
-def _differ_in_a_spot(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.bool_]:
+def _differ_in_a_spot(ours: NDArray[np.uint8], theirs: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Tell which pairs of thumbnails, (n, 1728) each, differ in one place far more than elsewhere: (n,)."""
-    x, y = (raw.reshape(len(raw), FINE, FINE, 3).astype(np.float32).mean(axis=3) for raw in (one, other))
+    x, y = (raw.reshape(len(raw), FINE, FINE, 3).astype(np.float32).mean(axis=3) for raw in (ours, theirs))
     x, y = (levels - levels.mean(axis=(1, 2), keepdims=True) for levels in (x, y))
     x *= y.std(axis=(1, 2), keepdims=True) / np.maximum(x.std(axis=(1, 2), keepdims=True), 1e-6)
     spots = np.abs(_tile_means(x - y)).reshape(len(x), -1)

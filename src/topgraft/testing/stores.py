@@ -182,8 +182,8 @@ class StoreSuite(ABC):
         facts = store.info()
         assert facts["rows"] == {"features": "float16", "blocks": "float32"}
         assert facts["block_features"] == store.blocks().shape[1]
-        for kind, each in (("features", 2 * WIDTH), ("blocks", 4 * store.depths.extra)):
-            assert facts["bytes_of"][kind] > each * len(self.MANY) * 4
+        for kind, row_bytes in (("features", 2 * WIDTH), ("blocks", 4 * store.depths.extra)):
+            assert facts["bytes_of"][kind] > row_bytes * len(self.MANY) * 4
         assert sum(facts["bytes_of"].values()) < facts["bytes"]
 
     def test_what_a_store_lacks_of_block_features_is_added_and_no_feature_made_again(
