@@ -399,3 +399,12 @@ def test_inception_with_random_weights_is_embedded(tmp_path):
     store = embed(data, tmp_path / "features.zarr", backbone=backbone)
     assert np.isfinite(store.features()).all()
     assert np.isfinite(store.blocks()).all()
+
+
+@pytest.mark.parametrize("name", ["inception_v3", SMALL])
+def test_a_random_network_has_features_of_usable_scale(name):
+    images = torch.from_numpy(pictures(4, 128, 128, seed=9)).permute(0, 3, 1, 2) / 127.5 - 1
+    with torch.no_grad():
+        features = _timm_create.create(name, seed=0)(images)
+    assert features.abs().max() < 100  # without statistics Inception v3's reach 1e10, beyond float16
+    assert features.std(dim=0).mean() > 0.02

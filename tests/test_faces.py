@@ -1,6 +1,7 @@
 """What the package and the command line promise before any photo is read."""
 
 import json
+import logging
 import os
 import re
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 import topgraft as tg
 from photos import paint_folder
 from topgraft import errors, show
+from topgraft.show import listen
 
 
 def run(*words, **options):
@@ -251,3 +253,42 @@ def test_verbs_share_their_options():
             if hasattr(option, "help") and option.param_type_name == "option" and option.name not in own:
                 said.setdefault(option.name, set()).add(option.help)
     assert {name for name, texts in said.items() if len(texts) > 1} == set()
+
+
+EARLY = """
+import os, signal, sys
+def press(name, args):
+    if name == "import" and args[0] == "typer":
+        os.kill(os.getpid(), signal.SIGINT)
+sys.addaudithook(press)
+import runpy
+sys.argv = ["topgraft", "--help"]
+runpy.run_module("topgraft", run_name="__main__")
+"""
+
+
+def test_ctrl_c_is_heard_before_anything_is_imported():
+    done = subprocess.run([sys.executable, "-c", EARLY], check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "topgraft: Stopped.\n")
+
+
+def test_names_that_a_terminal_cannot_show_are_codes(tmp_path):
+    paint_folder(tmp_path / "photos", **{"\u5bff\u53f8": 5, "a\u202eb\x1b[31m": 5})
+    done = subprocess.run(
+        [sys.executable, "-m", "topgraft", "check", tmp_path / "photos"],
+        check=False,
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(b"10 photos: a\\u202eb\\x1b[31m 5, \\u5bff\\u53f8 5\n")
+
+
+def test_what_a_stage_says_is_one_line(caplog, capsys):
+    listen(verbose=False)
+    log = logging.getLogger("topgraft")
+    try:
+        log.info("%s", "a\nb\u202e")
+    finally:
+        log.removeHandler(log.handlers[-1])
+    assert capsys.readouterr().err == "a\\nb\\u202e\n"

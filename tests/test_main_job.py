@@ -354,3 +354,15 @@ def test_a_shuffled_column_keeps_its_labels():
     expected = (["2.jpg", "0.jpg", "1.jpg"], kinds, ["7", "5", "6"])
     assert _once(X, Column(kinds, index), Column([7, 5, 6], index)) == expected
     assert _once(["3.jpg"], Column(["a"], [7]), None) == (["3.jpg"], ["a"], None)
+
+
+def test_splits_that_came_with_the_photos_and_validation_are_said_before_the_work(tmp_path, caplog):
+    caplog.set_level("INFO", logger="topgraft")
+    for side, photos in (("train", 4), ("val", 2), ("test", 2)):
+        draw_photos(tmp_path / "photos" / side, photos, seed=photos)
+    config = Config.load(data__photos=str(tmp_path / "photos"), data__test=0.3, backbone__name="none.onnx")
+    with pytest.raises(TopgraftError, match="none"):  # the work itself is not the point
+        follow(config, tmp_path / "run")
+    said = " ".join(caplog.messages)
+    assert "the photos came with a split, which is kept: --test and --val are not used" in said
+    assert "validation photos are learned from too" in said

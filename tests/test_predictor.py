@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from PIL import Image
 
 from test_fit import card_of, photo
 from topgraft.backbones.fit import fit
@@ -379,3 +381,23 @@ def test_a_card_of_no_numbers_is_refused(folder, tmp_path, number) -> None:
         BackboneError, match=r"card\.json: unknown\.threshold: Input should be a finite number"
     ):
         load(copy)
+
+
+def test_bytes_and_pillow_images_are_photos_and_an_open_file_is_none(folder, tmp_path) -> None:
+    path, data = tmp_path / "a.jpg", draw_jpeg("sushi", 3)
+    path.write_bytes(data)
+    turned = Image.open(io.BytesIO(data))
+    turned.getexif()[0x0112] = 6  # upright after a turn to the right
+    turned.save(tmp_path / "turned.png", exif=turned.getexif())
+    predictor = load(folder)
+    with Image.open(path) as still, Image.open(tmp_path / "turned.png") as other:
+        by_path, by_bytes, by_image = predictor.predict([path, data, still])
+        assert by_path.probabilities == by_bytes.probabilities == by_image.probabilities
+        assert (by_path.path, by_bytes.path, by_image.path) == (str(path), "", "")
+        (alone,), (twice,) = predictor.predict(other), predictor.predict(tmp_path / "turned.png")
+        assert alone.probabilities == twice.probabilities
+    assert predictor.predict(data)[0].probabilities == by_path.probabilities
+    with path.open("rb") as file:
+        for given in (file, [file]):
+            with pytest.raises(UsageError, match=r"photo 0: expected a path.*Give its bytes: file\.read\(\)"):
+                predictor.predict(given)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import html
 import json
 import re
 import shutil
@@ -493,3 +496,28 @@ def test_the_command_writes_one_report_each_or_one_for_all(tmp_path: Path) -> No
     assert "<h1>a, b</h1>" in (tmp_path / "both.html").read_text(encoding="utf-8")
     wrong = CliRunner().invoke(app, ["report", *runs, "-o", str(tmp_path / "x.html")])
     assert isinstance(wrong.exception, UsageError)
+
+
+def test_a_page_with_photos_is_not_replaced_by_one_without(tmp_path):
+    run = write_run(tmp_path / "run", photos=12)
+    page = report(run)
+    before = page.read_bytes()
+    assert b"data:image/webp" in before
+    photos = tmp_path / "run-photos"
+    photos.rename(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match=r"report\.html: shows photos, and none can be read now.*--photos"):
+        report(run)
+    assert page.read_bytes() == before
+    assert b"data:image/webp" not in report(run, out=tmp_path / "poor.html").read_bytes()
+    assert report(run, photos=tmp_path / "elsewhere").read_bytes().count(b"data:image/webp") > 0
+
+
+def test_the_page_lets_nothing_in_but_its_own_script(tmp_path):
+    text = report(write_run(tmp_path / "run", photos=12)).read_text()
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', text)[1]
+    script = re.search(r"<script>(.*?)</script>", text, re.DOTALL)[1]
+    own = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert html.unescape(policy) == (
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline';"
+        f" script-src 'sha256-{own}'; base-uri 'none'; form-action 'none'"
+    )

@@ -16,6 +16,7 @@ from topgraft.errors import UsageError
 from topgraft.photos.decode import SUFFIXES
 from topgraft.predictor import Prediction, Predictor, load
 from topgraft.settings import Settings
+from topgraft.text import safe_cell
 from topgraft.types import Progress, silent
 
 COLUMNS = ("path", "answer", "label", "probability", "runner_up", "unknown", "unsure", "distance", "error")
@@ -103,10 +104,9 @@ class Table:
 
 
 def _cell(value: object) -> object:
-    """Write a cell that no spreadsheet takes for a formula (OWASP, "CSV injection")."""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+    return safe_cell(value) if isinstance(value, str) else value
 
 
 class Sorter:

@@ -235,7 +235,7 @@ def check(photos: Photos, duplicates: Duplicates = None, as_json: AsJson = False
         print_json(health.as_dict())
     else:
         counts = ", ".join(f"{name} {n}" for name, n in health.classes.items())
-        print(f"{counted(health.photos, 'photo')}: {counts}")
+        print(one_line(f"{counted(health.photos, 'photo')}: {counts}"))
         for line in health.warnings or ([] if health.failed else ["Nothing to complain about."]):
             print(one_line(line))
         for file in health.refused:
@@ -755,7 +755,7 @@ def evaluate(
     if as_json:
         print_json(found.as_dict())
     else:
-        print(found)
+        print("\n".join(map(one_line, str(found).splitlines())))
 
 
 @app.command(cls=Verb)

@@ -214,6 +214,8 @@ def follow(
     health = check(data)
     sides = split(data, test=config.data.test, val=config.data.val, seed=config.seed)
     _announce(data, health, sides)
+    if any(sample.split for sample in data.samples) and config.data.model_fields_set & {"test", "val"}:
+        say("  ! the photos came with a split, which is kept: --test and --val are not used")
     checked = time.perf_counter() - begun
     backbone = backbone or load_backbone(
         config.backbone.name,
@@ -328,6 +330,8 @@ def _announce(data: Dataset, health: Health, sides: Split) -> None:
             listed = ", ".join(f"{of} {n}" for of, n in list(zip(data.classes, counts, strict=True))[:8])
             more = f" and {len(data.classes) - 8} more classes" if len(data.classes) > 8 else ""
             say(f"  {name:5} {len(ids):5}  ({listed}{more})")
+    if sides.val:
+        say("  validation photos are learned from too: cross-validation does their work")
     for line in health.warnings:
         say(f"  ! {line}")
 

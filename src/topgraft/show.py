@@ -36,7 +36,7 @@ def print_store(facts: dict[str, Any]) -> None:
     """Print what is in a feature store, and what is missing or unused."""
     copies = facts["photos"] - facts["different_photos"]
     print(f"photos     {facts['photos']:,}{f' ({copies} copies)' if copies else ''}")
-    print(f"classes    {', '.join(f'{name} {n}' for name, n in facts['classes'].items())}")
+    print(one_line(f"classes    {', '.join(f'{name} {n}' for name, n in facts['classes'].items())}"))
     print(f"views      {len(facts['views'])}")
     what = "numbers of a map" if facts["output"] == "map" else "features"
     deep = f" and {facts['block_features']:,} block features" if facts["block_features"] else ""
@@ -84,7 +84,7 @@ def print_comparison(found: Comparison) -> None:
         ),
     )
     for note in found.notes:
-        print(note)
+        print(one_line(note))
     print(
         f"{len(found.rows)} head settings x {len(found.folds[0])} folds x {len(found.folds)} repeats. Chosen:"
         f" {found.chosen}: {SAID[found.rule]}."
@@ -166,7 +166,7 @@ def print_verdict(run: Run) -> None:
 
         print(in_a_sentence(next(row for row in found["table"] if row["above"] == SHOWN_ABOVE)))
     for note in metrics.notes:
-        print(note)
+        print(one_line(note))
     print(f"report     {run.path / 'report.html'}")
     print(f"predict    topgraft predict {shlex.quote(str(run.path))} PHOTO...")
 
@@ -208,10 +208,20 @@ def print_json(facts: Any) -> None:
     print(json.dumps(facts, indent=1, ensure_ascii=False))
 
 
+class _Line(logging.Formatter):
+    """One line a message, whatever names are in it."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  logging's
+        return one_line(super().formatMessage(record))
+
+
 def listen(verbose: bool) -> None:
     """Let what the stages say through to stderr, as plain lines."""
     said = logging.StreamHandler()
-    said.setFormatter(logging.Formatter("%(message)s"))
+    said.setFormatter(_Line("%(message)s"))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal without UTF-8 gets codes for what it lacks
+            stream.reconfigure(errors="backslashreplace")
     log = logging.getLogger("topgraft")
     log.addHandler(said)
     log.setLevel(logging.DEBUG if verbose else logging.INFO)

@@ -17,7 +17,10 @@ def one_line(text: str) -> str:
 
 
 def safe_cell(text: str) -> str:
-    """Return the text of a CSV cell so that no spreadsheet runs it: an apostrophe in front makes it text."""
+    """Return the text of a CSV cell so that no spreadsheet runs it (OWASP, "CSV injection").
+
+    An apostrophe in front makes it text.
+    """
     return f"'{text}" if FORMULA.match(text) and not NUMBER.fullmatch(text) else text
 
 

@@ -7,7 +7,9 @@ where the run found them, and those that are gone are said and left out.
 from __future__ import annotations
 
 import shlex
+from base64 import b64encode
 from collections.abc import Sequence
+from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,16 +17,20 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from topgraft import files
 from topgraft._report import compare, looked, mistakes, plots, policies, verdict
 from topgraft._report.facts import Facts
 from topgraft._report.numbers import Numbers, Style, pointer
 from topgraft._report.photos import Book, budget
 from topgraft._report.svg import whisker
-from topgraft.errors import TopgraftError, UsageError
+from topgraft.errors import DataError, TopgraftError, UsageError
+from topgraft.files import is_file
 from topgraft.run import Run
 from topgraft.run.origin import noted
 from topgraft.settings import Settings
 
+PHOTO = "data:image/webp"
+"""What a page with photos holds."""
 BESIDE = ("to_view_0", "to_the_rest")
 TITLES = {"test": "Held-out test", "cv": "Cross-validation"}
 MEASURES: list[tuple[str, str, Style, str]] = [
@@ -65,7 +71,8 @@ def report(
     if isinstance(run, Run | str | Path):
         opened = _open(run)
         facts = Facts(opened, photos, settings or Settings.load())
-        return _write(page(facts), opened.path / "report.html" if out is None else Path(out))
+        place = opened.path / "report.html" if out is None else Path(out)
+        return _write(_no_poorer(page(facts), place), place)
     every = [Facts(_open(given)) for given in run]
     if not every:
         raise UsageError("expected at least one run to report on, got none.")
@@ -77,6 +84,30 @@ def _open(run: Run | str | Path) -> Run:
     return run if isinstance(run, Run) else Run.open(run)
 
 
+def _no_poorer(text: str, place: Path) -> str:
+    """Return a page, but not one without photos for one that has them: they cannot be had back from it.
+
+    Raises:
+        DataError: where it would be.
+    """
+    if PHOTO not in text and is_file(place) and PHOTO in files.text(place):
+        raise DataError(
+            f"{place}: shows photos, and none can be read now, so it stays as it is. Go to where the run was"
+            " trained, name the photos with --photos, or give another page with -o."
+        )
+    return text
+
+
+def _policy() -> str:
+    """Return the page's Content-Security-Policy: what it holds, its own script, and nothing from anywhere."""
+    script = _environment().get_template("page.js").render()
+    own = b64encode(sha256(script.encode()).digest()).decode()
+    return (
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{own}';"
+        " base-uri 'none'; form-action 'none'"
+    )
+
+
 def _write(text: str, path: Path) -> Path:
     return Run(path.parent).write(path.name, text)
 
@@ -86,6 +117,7 @@ def comparison(every: list[Facts]) -> str:
     sides = {split: compare.columns(every, split) for split in compare.splits_of(every)}
     context = {
         "version": metadata.version("topgraft"),
+        "policy": _policy(),
         "sides": [
             {
                 "split": split,
@@ -118,6 +150,7 @@ def page(facts: Facts) -> str:
     shots = mistakes.everything(found, tables)
     context: dict[str, Any] = {
         "title": _title(facts.classes),
+        "policy": _policy(),
         "version": metadata.version("topgraft"),
         "m": metrics,
         "h": Numbers(health, "health"),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from topgraft.backbones._pictures import pictures
 from topgraft.errors import BackboneError, OfflineError, UnknownNameError
 from topgraft.importers._catalogue import RECOMMENDED
 from topgraft.importers._timm import quiet
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PATIENCE_S = 5
+SETTLING = 8
+"""Pictures whose statistics a random network gets."""
 WAYS_ON = (
     "Three ways on: `topgraft fetch {name} --to DIR` on a machine that reaches it and `--backbone DIR` here; "
     "`--backbone local-dir:PATH` with weights you have; or the built-in default without --backbone."
@@ -61,7 +64,7 @@ def create(
             if cut_off and remote and not cfg.get("hf_hub_id") and cfg.get("url"):
                 raise _unreachable(name, cut_off)  # a plain address, which the hub's own switch does not stop
             model = timm.create_model(**facts, pretrained=seed is None and tensors is None)
-            return _headless(model, tensors)
+            return _headless(model, tensors) if seed is None else _settled(_headless(model, tensors))
         except (BackboneError, OfflineError, UnknownNameError):
             raise
         except RepositoryNotFoundError as error:
@@ -96,6 +99,30 @@ def _headless(model: Any, tensors: dict[str, torch.Tensor] | None) -> torch.nn.M
         )
     model.eval()
     return cast("torch.nn.Module", model)
+
+
+@torch.no_grad()  # type: ignore[untyped-decorator]
+def _settled(model: torch.nn.Module) -> torch.nn.Module:
+    """Give a random network the statistics that training would: those of pictures, layer by layer.
+
+    Without them activations grow or vanish with depth: Inception v3's leave float16.
+    """
+    norms = [layer for layer in model.modules() if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm)]  # noqa: SLF001
+    if not norms:
+        return model
+    cfg = cast("dict[str, Any]", model.pretrained_cfg)
+    _, height, width = cfg.get("test_input_size") or cfg["input_size"]
+    mean, std = (torch.tensor(cfg[name]).view(3, 1, 1) for name in ("mean", "std"))
+    images = torch.from_numpy(pictures(SETTLING, height, width)).permute(0, 3, 1, 2) / 255
+    for layer in norms:
+        layer.train()
+        layer.momentum, layer.usual = 1.0, layer.momentum
+    model((images - mean) / std)
+    for layer in norms:
+        layer.eval()
+        layer.momentum = layer.usual
+        del layer.usual
+    return model
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:

@@ -114,6 +114,21 @@ def decode(source: str | Path | bytes, place: str = "", *, most: int = MAX_PIXEL
         raise DecodeError(place, f"is damaged ({text})") from error
 
 
+def from_pillow(picture: Pillow.Image, place: str = "photo") -> Image:
+    """Return an open Pillow image as `decode` would: upright, RGB, 8 bits; (H, W, 3) uint8.
+
+    Raises:
+        DecodeError: for no pixels, too many, or what cannot be read any more.
+    """
+    try:
+        _judge(picture.size, place, MAX_PIXELS)
+        return _pixels(picture)
+    except DecodeError:
+        raise
+    except Exception as error:  # a broken file behind it can make a decoder raise anything
+        raise DecodeError(place, f"is damaged ({files.said(error)})") from error
+
+
 @cache
 def formats() -> tuple[str, ...]:
     """Name the formats of `SUFFIXES`: no other decoder, and none that starts a program, sees a file."""

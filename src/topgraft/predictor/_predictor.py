@@ -8,17 +8,19 @@ from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass, field
 from importlib import metadata
+from io import IOBase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
+from PIL import Image as Pillow
 
 from topgraft import files
 from topgraft.backbones.fit import fit
 from topgraft.errors import BackboneError, DataError, TopgraftError, UsageError
 from topgraft.files import is_file
 from topgraft.fingerprint import digest
-from topgraft.photos.decode import decode
+from topgraft.photos.decode import decode, from_pillow
 from topgraft.predictor._card import PredictorCard, UnknownCard
 from topgraft.predictor._runtime import Outputs, Runtime, open_runtime
 from topgraft.settings import Settings
@@ -37,6 +39,8 @@ FITTED = "images"
 TOLERANCE = 1e-3
 """By which the sum of single-precision probabilities may differ from 1: 1,000 classes stay far below."""
 AGAIN = "It is damaged, or not one of Topgraft's: train again."
+Photo = str | Path | bytes | Pillow.Image | Image
+"""What can be predicted."""
 R = TypeVar("R", bound=Runtime | None)
 
 
@@ -208,28 +212,29 @@ class Predictor:
         """Class names in the order of the probabilities."""
         return self.card.classes
 
-    def predict(self, photos: Iterable[str | Path | Image] | str | Path | Image) -> list[Prediction]:
+    def predict(self, photos: Iterable[Photo] | Photo) -> list[Prediction]:
         """Return what is on photos.
 
         Photos are read and looked at side by side, one on each core. A photo that cannot be read gives a
         prediction with `error` set, and the others go on.
 
         Args:
-            photos: paths, or pixels (h, w, 3) uint8 RGB of any size; or one of either.
+            photos: paths, bytes of files, Pillow images, or pixels (h, w, 3) uint8 RGB of any size; or one of
+                these.
 
         Returns:
             One prediction a photo, in the order they came.
 
         Raises:
-            UsageError: for pixels of another shape or type.
-        BackboneError: where what the graph says are no probabilities.
+            UsageError: for pixels of another shape or type, and for anything else, like an open file.
+            BackboneError: where what the graph says are no probabilities.
         """
-        if isinstance(photos, str | Path) or (isinstance(photos, np.ndarray) and photos.ndim == 3):
-            photos = [photos]
-        every = list(photos)
+        alone = isinstance(photos, str | Path | bytes | Pillow.Image | IOBase)
+        if alone or (isinstance(photos, np.ndarray) and photos.ndim == 3):
+            photos = [cast("Photo", photos)]
+        every = list(cast("Iterable[Photo]", photos))
         for place, photo in enumerate(every):
-            if isinstance(photo, np.ndarray):
-                _check_pixels(photo, place)
+            _check_photo(photo, place)
         if len(every) < 2:
             return [self._predict(photo) for photo in every]
         _ = self._runtime  # opened once, before the threads ask for it
@@ -353,11 +358,11 @@ class Predictor:
         """Go to another process, as scikit-learn's do, without what runs in this one."""
         return self.__dict__ | {"_opened": {}, "_process": 0}
 
-    def _predict(self, photo: str | Path | Image) -> Prediction:
-        path = "" if isinstance(photo, np.ndarray) else str(photo)
+    def _predict(self, photo: Photo) -> Prediction:
+        path = str(photo) if isinstance(photo, str | Path) else ""
         _ = self._runtime  # a graph that nothing can run is no fault of the photo
         try:
-            found = self.look(photo if isinstance(photo, np.ndarray) else decode(photo))
+            found = self.look(_pixels(photo))
         except TopgraftError as error:
             return Prediction(path=path, error=str(error))
         self._refuse_nonsense(found)
@@ -392,6 +397,23 @@ def load(folder: Path | str, *, engine: str = "auto", settings: Settings | None 
             f"{folder}: expected a run or the folder of a predictor, found {what_is_there(Path(folder))}"
         )
     return Predictor.load(inside if inside.is_dir() else folder, engine=engine, settings=settings)
+
+
+def _pixels(photo: Photo) -> Image:
+    if isinstance(photo, np.ndarray):
+        return photo
+    return from_pillow(photo) if isinstance(photo, Pillow.Image) else decode(photo)
+
+
+def _check_photo(photo: Photo, place: int) -> None:
+    if isinstance(photo, np.ndarray):
+        _check_pixels(photo, place)
+    elif not isinstance(photo, str | Path | bytes | Pillow.Image):
+        hint = " Give its bytes: file.read()." if hasattr(photo, "read") else ""
+        raise UsageError(
+            f"photo {place}: expected a path, the bytes of a file, a Pillow image or pixels, got"
+            f" {type(photo).__name__}.{hint or ' Give one of these.'}"
+        )
 
 
 def _check_pixels(photo: Image, place: int) -> None:
