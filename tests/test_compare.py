@@ -17,7 +17,7 @@ from topgraft.metrics import losses
 from topgraft.selection.calibrate import calibrate, cross_calibrate
 from topgraft.selection.candidates import Candidate, difference, prior_log_loss
 from topgraft.selection.compare import Choice, class_weights, compare, fit_chosen
-from topgraft.selection.rule import choose
+from topgraft.selection.rule import best_of, choose
 from topgraft.selection.source import columns_of, stack
 from topgraft.settings import Settings
 from topgraft.splits import folds
@@ -139,12 +139,27 @@ def test_one_linear_head_alone_needs_no_mean_and_named_it_brings_its_members():
     }
 
 
-def candidate(head, right, loss, order=0):
+def candidate(head, right, loss, order=0, depths="last"):
     labels = np.zeros(len(right), np.int64)
     by_fold = [np.array(each).reshape(5, -1).mean(axis=1) for each in (loss, right)]
     return Candidate(
-        head, {}, (order, 0), np.zeros((1, len(labels), 2)), np.array([loss]), float(np.mean(loss)), *by_fold
+        head,
+        {"depths": depths},
+        (order, 0),
+        np.zeros((1, len(labels), 2)),
+        np.array([loss]),
+        float(np.mean(loss)),
+        *by_fold,
     )
+
+
+@pytest.mark.parametrize(("gain", "taken"), [(0.2, "equal"), (0.005, "last"), (-0.1, "last")])
+def test_blocks_are_read_where_they_are_better_by_more_than_a_standard_error(gain, taken):
+    noise = 0.1 * np.random.default_rng(0).standard_normal(50)
+    last = candidate("ridge", np.ones(50), np.full(50, 0.6))
+    deep = candidate("ridge", np.ones(50), 0.6 - gain + noise - noise.mean(), depths="equal")
+    assert best_of([last, deep]).depths == taken
+    assert best_of([deep]).depths == "equal"
 
 
 @pytest.mark.parametrize(

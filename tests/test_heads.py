@@ -334,7 +334,7 @@ def test_the_mean_of_heads_is_the_mean_of_their_cooled_logits():
         expected += (logits - logits.mean(axis=1, keepdims=True)) / temperature / 2
     np.testing.assert_allclose(found, expected, atol=1e-4)
     assert setting_text(head.setting) == "ridge strength=0.01, depths=equal; lda shrinkage=0.5"
-    for wrong in ({"ridg.strength": 1}, {}, {"ridge.temperature": 0}):
+    for wrong in ({"ridg.strength": 1}, {"ridge.temperature": 0}):
         with pytest.raises(UsageError):
             Average(**wrong)
 

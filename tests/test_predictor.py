@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from typing import get_args
 
 import numpy as np
@@ -25,6 +26,7 @@ from topgraft.nodes import Nodes
 from topgraft.photos.decode import decode
 from topgraft.predictor import Predictor, build, load
 from topgraft.predictor._fit import add_fit
+from topgraft.predictor.saliency import activation_map
 from topgraft.settings import Settings
 from topgraft.telemetry import import_silently
 from topgraft.testing.drawing import CLASSES, draw_jpeg, draw_photo
@@ -134,6 +136,42 @@ def test_every_head_says_the_same_inside_the_graph(backbone, drawn, name) -> Non
     np.testing.assert_allclose([list(answer.probabilities.values()) for answer in found], expected, atol=1e-3)
     assert [answer.label for answer in found] == [CLASSES[best] for best in expected.argmax(axis=1)]
     assert not any(answer.unknown for answer in found)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("depths", ["equal", "last"])
+def test_a_head_of_every_depth_finds_the_blocks_inside_the_graph(backbone, drawn, depths, engine) -> None:
+    images, features, _, labels = drawn
+    session = onnxruntime.InferenceSession(str(backbone.graph))
+    fitted = np.stack([fit(image, backbone.card) for image in images])
+    (blocks,) = session.run(["blocks"], {"images": fitted})
+    rows = np.hstack([features, blocks])
+    setting = {"ridge.depths": depths, "ridge.temperature": 0.2, "logistic.C": 0.01}
+    head = head_class("average")(**setting).fit(rows, labels, depths=backbone.card.columns)
+    predictor = Predictor.build(
+        backbone, head, classes=CLASSES, unknown=Unknown("energy", Energy(1.0), 9, 1, {})
+    )
+    asked = Predictor(predictor.card, predictor._graph, engine=engine)
+    expected = head.probabilities(rows[::7])
+    found = asked.predict(images[::7])
+    np.testing.assert_allclose([list(answer.probabilities.values()) for answer in found], expected, atol=1e-3)
+    seen = asked.look(images[0])
+    assert ("blocks" in seen) == (depths == "equal")
+    row = np.hstack([seen["features"], seen["blocks"]]) if depths == "equal" else seen["features"]
+    np.testing.assert_allclose(asked.logits(row), head.logits(rows[:1]), atol=5e-3)
+    shown = activation_map(asked, images[0])
+    assert shown.shape == images[0].shape[:2]
+    assert shown.max() == pytest.approx(1, abs=0.1)
+
+
+def test_a_backbone_without_the_blocks_a_head_reads_is_refused(backbone, drawn) -> None:
+    _, features, _, labels = drawn
+    columns = backbone.card.columns
+    rows = np.hstack([features, np.random.default_rng(0).random((32, columns.extra), np.float32)])
+    head = head_class("ridge")(depths="equal").fit(rows, labels, depths=columns)
+    bare = replace(backbone, card=backbone.card.model_copy(update={"depths": ()}))
+    with pytest.raises(BackboneError, match=r"reads 4896 columns.*--depths last"):
+        Predictor.build(bare, head, classes=CLASSES)
 
 
 @pytest.mark.parametrize("engine", ENGINES)

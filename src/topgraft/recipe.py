@@ -233,7 +233,7 @@ def follow(
         run.note_time("read and check photos", checked)
         if config.backbone.precision == "int8":
             with run.timed("quantise"):
-                backbone = _quantized(backbone, data, sides, run, settings, progress)
+                backbone = _quantized(backbone, data, sides, run, config.heads.depths, settings, progress)
 
         def kept(where: str | Path, backbone: Backbone, depths: str) -> FeatureStore:
             return embed(
@@ -337,7 +337,13 @@ def _announce(data: Dataset, health: Health, sides: Split) -> None:
 
 
 def _quantized(
-    backbone: Backbone, data: Dataset, sides: Split, run: Run, settings: Settings, progress: Progress
+    backbone: Backbone,
+    data: Dataset,
+    sides: Split,
+    run: Run,
+    depths: str,
+    settings: Settings,
+    progress: Progress,
 ) -> Backbone:
     """Quantise on the training photos, and keep INT8 only where it loses nothing on the same folds."""
     learn = data.subset(sides.train)
@@ -346,13 +352,19 @@ def _quantized(
         images[i] = fit(learn.image(i), backbone.card)
         progress("read training photos", i + 1, len(learn))
     coarse = quantize(backbone, images, settings=settings)
+    columns = backbone.card.columns if depths != "last" and coarse.card.depths else None
     features, took = [], []
     for candidate in (backbone, coarse):
-        with open_engine(candidate, precision=candidate.card.precision, settings=settings) as engine:
+        deep = columns is not None
+        with open_engine(
+            candidate, precision=candidate.card.precision, depths=deep, settings=settings
+        ) as engine:
             begun = time.perf_counter()
             features.append(engine.embed(images))
             took.append(time.perf_counter() - begun)
-    verdict = worth_keeping(features[0], features[1], learn.labels, learn.groups, settings=settings)
+    verdict = worth_keeping(
+        features[0], features[1], learn.labels, learn.groups, columns=columns, settings=settings
+    )
     run.write_json("int8.json", verdict.as_dict())
     say(f"{verdict.sentence} On this processor it is {took[0] / took[1]:.1f} times as fast.")
     return coarse if verdict.keep else backbone

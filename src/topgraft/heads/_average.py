@@ -30,7 +30,7 @@ class Average(AffineHead):
     Args:
         setting: the members' settings and temperatures, by `member.name`:
             `Average(**{"ridge.strength": 0.01, "ridge.temperature": 0.2, "logistic.C": 0.01})`. A temperature
-            that is not given is 1.
+            that is not given is 1; without any setting, all members as they are made without one.
     """
 
     name: ClassVar[str] = "average"
@@ -39,7 +39,7 @@ class Average(AffineHead):
 
     def __init__(self, **setting: float | str) -> None:
         given: dict[str, Setting] = {}
-        for key, value in setting.items():
+        for key, value in (setting or self.grid()[0]).items():
             member, _, name = key.partition(".")
             if member not in MEMBERS:
                 raise UnknownNameError("member of the head average", member, MEMBERS)
@@ -48,8 +48,6 @@ class Average(AffineHead):
         if not all(value > 0 for value in self.temperatures.values()):
             raise UsageError(f"head average: temperatures must be above 0, got {self.temperatures}.")
         self.members = {member: _linear(member)(**of) for member, of in given.items()}
-        if not self.members:
-            raise UsageError(f"head average: expected settings of {', '.join(MEMBERS)}, got none.")
 
     @classmethod
     def of(cls, members: Mapping[str, tuple[Setting, float]]) -> Self:

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from topgraft.backbones.depths import Depths
+from topgraft.heads._base import last_layer
 from topgraft.selection.compare import compare
 from topgraft.settings import Settings
 from topgraft.types import Features, Labels
@@ -48,6 +50,7 @@ def worth_keeping(
     labels: Labels,
     groups: Labels | None = None,
     *,
+    columns: Depths | None = None,
     folds: int = 5,
     repeats: int = 3,
     seed: int = 0,
@@ -56,18 +59,20 @@ def worth_keeping(
     """Judge INT8 features against f32 by logistic regression on the same folds.
 
     Args:
-        exact: (N, D) f32 features of the training photos as they are.
+        exact: (N, D) f32 features of the training photos as they are, or rows of every depth (N, D + B).
         coarse: (N, D) INT8 features of the same.
         labels: (N,) class indices.
         groups: (N,) photos that stay together.
+        columns: which columns are which, in rows of every depth.
         folds: of the cross-validation.
         repeats: how often the folds are dealt; three steady the half point that decides.
         seed: of the folds.
         settings: cores.
     """
     exact, coarse = exact.astype(np.float32), coarse.astype(np.float32)
-    lengths = np.linalg.norm(exact, axis=1) * np.linalg.norm(coarse, axis=1)
-    cosine = float(((exact * coarse).sum(axis=1) / np.maximum(lengths, 1e-12)).mean())
+    ours, theirs = last_layer(exact, columns), last_layer(coarse, columns)
+    lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
+    cosine = float(((ours * theirs).sum(axis=1) / np.maximum(lengths, 1e-12)).mean())
     scores = []
     for features in (exact, coarse):
         found = compare(
@@ -75,6 +80,7 @@ def worth_keeping(
             labels,
             groups,
             heads="logistic",
+            columns=columns,
             folds=folds,
             repeats=repeats,
             seed=seed,
