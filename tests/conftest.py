@@ -1,5 +1,6 @@
 """Fixtures that several test files use."""
 
+import signal
 import subprocess
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from topgraft import telemetry
 telemetry.silence()  # before a test file imports a library that reports its use
 settings.register_profile("untimed", deadline=None)  # a busy machine decides no test
 settings.load_profile("untimed")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # what a shell gives to jobs in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # children that tests press Ctrl-C in hear it again
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

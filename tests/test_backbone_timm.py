@@ -407,4 +407,4 @@ def test_a_random_network_has_features_of_usable_scale(name):
     with torch.no_grad():
         features = _timm_create.create(name, seed=0)(images)
     assert features.abs().max() < 100  # without statistics Inception v3's reach 1e10, beyond float16
-    assert features.std(dim=0).mean() > 0.02
+    assert features.std(dim=0).mean() > 0.005  # more than a hundred steps of float16

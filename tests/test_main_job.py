@@ -358,8 +358,8 @@ def test_a_shuffled_column_keeps_its_labels():
 
 def test_splits_that_came_with_the_photos_and_validation_are_said_before_the_work(tmp_path, caplog):
     caplog.set_level("INFO", logger="topgraft")
-    for side, photos in (("train", 4), ("val", 2), ("test", 2)):
-        draw_photos(tmp_path / "photos" / side, photos, seed=photos)
+    for seed, (side, photos) in enumerate({"train": 4, "val": 2, "test": 2}.items()):
+        draw_photos(tmp_path / "photos" / side, photos, seed=seed)
     config = Config.load(data__photos=str(tmp_path / "photos"), data__test=0.3, backbone__name="none.onnx")
     with pytest.raises(TopgraftError, match="none"):  # the work itself is not the point
         follow(config, tmp_path / "run")
