@@ -229,14 +229,16 @@ function take(list) {
   else say('There was no photo in that.', 'bad');
 }
 
-$('choose').addEventListener('click', () => $('files').click());
 $('photograph').addEventListener('click', open_camera);
 $('shoot').addEventListener('click', shoot);
 $('close').addEventListener('click', close_camera);
-$('clear').addEventListener('click', () => { forget(); $('choose').focus(); });
+$('clear').addEventListener('click', () => { forget(); $('files').focus(); });
 for (const input of [$('files'), $('capture')]) {
-  input.addEventListener('change', () => { if (input.files.length) take(input.files); input.value = ''; });
+  const picked = () => { if (input.files.length) take(input.files); input.value = ''; };
+  input.addEventListener('change', picked);
+  picked(); // what was chosen before this script was here
 }
+$('photograph').disabled = false; // it can do nothing without the script; choosing can
 $('csv').addEventListener('click', () => {
   const link = document.createElement('a');
   link.href = URL.createObjectURL(new Blob([csv()], { type: 'text/csv' }));
