@@ -16,7 +16,7 @@ EVERY = pytest.mark.parametrize("every", [11, pytest.param(1, marks=pytest.mark.
 
 
 @pytest.mark.parametrize(
-    "kills", [25, pytest.param(200, marks=[pytest.mark.nightly, pytest.mark.timeout(1200)])]
+    "kills", [10, pytest.param(200, marks=[pytest.mark.nightly, pytest.mark.timeout(1200)])]
 )
 def test_killed_at_random_moments_it_ends_in_the_same_bytes(kills: int, tmp_path: Path):
     photos = str(paint_folder(tmp_path / "photos", apple=100, pear=100))

@@ -71,6 +71,7 @@ def test_no_cluster_at_the_address_is_one_line(tmp_path):
         embed_here(str(folder), str(tmp_path / "s.zarr"), a_backbone(tmp_path), workers="ray:127.0.0.1:1")
 
 
+@pytest.mark.nightly  # 40 s, most of it until Ray believes it
 def test_a_node_that_dies_half_way_costs_nothing_but_time(tmp_path):
     folder = paint_folder(tmp_path / "photos", apple=600, pear=600)
     backbone = a_backbone(tmp_path)

@@ -50,6 +50,7 @@ def test_the_graph_holds_the_activations_of_the_default_backbone(k, tmp_path):
     assert in_graph(backbone, parting, tmp_path / "prefix.onnx") == found
 
 
+@pytest.mark.nightly
 def test_a_cut_through_several_values_is_found_too(tmp_path):
     backbone = load_backbone("densenet121", weights="random")
     parting = cut_of(backbone, 2)
