@@ -17,6 +17,7 @@ from topgraft.errors import UnknownNameError, UsageError
 from topgraft.heads._base import Fold, Setting, head_class
 from topgraft.heads._linear import AffineHead, Linear, prepare_all
 from topgraft.heads._parallel import Compute
+from topgraft.heads._rows import SHARES
 from topgraft.types import Features, Labels, Logits
 
 MEMBERS = ("ridge", "lda", "logistic")
@@ -35,7 +36,7 @@ class Average(AffineHead):
 
     name: ClassVar[str] = "average"
     simplicity: ClassVar[int] = 5
-    reads_depths: ClassVar[bool] = True
+    reads_depths: ClassVar[tuple[str, ...]] = tuple(SHARES)
 
     def __init__(self, **setting: float | str) -> None:
         given: dict[str, Setting] = {}

@@ -39,8 +39,8 @@ class Head(ABC):
         simplicity: lower is simpler; decides between heads that are equally good.
         takes_multilabel: True where it can be fitted on several labels per photo.
         on_map: True where the head wants maps (N, C, h, w) in place of feature rows (N, D).
-        reads_depths: True where block features are read as well, by the setting `depths`; other heads read
-            the last layer's columns of a row of every depth.
+        reads_depths: the values of its setting `depths` that are compared where there are block features;
+            a head without reads the last layer's columns of a row of every depth.
         classes: C, known after the fit.
         multilabel: True where a photo may carry several labels, known after the fit.
     """
@@ -49,7 +49,7 @@ class Head(ABC):
     simplicity: ClassVar[int]
     takes_multilabel: ClassVar[bool] = True
     on_map: ClassVar[bool] = False
-    reads_depths: ClassVar[bool] = False
+    reads_depths: ClassVar[tuple[str, ...]] = ()
     classes: int = 0
     multilabel: bool = False
 

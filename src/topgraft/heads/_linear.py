@@ -260,7 +260,7 @@ class Discriminant(Linear):
     name: ClassVar[str] = "lda"
     simplicity: ClassVar[int] = 2
     takes_multilabel: ClassVar[bool] = False
-    reads_depths: ClassVar[bool] = True
+    reads_depths: ClassVar[tuple[str, ...]] = tuple(SHARES)
 
     def __init__(self, shrinkage: float = 0.5, depths: str = "last") -> None:
         if not 0 < shrinkage <= 1:

@@ -36,7 +36,8 @@ class LogisticRegression(Linear):
 
     name: ClassVar[str] = "logistic"
     simplicity: ClassVar[int] = 3
-    reads_depths: ClassVar[bool] = True
+    reads_depths: ClassVar[tuple[str, ...]] = ("last", "equal")
+    """More shares change nothing that is measurable and are most of a comparison's time (docs/heads.md)."""
 
     def __init__(self, C: float = 0.01, depths: str = "last") -> None:
         if not C > 0:

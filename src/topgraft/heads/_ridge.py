@@ -12,7 +12,7 @@ from scipy.linalg import cho_factor, cho_solve
 from topgraft.errors import UsageError
 from topgraft.heads._base import Setting
 from topgraft.heads._linear import Linear, known_depths, with_depths
-from topgraft.heads._rows import CHUNK, Array64, TrainingRows, floored, moments
+from topgraft.heads._rows import CHUNK, SHARES, Array64, TrainingRows, floored, moments
 
 STRENGTHS = (0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)
 """From a strong penalty to a weak one."""
@@ -55,7 +55,7 @@ class Ridge(Linear):
 
     name: ClassVar[str] = "ridge"
     simplicity: ClassVar[int] = 1
-    reads_depths: ClassVar[bool] = True
+    reads_depths: ClassVar[tuple[str, ...]] = tuple(SHARES)
 
     def __init__(self, strength: float | str = 0.01, depths: str = "last") -> None:
         if strength != "loo" and not (isinstance(strength, float | int) and strength > 0):

@@ -77,7 +77,7 @@ class Bench:
     def candidates(self, kind: type[Head]) -> list[Candidate]:
         """Fit and score every setting of a head at all depths that it can read."""
         found: list[Candidate] = []
-        for name in self.read if kind.reads_depths else ["last"]:
+        for name in [name for name in self.read if name in kind.reads_depths] or ["last"]:
             settings = [with_depths(setting, name) for setting in kind.grid()]
             logits = self._sweep(kind, settings)
             order = len(found)
