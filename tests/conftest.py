@@ -13,8 +13,10 @@ telemetry.silence()  # before a test file imports a library that reports its use
 settings.register_profile("untimed", deadline=None)  # a busy machine decides no test
 settings.load_profile("untimed")
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # what a shell gives to jobs in the background
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # children that tests press Ctrl-C in hear it again
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):  # what a shell gives to jobs in the background, and they
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # to the children that tests press Ctrl-C in
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -14,6 +14,7 @@ import topgraft as tg
 from topgraft.backbones.card import Card
 from topgraft.cli import app
 from topgraft.engines._open import ENGINES
+from topgraft.heads import HEADS
 from topgraft.testing.engines import EngineSuite
 
 ROOT = Path(__file__).parents[1]
@@ -60,6 +61,11 @@ def test_every_engine_has_a_suite(name):
 @pytest.mark.parametrize("name", ENGINES)
 def test_every_engine_is_in_the_docs(name):
     assert f"\n- `{name}`: " in DOCS["backbones.md"]
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_every_head_has_its_row_in_the_docs(name):
+    assert re.search(rf"^\|[^|]*`{name}`[^|]*\|", DOCS["heads.md"], re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", get_args(Card.model_fields["source"].annotation))
