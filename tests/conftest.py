@@ -13,10 +13,8 @@ telemetry.silence()  # before a test file imports a library that reports its use
 settings.register_profile("untimed", deadline=None)  # a busy machine decides no test
 settings.load_profile("untimed")
 
-if (
-    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-):  # what a shell gives to jobs in the background, and they
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # to the children that tests press Ctrl-C in
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so in a shell's background jobs, and
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # in the children that tests press Ctrl-C in
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
