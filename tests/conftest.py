@@ -14,7 +14,7 @@ settings.register_profile("untimed", deadline=None)  # a busy machine decides no
 settings.load_profile("untimed")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so in a shell's background jobs, and
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # in the children that tests press Ctrl-C in
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # in the children tests press Ctrl-C in
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
