@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -28,18 +29,23 @@ NAMES = {
 """Names of modules that every system has, which some systems lack."""
 
 
+@cache
+def nodes(code: str) -> tuple[ast.AST, ...]:
+    """Return all nodes of code."""
+    return tuple(ast.walk(ast.parse(code)))
+
+
 def only_here(code: str) -> Iterator[str]:
     """Name what code uses that one system has, unless it asks first: `hasattr(os, "fork")`."""
-    tree = ast.parse(code)
     asked = {
         (node.args[0].id, node.args[1].value)
-        for node in ast.walk(tree)
+        for node in nodes(code)
         if isinstance(node, ast.Call)
         and getattr(node.func, "id", "") == "hasattr"
         and isinstance(node.args[0], ast.Name)
         and isinstance(node.args[1], ast.Constant)
     }
-    for node in ast.walk(tree):
+    for node in nodes(code):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name.split(".")[0] in MODULES)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -57,7 +63,7 @@ def only_here(code: str) -> Iterator[str]:
 
 def unencoded(code: str) -> Iterator[str]:
     """Name calls that read or write text in whatever encoding the system prefers: on Windows not UTF-8."""
-    for node in ast.walk(ast.parse(code)):
+    for node in nodes(code):
         if not isinstance(node, ast.Call):
             continue
         name = getattr(node.func, "attr", getattr(node.func, "id", ""))
