@@ -57,12 +57,13 @@ notebooks: wheel
 nightly: wheel
 	$(DEV)/pytest -m "nightly or not nightly"
 
-# CycloneDX's list of what the core brings; then what is known of it, which asks a network.
+# What the core brings, as CycloneDX lists it; then what is known of it, which asks a network: --strict fails where it
+# could not ask.
 audit: .venv-audit/installed
 	mkdir -p dist
 	.venv-audit/bin/cyclonedx-py requirements locks/core.txt --pyproject pyproject.toml --output-reproducible \
 	  --output-format JSON --output-file dist/sbom.json
-	for lock in core dev; do .venv-audit/bin/pip-audit --disable-pip --no-deps -r locks/$$lock.txt || exit 1; done
+	for lock in core dev; do .venv-audit/bin/pip-audit --strict --disable-pip --no-deps -r locks/$$lock.txt || exit 1; done
 
 .venv-audit/installed: pyproject.toml
 	test -d .venv-audit || $(PYTHON) -m venv .venv-audit
