@@ -241,6 +241,24 @@ def test_levels_above_what_a_file_says_are_not_cut():
     assert decode(png_bits(levels, 12))[0, :, 0].tolist() == [0, round(40_000 / 65535 * 255)]
 
 
+@pytest.mark.parametrize("form", ["PNG", "TIFF", "GIF", "BMP", "WEBP", "JPEG"])
+def test_half_a_file_is_refused(form):
+    noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
+    data = encode(Pillow.fromarray(noise), form)
+    assert decode(data).shape == (60, 80, 3)
+    with pytest.raises(DecodeError, match=r"is (damaged|not a picture)"):
+        decode(data[: len(data) // 2])
+
+
+def test_a_png_whose_pixels_are_damaged_is_refused():
+    """Its EXIF data are read first, which loads it: that error must not be the last word of it."""
+    noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
+    data = bytearray(encode(Pillow.fromarray(noise)))
+    data[len(data) // 2] ^= 0xFF
+    with pytest.raises(DecodeError, match="is damaged"):
+        decode(bytes(data))
+
+
 def every_kind():
     """Return a small file of each format and kind."""
     rng = np.random.default_rng(0)

@@ -201,6 +201,7 @@ def said_bits(picture: Pillow.Image, data: bytes = b"") -> int:
 
 
 def _pixels(picture: Pillow.Image, bits: int = 0) -> Image:
+    picture.load()  # before a PNG is asked for its EXIF data: that loads it too, and says of damage only once
     turn = TURNS.get(_orientation(picture))
     if turn is not None:
         picture = picture.transpose(turn)
