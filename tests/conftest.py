@@ -14,7 +14,9 @@ settings.register_profile("untimed", deadline=None)  # a busy machine decides no
 settings.load_profile("untimed")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # what a shell gives to jobs in the background
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # children that tests press Ctrl-C in hear it again
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # children that tests press Ctrl-C in hear it again
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -175,7 +175,9 @@ def test_a_pth_that_would_run_code_is_refused_and_does_not_run(tmp_path, monkeyp
         load_backbone(SMALL, weights=tmp_path / "gone.pth")
 
 
-@pytest.mark.parametrize("size", ["96k", pytest.param("3500k", marks=pytest.mark.nightly)])  # for the weights; for them and not the graph
+@pytest.mark.parametrize(
+    "size", ["96k", pytest.param("3500k", marks=pytest.mark.nightly)]
+)  # for the weights; for them and not the graph
 def test_a_full_disk_is_one_line_and_leaves_nothing(small_disk, size):
     subprocess.run(["mount", "-o", f"remount,size={size}", small_disk], check=True)
     with pytest.raises(BackboneError, match=r"cannot be written \(No space left on device\)\. Make room"):
