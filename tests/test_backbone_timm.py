@@ -1,6 +1,7 @@
 """timm models: import, blocks, weights from files, and the origin's architectures with random weights."""
 
 import hashlib
+import json
 import pickle
 import shutil
 import subprocess
@@ -204,6 +205,15 @@ def test_unknown_names_and_tags_list_the_close_ones():
         load_backbone("mobilnetv1_100")
     with pytest.raises(UnknownNameError, match=r"resnet50\.a1_in1k"):
         load_backbone("resnet50.a1_in1")
+
+
+def test_model_args_that_timm_does_not_know_are_one_line(small, tmp_path):
+    folder = shutil.copytree(small.graph.parent / "timm", tmp_path / "folder")
+    facts = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(facts | {"model_args": {"nonsense": 3}}))
+    with pytest.raises(BackboneError, match=r"local-dir:.*nonsense") as caught:
+        load_backbone(f"local-dir:{folder}")
+    assert "\n" not in str(caught.value)
 
 
 def test_a_folder_without_weights_is_a_clear_error(tmp_path):

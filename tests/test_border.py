@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
+from topgraft.backbones.card import Card
 from topgraft.config import Config
 from topgraft.errors import TopgraftError
 from topgraft.importers.load import load_backbone
@@ -37,11 +39,12 @@ READERS: dict[str, tuple[str, Any]] = {
 }
 
 
+FACTS = {"input_size": [8, 8], "interpolation": "bilinear", "mean": [0, 0, 0], "std": [1, 1, 1]}
+
+
 def _card(path: Path) -> Path:
     card = path.with_name("facts.json")
-    card.write_text(
-        '{"input_size": [8, 8], "interpolation": "bilinear", "mean": [0, 0, 0], "std": [1, 1, 1]}'
-    )
+    card.write_text(json.dumps(FACTS))
     return card
 
 
@@ -63,14 +66,7 @@ def test_what_never_ends_is_no_file(reader: str, kind: str, tmp_path: Path) -> N
 )
 def test_a_card_of_impossible_facts_is_one_line(fact: str, value: list[int], tmp_path: Path) -> None:
     (tmp_path / "g.onnx").write_bytes(_graph())
-    facts = {
-        "input_size": [8, 8],
-        "interpolation": "bilinear",
-        "mean": [0, 0, 0],
-        "std": [1, 1, 1],
-        fact: value,
-    }
-    (tmp_path / "c.json").write_text(repr(facts).replace("'", '"'))
+    (tmp_path / "c.json").write_text(json.dumps(FACTS | {fact: value}))
     with pytest.raises(TopgraftError, match=f"{fact}.*: Input should be"):
         load_backbone(
             str(tmp_path / "g.onnx"),
@@ -95,6 +91,27 @@ def test_weights_in_another_file_are_not_followed(tmp_path: Path) -> None:
     assert (tmp_path / "w.bin").is_file()
     with pytest.raises(TopgraftError, match=r"its weight w lies in another file"):
         load_backbone(str(tmp_path / "g.onnx"), card=_card(tmp_path / "g.onnx"))
+
+
+def test_nor_are_they_in_a_folder_of_a_backbone(tmp_path: Path) -> None:
+    folder = tmp_path / "backbone"
+    folder.mkdir()
+    (folder / "card.json").write_text(
+        Card.model_validate(FACTS | {"name": "x", "features": 4}).model_dump_json()
+    )
+    model = onnx.load_from_string(_graph())
+    onnx.save(model, folder / "model.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
+    with pytest.raises(TopgraftError, match=r"model\.onnx: its weight w lies in another file, which is not"):
+        load_backbone(str(folder), settings=Settings.load(cache_dir=tmp_path / "cache"))
+
+
+@pytest.mark.parametrize("name", ["../secret", "/dev/zero", "a/../../secret"])
+def test_checksums_of_files_elsewhere_are_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "backbone").mkdir()
+    (tmp_path / "secret").write_text("x")
+    (tmp_path / "backbone" / "SHA256SUMS").write_text(f"{'0' * 64}  {name}\n")
+    with pytest.raises(TopgraftError, match=r"SHA256SUMS: names a file elsewhere"):
+        load_backbone(str(tmp_path / "backbone"), settings=Settings.load(cache_dir=tmp_path / "cache"))
 
 
 @pytest.mark.parametrize(

@@ -162,6 +162,22 @@ def test_photos_that_were_repaired_or_are_dark_are_named(tmp_path):
     assert "dog/twelve.png holds 12 bits in 16 and is scaled by its 12." in health.warnings
 
 
+def test_12_and_16_bits_side_by_side_are_questioned(tmp_path):
+    paint_folder(tmp_path, cat=6, dog=6)
+    rng = np.random.default_rng(0)
+    for name, levels in (("sixteen", 65_536), ("bright", 65_536)):
+        picture = rng.integers(0, levels, (90, 90)).astype(np.uint16)
+        Pillow.fromarray(picture).save(tmp_path / "dog" / f"{name}.png")
+    assert not check(Dataset.from_folder(tmp_path)).remarks  # what is usual is not worth a word
+    Pillow.fromarray(rng.integers(0, 4096, (90, 90)).astype(np.uint16)).save(tmp_path / "dog" / "dim.png")
+    health = check(Dataset.from_folder(tmp_path))
+    assert {photo["id"] for photo in health.remarks} == {"dog/bright.png", "dog/dim.png", "dog/sixteen.png"}
+    said = " ".join(health.warnings)
+    assert "dog/dim.png holds 12 bits in 16 and is scaled by its 12." in said
+    assert "dog/bright.png holds 16 bits (2 such photos in all)." in said
+    assert "If one camera made these photos of 12 and of 16 bits, the first are only dim" in said
+
+
 def test_large_groups_are_questioned(tmp_path):
     paint_folder(tmp_path, cat=12, dog=12)
     for i in range(8):
@@ -187,6 +203,7 @@ def test_a_class_in_one_group_is_said_before_anything_is_trained(tmp_path):
     assert [said for said in warnings if "not measured" in said] == [
         (
             "All 5 photos of dog are in one group: it can be learned, but not measured."
-            " Add photos of it from other places or times, or name smaller groups."
+            " Add photos of it from other places or times, or name smaller groups; if they only look alike by"
+            " nature, say `--duplicates exact`."
         )
     ]

@@ -1,6 +1,7 @@
 """Every odd file a photo folder holds: read rightly, or refused with a reason."""
 
 import io
+import struct
 import sys
 import tracemalloc
 import warnings
@@ -15,6 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 from topgraft.errors import DataError, DecodeError
 from topgraft.photos import decode as decoding
 from topgraft.photos.decode import decode
+from topgraft.photos.remarks import remark
 
 
 def encode(picture: Pillow.Image, form: str = "PNG", **options) -> bytes:
@@ -204,3 +206,106 @@ def test_heic_is_read_with_its_extra():
     heif.register_heif_opener()
     image = decode(encode(RED.resize((64, 64)), "HEIF", quality=95))
     assert np.abs(image.astype(int) - (200, 10, 20)).max() < 12
+
+
+def test_scans_times_pixels_are_bounded_too():
+    """Of a large picture, fewer scans are decoded: what counts is the time, which no Ctrl-C ends."""
+    data = encode(RED.resize((64, 64)), "JPEG", progressive=True)
+    head, scan, rest = data.partition(b"\xff\xda")
+    long = head + (scan + rest[:20]) * 50
+    at = long.index(b"\xff\xc2") + 5  # height and width of the frame
+    large = long[:at] + struct.pack(">HH", 8000, 8000) + long[at + 4 :]
+    with pytest.raises(DecodeError, match="is a JPEG of 50 scans, more than 31; save it anew"):
+        decode(large)
+
+
+def png_bits(levels, bits):
+    """Return a 16-bit grey PNG whose file says how many bits it uses."""
+    data = encode(Pillow.fromarray(levels))
+    chunk = b"sBIT" + bytes([bits])
+    at = data.index(b"IDAT") - 4
+    return data[:at] + struct.pack(">I", 1) + chunk + struct.pack(">I", zlib.crc32(chunk)) + data[at:]
+
+
+@pytest.mark.parametrize(("bits", "white"), [(10, 1023), (12, 4095), (14, 16383), (16, 65535)])
+def test_the_bits_that_a_file_says_it_uses_count_before_any_guess(bits, white):
+    levels = np.array([[0, 600, 1000]], dtype=np.uint16)
+    expected = np.rint(levels[0] / white * 255).astype(int).tolist()
+    assert decode(png_bits(levels, bits))[0, :, 0].tolist() == expected
+    tiff = encode(Pillow.fromarray(levels), "TIFF", tiffinfo={281: white})
+    assert decode(tiff)[0, :, 0].tolist() == expected
+
+
+def test_levels_above_what_a_file_says_are_not_cut():
+    levels = np.array([[0, 40_000]], dtype=np.uint16)
+    assert decode(png_bits(levels, 12))[0, :, 0].tolist() == [0, round(40_000 / 65535 * 255)]
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF", "GIF", "BMP", "WEBP", "JPEG"])
+def test_half_a_file_is_refused(form):
+    noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
+    data = encode(Pillow.fromarray(noise), form)
+    assert decode(data).shape == (60, 80, 3)
+    with pytest.raises(DecodeError, match=r"is (damaged|not a picture)"):
+        decode(data[: len(data) // 2])
+
+
+def test_a_png_whose_pixels_are_damaged_is_refused():
+    """Its EXIF data are read first, which loads it: that error must not be the last word of it."""
+    noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
+    data = bytearray(encode(Pillow.fromarray(noise)))
+    data[len(data) // 2] ^= 0xFF
+    with pytest.raises(DecodeError, match="is damaged"):
+        decode(bytes(data))
+
+
+def every_kind():
+    """Return a small file of each format and kind."""
+    rng = np.random.default_rng(0)
+    picture = Pillow.fromarray(rng.integers(0, 256, (40, 60, 3), np.uint8))
+    deep = Pillow.fromarray(rng.integers(0, 65536, (40, 60)).astype(np.uint16))
+    exif = Pillow.Exif()
+    exif[0x0112] = 6
+    return [
+        encode(picture, "JPEG", exif=exif),
+        encode(picture, "JPEG", progressive=True),
+        encode(picture.convert("CMYK"), "JPEG"),
+        encode(picture, "PNG"),
+        encode(deep, "PNG"),
+        encode(deep, "TIFF"),
+        encode(picture, "TIFF", compression="tiff_lzw"),
+        encode(picture.convert("P"), "GIF"),
+        encode(picture, "WEBP"),
+        encode(picture, "BMP"),
+        encode(picture, "JPEG2000"),
+        encode(picture, "AVIF"),
+    ]
+
+
+@pytest.mark.parametrize("many", [600, pytest.param(24_000, marks=pytest.mark.nightly)])
+def test_mutated_files_are_pictures_or_refused(many):
+    """Bytes are changed, zeroed, cut off or doubled: what a bad disk, cable or program does to photos."""
+    rng, kinds, refused = np.random.default_rng(many), every_kind(), 0
+    for number in range(many):
+        data = bytearray(kinds[number % len(kinds)])
+        at = int(rng.integers(len(data)) ** rng.choice([0.5, 1]))  # headers more often than pixels
+        match rng.integers(4):
+            case 0:
+                data[at] = rng.integers(256)
+            case 1:
+                data[at : at + 16] = bytes(len(data[at : at + 16]))
+            case 2:
+                del data[at:]
+            case 3:
+                data[at:at] = data[at : at + 40]
+        try:
+            image = decode(bytes(data))
+        except DecodeError as error:
+            refused += 1
+            said = str(error)
+        else:
+            assert image.dtype == np.uint8
+            assert image.shape[2] == 3
+            said = remark(bytes(data), image)
+        assert "\n" not in said
+    assert 0 < refused < many

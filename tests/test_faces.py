@@ -14,7 +14,7 @@ import pytest
 import topgraft as tg
 from photos import paint_folder
 from topgraft import errors, show
-from topgraft.show import listen
+from topgraft.show import listen, print_json
 
 
 def run(*words, **options):
@@ -292,3 +292,16 @@ def test_what_a_stage_says_is_one_line(caplog, capsys):
     finally:
         log.removeHandler(log.handlers[-1])
     assert capsys.readouterr().err == "a\\nb\\u202e\n"
+
+
+def test_json_has_no_nan(capsys):
+    print_json(
+        {"value": float("nan"), "all": [float("inf"), 1.5, {"low": -float("inf")}], "n": 3, "to": None}
+    )
+    said = capsys.readouterr().out
+    assert json.loads(said, parse_constant=pytest.fail) == {
+        "value": None,
+        "all": [None, 1.5, {"low": None}],
+        "n": 3,
+        "to": None,
+    }

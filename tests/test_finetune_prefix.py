@@ -90,3 +90,13 @@ def test_where_the_graph_has_none_pytorch_computes_them(tmp_path, monkeypatch):
         assert np.array_equal(again.rows[again.places], inputs.rows[inputs.places])
         monkeypatch.setattr(photos, "in_graph", lambda *_: None)
     np.testing.assert_allclose(found[0], found[1], atol=2e-3 * np.abs(found[1]).max())
+
+
+def test_a_kept_graph_that_changed_is_made_again(tmp_path):
+    backbone, path = load_backbone(), tmp_path / "prefix.onnx"
+    parting = cut_of(backbone, 1)
+    in_graph(backbone, parting, path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-64] + bytes(64))
+    in_graph(backbone, parting, path)
+    assert path.read_bytes() == whole

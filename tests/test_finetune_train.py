@@ -377,6 +377,20 @@ def test_a_slow_disk_keeps_the_epoch_it_was_given(tmp_path, monkeypatch):
         assert all(torch.equal(value, at_once[name]) for name, value in slow.items())
 
 
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:-1] + bytes([data[-1] ^ 1]), lambda data: data[:200], lambda _: b""]
+)
+def test_a_damaged_checkpoint_is_one_line(tmp_path, damage):
+    net, inputs, labels = task()
+    kept = Checkpoint(tmp_path / "fold.safetensors", "this")
+    train(net, inputs, labels, PLAN, fit=FIT, held=HELD, checkpoint=kept, until=1)
+    kept.path.write_bytes(damage(kept.path.read_bytes()))
+    net, inputs, labels = task()
+    with pytest.raises(DataError, match=r"fold\.safetensors: is damaged \(.*Give --overwrite") as caught:
+        train(net, inputs, labels, PLAN, fit=FIT, held=HELD, checkpoint=kept)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_disk_too_full_for_a_checkpoint_is_one_line(small_disk):
     net, inputs, labels = task()
     kept = Checkpoint(small_disk / "fold.safetensors", "this")
@@ -479,6 +493,17 @@ def test_a_kept_row_that_changed_is_not_learned_from(tmp_path):
     assert again.places(keys[:1]).tolist() == [0]
     with pytest.raises(StoreError, match=r"rows\.f16: is damaged\. Delete .*cut"):
         again.places(keys)
+
+
+@pytest.mark.parametrize("left", [None, 8])
+def test_rows_that_are_gone_or_cut_short_are_one_line(tmp_path, left):
+    kept = Activations(tmp_path / "cut", 3)
+    with kept.writing():
+        kept.add([("a", "identity"), ("b", "identity")], np.ones((2, 3), np.float32))
+    rows = tmp_path / "cut" / "rows.f16"
+    rows.unlink() if left is None else rows.write_bytes(rows.read_bytes()[:left])
+    with pytest.raises(StoreError, match=r"rows\.f16: is damaged\. Delete .*cut"):
+        Activations(tmp_path / "cut", 3).places([("a", "identity")])
 
 
 def test_the_result_lies_on_the_way_to_the_trained_weights():

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -328,6 +329,18 @@ def test_on_real_photos_no_worse_than_plain_logistic_regression(shared, tmp_path
     assert Run.open(run.path).metrics == run.metrics
 
 
+@pytest.mark.parametrize("missing", [None, float("nan"), pytest.param("NA", id="pandas")])
+def test_the_estimator_takes_what_is_missing_for_missing(missing):
+    from topgraft.estimator import _once
+
+    if missing == "NA":
+        missing = pytest.importorskip("pandas").NA
+    paths = ["0.jpg", "1.jpg", "2.jpg"]
+    with pytest.raises(DataError, match=r"1\.jpg: expected a label, got .*\. Leave the photo out"):
+        tg.TopgraftClassifier().fit(paths, ["a", missing, "b"])
+    assert _once(paths, ["a", "b", "a"], ["g", missing, missing])[2] == ["g", None, None]
+
+
 class Column:
     """Indexed by its labels and not by place, as a column of a table is (pandas.Series)."""
 
@@ -367,3 +380,56 @@ def test_splits_that_came_with_the_photos_and_validation_are_said_before_the_wor
     said = " ".join(caplog.messages)
     assert "the photos came with a split, which is kept: --test and --val are not used" in said
     assert "validation photos are learned from too" in said
+
+
+def test_a_new_run_knows_the_one_beside_it_and_finds_its_photos_from_anywhere(tmp_path, caplog, monkeypatch):
+    """It says that it calls other photos unknown than the newest run on the same photos did."""
+    photo = next(Path(draw_photos(tmp_path / "photos", 8, seed=0)).rglob("*.jpg"))
+    data = photo.read_bytes()
+    photo.write_bytes(data[:-600] + bytes(300) + data[-300:])  # libjpeg repairs it and says nothing
+    monkeypatch.chdir(tmp_path)
+    options = {"policies": 0, "heads": "mean", "folds": 2}
+    first = tg.train("photos", out="runs/first", **options)
+    assert [odd["id"] for odd in first.read("health.json")["remarks"]] == [
+        f"{photo.parent.name}/{photo.name}"
+    ]
+    assert "is damaged and was repaired" in (first.path / "report.html").read_text(encoding="utf-8")
+    facts = json.loads((first.path / "metrics.json").read_text())
+    assert facts["trust"]["unknown"]["method"] == "neighbours"
+    facts["trust"]["unknown"]["method"] = "energy"
+    first.write_json("metrics.json", facts)
+    Run.create("runs/damaged").write("metrics.json", "{")
+    caplog.set_level("INFO", logger="topgraft")
+    tg.train("photos", out="runs/second", **options)
+    said = [line for line in caplog.messages if line.startswith("Photos are called unknown by")]
+    assert len(said) == 1
+    assert "by neighbours now; it was energy before" in said[0]
+    caplog.clear()
+    other = draw_photos(tmp_path / "other", 8, seed=1)
+    tg.train(other, out="runs/third", **options)  # of other photos: nothing came before
+    assert not [line for line in caplog.messages if "called unknown by" in line]
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    page = tmp_path / "page.html"
+    assert tg.report(tmp_path / "runs" / "second", out=page) == page
+    assert "data:image/webp" in page.read_text(encoding="utf-8")
+
+
+def test_a_class_in_one_group_is_learned_and_not_measured(tmp_path, recwarn, caplog):
+    """It is never on both sides of a fold: no label issue, a sentence, and no warning of numpy's."""
+    photos = Path(draw_photos(tmp_path / "photos", 10, seed=0))
+    names = sorted(photo.relative_to(photos).as_posix() for photo in photos.rglob("*.jpg"))
+    rows = [f"{name},{name.split('/')[0]},{'burst' if name.startswith('sushi') else name}" for name in names]
+    (photos / "table.csv").write_text("\n".join(["path,label,group", *rows]))
+    caplog.set_level("INFO", logger="topgraft")
+    run = tg.train(photos / "table.csv", out=tmp_path / "run", policies=0, test=0)
+    assert "All 10 photos of sushi are in one group: it can be learned, but not measured" in caplog.text
+    assert "--duplicates exact" in caplog.text
+    (note,) = [
+        note for note in run.metrics.notes if note.startswith("All 10 photos of sushi are in one group")
+    ]
+    assert "how well it is recognised is not known" in note
+    assert not [issue for issue in run.metrics.trust.label_issues if issue["label"] == "sushi"]
+    assert not [said for said in recwarn if issubclass(said.category, RuntimeWarning)]
+    answers = tg.load(run).predict([photos / name for name in names])
+    assert sum(a.label == name.split("/")[0] for a, name in zip(answers, names, strict=True)) >= 16

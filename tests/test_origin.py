@@ -1,6 +1,7 @@
 """Offline opens no socket whatever the path, and a run of a stranger makes nobody fetch or read elsewhere."""
 
 import csv
+import json
 import os
 import subprocess
 import sys
@@ -195,6 +196,25 @@ def test_a_runs_word_fetches_no_backbone(server, tmp_path, monkeypatch):
     with pytest.raises(BackboneError, match="Give --backbone hf-hub:stranger/gift to fetch it"):
         _find(Run(run), Run(run).metrics.backbone, Settings.load(), lambda *_: None)
     assert server.seen == []
+
+
+@pytest.mark.timm
+@pytest.mark.parametrize("fingerprint", ["../../diary", "{folder}/diary"])
+def test_a_runs_fingerprint_is_no_path(tmp_path, monkeypatch, fingerprint):
+    """It says which folder of the cache is the backbone; a damaged one is removed, and this one is none."""
+    pytest.importorskip("timm")
+    run = write_run(tmp_path / "run", photos=12, with_photos=False)
+    (tmp_path / "diary").mkdir()
+    (tmp_path / "diary" / "monday.txt").write_text("precious")
+    (tmp_path / "cache" / "backbones").mkdir(parents=True)
+    monkeypatch.setenv("TOPGRAFT_CACHE_DIR", str(tmp_path / "cache"))
+    facts = json.loads((run / "metrics.json").read_text())
+    facts["backbone"]["fingerprint"] = fingerprint.format(folder=tmp_path)
+    facts["head"]["name"] = "ridge"
+    (run / "metrics.json").write_text(json.dumps(facts))
+    with pytest.raises(DataError, match=r"metrics\.json: is damaged \(backbone\.fingerprint: "):
+        tg.finetune(run, out=tmp_path / "second")
+    assert (tmp_path / "diary" / "monday.txt").read_text() == "precious"
 
 
 @pytest.mark.parametrize("kind", ["absolute", "above", "above later"])

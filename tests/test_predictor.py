@@ -16,10 +16,12 @@ import pytest
 from onnx import TensorProto, helper
 from PIL import Image
 
+from edits import edits
 from test_fit import card_of, photo
 from topgraft.backbones.fit import fit
 from topgraft.engines._openvino import compile_model
-from topgraft.errors import BackboneError, DataError, StoreError, UnknownNameError, UsageError
+from topgraft.errors import BackboneError, DataError, StoreError, TopgraftError, UnknownNameError, UsageError
+from topgraft.fingerprint import digest
 from topgraft.heads import HEADS, head_class, to_probabilities
 from topgraft.importers.load import load_backbone
 from topgraft.nodes import Nodes
@@ -439,3 +441,58 @@ def test_bytes_and_pillow_images_are_photos_and_an_open_file_is_none(folder, tmp
         for given in (file, [file]):
             with pytest.raises(UsageError, match=r"photo 0: expected a path.*Give its bytes: file\.read\(\)"):
                 predictor.predict(given)
+
+
+def test_weights_in_another_file_are_not_followed(folder, tmp_path) -> None:
+    """A stranger's graph would have any file of this machine read."""
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    (tmp_path / "secret").write_bytes(bytes(4 * 1280))
+    model = onnx.load(str(copy / "model.onnx"))
+    weight = max(model.graph.initializer, key=lambda held: len(held.raw_data))
+    onnx.external_data_helper.set_external_data(weight, location="../secret")
+    weight.ClearField("raw_data")
+    (copy / "model.onnx").write_bytes(model.SerializeToString())
+    card = json.loads((copy / "card.json").read_text())
+    card["graph"] = digest((copy / "model.onnx").read_bytes())
+    (copy / "card.json").write_text(json.dumps(card))
+    for engine in ENGINES:
+        with pytest.raises(BackboneError, match=r"model\.onnx: its weight \S+ lies in another file"):
+            load(copy, engine=engine)
+
+
+def test_where_a_graph_looked_that_answers_nonsense_is_one_line(folder) -> None:
+    predictor = Predictor(load(folder).card, says([0.7, 0.3], 0, "others"))
+    with pytest.raises(BackboneError, match=r"predictor: expected probabilities \(1, 2\), got none"):
+        activation_map(predictor, np.zeros((8, 8, 3), np.uint8))
+    with pytest.raises(BackboneError, match=r"predictor: expected features \(1, 1280\) of finite numbers"):
+        Predictor(load(folder).card, says([0.7, 0.3], 0)).check()
+
+
+def test_a_graph_that_fails_while_it_runs_costs_the_photo(folder) -> None:
+    """It reshapes to what only one size of picture has."""
+    model = onnx.load_from_string(says([0.7, 0.3], 0))
+    shape = onnx.numpy_helper.from_array(np.array([7], np.int64), "seven")
+    model.graph.initializer.append(shape)
+    model.graph.node.insert(1, helper.make_node("Reshape", ["levels", "seven"], ["reshaped"]))
+    model.graph.node[2].input[0] = "reshaped"
+    for engine in ENGINES:
+        predictor = Predictor(load(folder).card, model.SerializeToString(), engine=engine)
+        (failed,) = predictor.predict(np.zeros((8, 8, 3), np.uint8))
+        assert failed.error.startswith("predictor: ")
+        assert "\n" not in failed.error
+
+
+@pytest.mark.parametrize("most", [12, pytest.param(600, marks=pytest.mark.nightly)])
+def test_edited_cards_are_one_line(folder, tmp_path, most) -> None:
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    good = json.loads((copy / "card.json").read_text())
+    picture, refusals = np.zeros((8, 8, 3), np.uint8), []
+    for _, text in edits(copy / "card.json", most):
+        (copy / "card.json").write_text(text)
+        try:
+            load(copy).predict(picture)
+        except TopgraftError as error:
+            refusals.append(str(error))
+        (copy / "card.json").write_text(json.dumps(good))
+    assert refusals
+    assert not [said for said in refusals if "\n" in said]

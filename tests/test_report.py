@@ -271,10 +271,12 @@ def test_each_photo_is_in_the_page_once(run: Path) -> None:
     assert len(images) == len(set(images))
 
 
-def test_photos_that_are_gone_are_said(tmp_path: Path) -> None:
+def test_photos_that_are_gone_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = write_run(tmp_path / "run", photos=30, with_photos=False, policies=POLICIES)
     text = report(folder).read_text(encoding="utf-8")
-    assert re.search(r"\d+ photos cannot be read any more where they were \(first: s\w+/\d+\.jpg\)", text)
+    said = re.search(r"\d+ photos cannot be read any more where they were \(first: s\w+/\d+\.jpg\)", text)
+    assert said
+    assert [line for line in caplog.messages if said[0] in line]
     assert "data:image/webp" not in text
 
 

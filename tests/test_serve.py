@@ -372,7 +372,7 @@ class Server:
         )
         for _ in range(600):
             with contextlib.suppress(httpx2.HTTPError):
-                if httpx2.get(f"{self.url}/healthz", timeout=30).status_code == 200:
+                if httpx2.get(f"{self.url}/healthz", timeout=240).status_code == 200:
                     return
             if self.process.poll() is not None:
                 break
@@ -382,7 +382,7 @@ class Server:
 
     def stop(self) -> str:
         self.process.terminate()
-        return self.process.communicate(timeout=60)[1]
+        return self.process.communicate(timeout=240)[1]
 
 
 QUICK = """
@@ -401,7 +401,7 @@ def test_slow_senders_are_shown_out_and_others_do_not_wait(run):
             b"Content-Length: 9999\r\n\r\nab"
         )
         assert (
-            httpx2.post(f"{server.url}/predict", content=SUSHI, headers=JPEG, timeout=60).status_code == 200
+            httpx2.post(f"{server.url}/predict", content=SUSHI, headers=JPEG, timeout=240).status_code == 200
         )
         slow.settimeout(60)
         answer = b""
@@ -427,12 +427,12 @@ def test_a_stop_finishes_what_was_taken(run):
     found: list[httpx2.Response] = []
     photos = form(*[SUSHI] * 30)
     asking = threading.Thread(
-        target=lambda: found.append(httpx2.post(f"{server.url}/predict", files=photos, timeout=60))
+        target=lambda: found.append(httpx2.post(f"{server.url}/predict", files=photos, timeout=240))
     )
     asking.start()
     waiting = 0
     while asking.is_alive() and not waiting:
-        text = httpx2.get(f"{server.url}/metrics", timeout=60).text
+        text = httpx2.get(f"{server.url}/metrics", timeout=240).text
         waiting = float(re.search(r"^topgraft_waiting_photos (\S+)", text, re.MULTILINE)[1])
     said = server.stop()
     asking.join(60)
@@ -448,10 +448,10 @@ def test_several_workers_answer_and_count_together(run):
         for _ in range(12):  # a connection each, so that both get some
             with httpx2.Client() as client:
                 assert (
-                    client.post(f"{server.url}/predict", content=SUSHI, headers=JPEG, timeout=60).status_code
+                    client.post(f"{server.url}/predict", content=SUSHI, headers=JPEG, timeout=240).status_code
                     == 200
                 )
-        text = httpx2.get(f"{server.url}/metrics", timeout=60).text
+        text = httpx2.get(f"{server.url}/metrics", timeout=240).text
         assert 'topgraft_requests_total{route="/predict",status="200"} 12.0' in text
     finally:
         said = server.stop()
@@ -460,7 +460,7 @@ def test_several_workers_answer_and_count_together(run):
 
 def test_the_command_line_says_where_it_listens(run):
     server = Server(run.path)
-    assert httpx2.get(f"{server.url}/card", timeout=60).json()["classes"] == ["sandwich", "sushi"]
+    assert httpx2.get(f"{server.url}/card", timeout=240).json()["classes"] == ["sandwich", "sushi"]
     assert f"http://127.0.0.1:{server.port}/" in server.stop()
 
 

@@ -12,6 +12,7 @@ from unicodedata import normalize
 from topgraft.errors import DataError
 from topgraft.photos.dataset import Dataset, Sample
 from topgraft.photos.entries import SPLITS
+from topgraft.photos.remarks import SIXTEEN, TWELVE
 from topgraft.text import counted
 
 SPACES = re.compile(r"[\s_-]+")
@@ -90,11 +91,7 @@ def check(data: Dataset, *, strict: bool = True) -> Health:
         leaks=leaks,
         tiny=tiny,
         odd_sizes=_odd(data),
-        remarks=[
-            {"id": sample.id, "remark": data.looks[sample.digest].remark}
-            for sample in data.samples
-            if data.looks[sample.digest].remark
-        ],
+        remarks=_remarks(data),
         warnings=[],
         failed=_failure(data, classes),
     )
@@ -134,7 +131,8 @@ def _in_one_group(data: Dataset) -> list[str]:
             groups.setdefault(label, []).append(group)
     return [
         f"All {len(found)} photos of {data.classes[label]} are in one group: it can be learned, but not"
-        " measured. Add photos of it from other places or times, or name smaller groups."
+        " measured. Add photos of it from other places or times, or name smaller groups; if they only look"
+        " alike by nature, say `--duplicates exact`."
         for label, found in sorted(groups.items())
         if len(found) > 1 and len(set(found)) == 1
     ]
@@ -154,6 +152,13 @@ def _odd(data: Dataset) -> list[dict[str, Any]]:
         if short < ODD_SIDE_PX or long > ODD_RATIO * short:
             odd.append({"id": sample.id, "width": seen.width, "height": seen.height})
     return odd
+
+
+def _remarks(data: Dataset) -> list[dict[str, str]]:
+    """Collect what is odd about photos; 16 bits are, beside photos that were taken for 12."""
+    said = [(sample.id, data.looks[sample.digest].remark) for sample in data.samples]
+    usual = ("",) if any(remark == TWELVE for _, remark in said) else ("", SIXTEEN)
+    return [{"id": id_, "remark": remark} for id_, remark in said if remark not in usual]
 
 
 def _sentences(health: Health) -> list[str]:
@@ -201,6 +206,11 @@ def _sentences(health: Health) -> list[str]:
     for odd in health.remarks:
         alike.setdefault(odd["remark"], []).append(odd["id"])
     said += [f"{ids[0]} {remark}{_and_more(len(ids), 'such photo')}." for remark, ids in alike.items()]
+    if {TWELVE, SIXTEEN} <= alike.keys():
+        said.append(
+            "If one camera made these photos of 12 and of 16 bits, the first are only dim, and are shown 16"
+            " times brighter than the others: save all in 8 bits, scaled alike."
+        )
     return said
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -43,6 +43,10 @@ DepthsChoice = Literal["auto", "last", "all"]
 DEFAULT_BACKBONE = "tf_efficientnet_lite0.in1k"
 
 
+Text = Annotated[str, Field(pattern=r"^[^\x00]*$")]
+"""Of a name or path: no system takes a NUL in one."""
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -58,7 +62,7 @@ class Data(_Section):
             pixels) or `off`.
     """
 
-    photos: str = ""
+    photos: Text = ""
     test: float = Field(default=0.2, ge=0, lt=1)
     val: float = Field(default=0.0, ge=0, lt=1)
     duplicates: Literal["looks", "exact", "off"] = "looks"
@@ -67,9 +71,9 @@ class Data(_Section):
 class BackboneChoice(_Section):
     """Which backbone. `card` belongs to a bare ONNX file; `weights` is `pretrained`, `random` or a file."""
 
-    name: str = DEFAULT_BACKBONE
-    card: str | None = None
-    weights: str = "pretrained"
+    name: Text = DEFAULT_BACKBONE
+    card: Text | None = None
+    weights: Text = "pretrained"
     precision: Literal["f32", "int8"] = "f32"
 
 
@@ -83,7 +87,7 @@ class Policies(_Section):
     """
 
     count: int = Field(default=16, ge=0, strict=True)
-    grid: str = "grid288"
+    grid: Text = "grid288"
     worth: bool = Field(default=False, strict=True)
 
 

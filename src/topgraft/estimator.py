@@ -18,6 +18,7 @@ from topgraft._learn import learn
 from topgraft.errors import DataError, UsageError
 from topgraft.importers.load import DEFAULT, load_backbone
 from topgraft.photos.dataset import Dataset
+from topgraft.photos.entries import is_missing
 from topgraft.policies.grid import draw
 from topgraft.predictor import Predictor
 from topgraft.splits import Split
@@ -75,10 +76,10 @@ class TopgraftClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises:
             DataError: for photos that cannot be read or trained on.
         """
+        paths, names, ties = _once(X, y, groups)
         classes = np.unique(np.asarray(y))
         if len({str(label) for label in classes}) < len(classes):
             raise DataError(f"y: expected labels whose text differs, got {sorted(map(repr, classes))}.")
-        paths, names, ties = _once(X, y, groups)
         data = Dataset.from_pairs(paths, names, groups=ties)
         if data.refused:
             first = data.refused[0]
@@ -143,11 +144,13 @@ class TopgraftClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
 def _once(
     X: Sequence[str | Path], y: Sequence[Any], groups: Sequence[Any] | None
-) -> tuple[list[str], list[str], list[str] | None]:
+) -> tuple[list[str], list[str], list[str | None] | None]:
     """Keep every path once, as a bootstrap draws some twice: paths, labels and groups as text.
 
+    A group that is missing is None: the photo stands alone.
+
     Raises:
-        DataError: for lengths that differ, or one path with two labels.
+        DataError: for lengths that differ, a label that is missing, or one path with two labels.
     """
     if len(X) != len(y):
         raise DataError(f"expected as many labels as paths, got {len(X)} paths and {len(y)} labels.")
@@ -155,8 +158,11 @@ def _once(
     labels, ties = np.asarray(y, object), None if groups is None else np.asarray(groups, object)
     first: dict[str, int] = {}
     for i, path in enumerate(map(str, X)):
+        if is_missing(labels[i]):
+            raise DataError(f"{path}: expected a label, got {labels[i]!r}. Leave the photo out.")
         j = first.setdefault(path, i)
         if str(labels[i]) != str(labels[j]):
             raise DataError(f"{path}: is listed with two labels, {labels[j]!r} and {labels[i]!r}. Keep one.")
     rows = list(first.values())
-    return list(first), [str(labels[i]) for i in rows], None if ties is None else [str(ties[i]) for i in rows]
+    named = None if ties is None else [None if is_missing(ties[i]) else str(ties[i]) for i in rows]
+    return list(first), [str(labels[i]) for i in rows], named

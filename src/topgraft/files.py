@@ -65,6 +65,11 @@ def local(place: str | Path) -> str:
     return str(place).removeprefix("file://").removeprefix("local://")
 
 
+def absolute(place: str | Path) -> str:
+    """Return a place so that it is the same one from every working directory; a URL is as it is."""
+    return given if is_url(given := local(place)) else os.path.abspath(given)  # noqa: PTH100  keeps links
+
+
 def is_remote(place: str) -> bool:
     """Tell what only a socket reaches from what is on this machine; where in doubt it is remote."""
     if os.name == "nt" and place.startswith(("\\\\", "//")):

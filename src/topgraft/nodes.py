@@ -79,3 +79,25 @@ def _constant(value: float | list[int] | NDArray[Any]) -> NDArray[Any]:
     array = np.asarray(value)
     kinds = {"f": np.float32, "i": np.int64}
     return np.asarray(array, kinds.get(array.dtype.kind, array.dtype))
+
+
+def weight_elsewhere(graph: bytes) -> str:
+    """Return the name of a weight that a graph keeps in another file; "" where all are in it.
+
+    A runtime would read it from wherever the graph says, so that a stranger's graph could name any file.
+
+    Args:
+        graph: a serialised ONNX model; of what is none, nothing is said.
+    """
+    if b"location" not in graph:  # the key of every such entry; parsing takes ten times as long
+        return ""
+    import onnx
+    from google.protobuf.message import DecodeError
+    from onnx import external_data_helper
+
+    try:
+        model = onnx.load_from_string(graph)
+    except DecodeError:
+        return ""
+    weights = external_data_helper._get_all_tensors(model)  # noqa: SLF001  those of nested graphs, too
+    return next((weight.name for weight in weights if external_data_helper.uses_external_data(weight)), "")

@@ -23,7 +23,7 @@ from topgraft.backbones.backbone import Backbone
 from topgraft.backbones.fit import fit
 from topgraft.config import Config
 from topgraft.engines import open_engine
-from topgraft.errors import UnknownNameError, UsageError
+from topgraft.errors import DataError, UnknownNameError, UsageError
 from topgraft.files import is_file
 from topgraft.heads import HEADS, Head, head_class
 from topgraft.importers._catalogue import note_pace
@@ -33,6 +33,7 @@ from topgraft.photos.dataset import Dataset
 from topgraft.policies.grid import draw
 from topgraft.predictor.modelcard import write_model_card
 from topgraft.run import Run
+from topgraft.run.origin import noted
 from topgraft.selection.precision import worth_keeping
 from topgraft.settings import Settings
 from topgraft.splits import Split
@@ -205,7 +206,7 @@ def follow(
     FeatureStore.judge(store or place / "features.zarr")
     if resume:
         _same_choices(place, config)
-    before = Run(place).unknown_method()
+    before = _unknown_before(place, config)
     begun = time.perf_counter()
     data = data or Dataset.from_folder(
         config.data.photos, duplicates=config.data.duplicates, settings=settings, progress=progress
@@ -228,7 +229,7 @@ def follow(
     run = Run.create(out, overwrite=overwrite, resume=resume)
     with run.locked():
         run.reopen()
-        run.write_config(config)
+        run.write_config(_lasting(config))
         run.write_json("health.json", health.as_dict())
         run.note_time("read and check photos", checked)
         if config.backbone.precision == "int8":
@@ -283,6 +284,33 @@ def follow(
         with run.timed("report"):
             report(run, photos=config.data.photos, settings=settings)
         return run
+
+
+def _lasting(config: Config) -> Config:
+    """Return the choices with the photos named so that the run finds them from any working directory."""
+    photos = files.absolute(config.data.photos)
+    return config.model_copy(update={"data": config.data.model_copy(update={"photos": photos})})
+
+
+def _unknown_before(place: Path, config: Config) -> str:
+    """Return by which distance photos were called unknown before; "" where nothing came before.
+
+    By the run that is there, which will be replaced or gone on in; else by the newest beside it on the same
+    photos.
+    """
+    if method := Run(place).unknown_method():
+        return method
+    photos = files.absolute(config.data.photos)
+    beside = [Run(found.parent) for found in place.parent.glob("*/metrics.json") if is_file(found)]
+    beside.sort(key=lambda run: (run.path / "metrics.json").stat().st_mtime, reverse=True)
+    return next((run.unknown_method() for run in beside if _photos_noted(run) == photos), "")
+
+
+def _photos_noted(run: Run) -> str:
+    try:
+        return noted(run)
+    except DataError:
+        return ""  # its config is damaged; it is no run to compare with
 
 
 def _head(name: str) -> type[Head]:

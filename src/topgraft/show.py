@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import math
 import shlex
 import shutil
 import sys
@@ -204,8 +205,16 @@ def _estimates(scores: Scores) -> str:
 
 
 def print_json(facts: Any) -> None:
-    """Print plain data as JSON on stdout."""
-    print(json.dumps(facts, indent=1, ensure_ascii=False))
+    """Print plain data as JSON on stdout; a number that is none is null, for JSON has no NaN."""
+    print(json.dumps(_known(facts), indent=1, ensure_ascii=False, allow_nan=False))
+
+
+def _known(facts: Any) -> Any:
+    if isinstance(facts, float):
+        return facts if math.isfinite(facts) else None
+    if isinstance(facts, dict):
+        return {key: _known(value) for key, value in facts.items()}
+    return [_known(value) for value in facts] if isinstance(facts, list | tuple) else facts
 
 
 class _Line(logging.Formatter):

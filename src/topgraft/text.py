@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 FORMULA = re.compile(r"'*[=+\-@\t\r]")
 """How a cell begins that a spreadsheet may take for a formula; with the marks of text before it."""
@@ -27,6 +31,13 @@ def safe_cell(text: str) -> str:
 def bare_cell(text: str) -> str:
     """Return what `safe_cell` was given."""
     return text[1:] if text.startswith("'") and FORMULA.match(text) else text
+
+
+def first_mistake(error: ValidationError) -> str:
+    """Return the first thing that pydantic found wrong, behind its place."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(map(str, first["loc"]))
+    return f"{place}: {first['msg']}" if place else str(first["msg"])
 
 
 def shortened(text: str, most: int = 80) -> str:

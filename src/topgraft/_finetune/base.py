@@ -174,7 +174,7 @@ class Base:
         """Pairs (fit, score) of positions in `learn`."""
         return [
             (np.flatnonzero(self.fold != part), np.flatnonzero(self.fold == part))
-            for part in range(int(self.fold.max()) + 1)
+            for part in np.unique(self.fold)
         ]
 
     @property

@@ -61,10 +61,17 @@ class Activations:
         return np.array([self._where[key] for key in keys], np.int64)
 
     def rows(self) -> KeptRows:
-        """Map all rows (n, width) into memory, to read."""
+        """Map all rows (n, width) into memory, to read.
+
+        Raises:
+            StoreError: where there are fewer.
+        """
         if not self._where:
             return np.empty((0, self.width), np.float16)
-        return np.memmap(self._rows, np.float16, "r", shape=(len(self._where), self.width))
+        try:
+            return np.memmap(self._rows, np.float16, "r", shape=(len(self._where), self.width))
+        except (OSError, ValueError) as error:  # it is gone, or shorter than that
+            raise self._damaged(self._rows) from error
 
     @contextmanager
     def writing(self) -> Iterator[None]:

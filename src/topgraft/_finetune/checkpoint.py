@@ -8,9 +8,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -18,6 +19,7 @@ from topgraft import files
 from topgraft._finetune.plan import Line, Training
 from topgraft.backbones._torch import system_errors
 from topgraft.errors import DataError
+from topgraft.fingerprint import digest, fingerprint
 from topgraft.run import AGAIN
 
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
@@ -76,9 +78,8 @@ class Checkpoint:
         with files.guarded(self.path, AGAIN), system_errors():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with files.replacing(self.path, alone=True) as half:
-                save_file(
-                    {name: value.contiguous() for name, value in tensors.items()}, half, {"so_far": facts}
-                )
+                whole = {name: value.contiguous() for name, value in tensors.items()}
+                save_file(whole, half, {"so_far": facts, "sum": _sum(whole)})
 
     @contextmanager
     def keeping(self) -> Iterator[Keep]:
@@ -110,27 +111,46 @@ class Checkpoint:
         Every value is copied into memory laid out as it was, since the layout decides the last bits.
 
         Raises:
-            DataError: for a checkpoint of another training.
+            DataError: for a checkpoint of another training, or a damaged one.
         """
         if not self.path.exists():
             return None
-        with safe_open(self.path, "pt") as file:
-            facts = json.loads(file.metadata()["so_far"])
-            if facts["what"] != self.what:
-                raise DataError(
-                    f"{self.path}: belongs to a training with other photos or options."
-                    " Give the same ones to --resume, or --overwrite to begin anew."
-                )
-            state = net.state_dict()
-            best = {name: _like(value, file.get_tensor(f"best.{name}")) for name, value in state.items()}
-            net.load_state_dict({name: file.get_tensor(f"now.{name}") for name in state})
-            for number, weight in enumerate(_weights(optimiser)):
-                optimiser.state[weight] = {
-                    "step": file.get_tensor(f"step.{number}").to(weight.device),
-                    "exp_avg": _like(weight.detach(), file.get_tensor(f"exp_avg.{number}")),
-                    "exp_avg_sq": _like(weight.detach(), file.get_tensor(f"exp_avg_sq.{number}")),
-                }
+        kept, facts = self._read()
+        if facts["what"] != self.what:
+            raise DataError(
+                f"{self.path}: belongs to a training with other photos or options."
+                " Give the same ones to --resume, or --overwrite to begin anew."
+            )
+        state = net.state_dict()
+        best = {name: _like(value, kept[f"best.{name}"]) for name, value in state.items()}
+        net.load_state_dict({name: kept[f"now.{name}"] for name in state})
+        for number, weight in enumerate(_weights(optimiser)):
+            optimiser.state[weight] = {
+                "step": kept[f"step.{number}"].to(weight.device),
+                "exp_avg": _like(weight.detach(), kept[f"exp_avg.{number}"]),
+                "exp_avg_sq": _like(weight.detach(), kept[f"exp_avg_sq.{number}"]),
+            }
         return SoFar(facts["lines"], best, facts["at"])
+
+    def _read(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return the tensors, which are those that were written, and what is said of them."""
+        try:
+            with safe_open(self.path, "pt") as file:
+                said = file.metadata() or {}
+                kept = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no dict
+            if said["sum"] != _sum(kept):
+                raise ValueError("its checksum is another")
+            return kept, json.loads(said["so_far"])
+        except (OSError, ValueError, LookupError, SafetensorError) as error:
+            raise DataError(
+                f"{self.path}: is damaged ({files.said(error)}). Give --overwrite to begin anew."
+            ) from error
+
+
+def _sum(tensors: dict[str, Tensor]) -> str:
+    """Hash all values, in the order of their names."""
+    values = [tensors[name].reshape(-1).view(torch.uint8).cpu().numpy() for name in sorted(tensors)]
+    return fingerprint([digest(value.data) for value in values])
 
 
 def _weights(optimiser: torch.optim.Optimizer) -> list[Tensor]:

@@ -19,6 +19,7 @@ from topgraft._finetune.pixels import normalised
 from topgraft.backbones._pictures import pictures
 from topgraft.backbones.backbone import Backbone
 from topgraft.engines._openvino import compile_model
+from topgraft.fingerprint import digest
 
 if TYPE_CHECKING:
     import onnx
@@ -40,13 +41,22 @@ def in_graph(backbone: Backbone, cut: Cut, path: Path) -> Backbone | None:
         None where the graph holds no such values: then PyTorch has to run the prefix.
     """
     card = backbone.card.model_copy(update={"features": cut.width, "map_size": None, "depths": ()})
-    if not path.exists():
+    if not _is_whole(path):
         made = _write(backbone, cut)
         if made is None:
             return None
         path.parent.mkdir(parents=True, exist_ok=True)
         files.write(path, made)
+        files.write(path.with_suffix(".sum"), digest(made).encode())  # last: it is what makes the graph count
     return Backbone(card, path)
+
+
+def _is_whole(path: Path) -> bool:
+    """Tell whether a kept graph is there and the one that was written."""
+    try:
+        return digest(path.read_bytes()).encode() == path.with_suffix(".sum").read_bytes()
+    except OSError:
+        return False
 
 
 def _write(backbone: Backbone, cut: Cut) -> bytes | None:

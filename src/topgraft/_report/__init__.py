@@ -6,6 +6,7 @@ where the run found them, and those that are gone are said and left out.
 
 from __future__ import annotations
 
+import logging
 import shlex
 from base64 import b64encode
 from collections.abc import Sequence
@@ -28,6 +29,8 @@ from topgraft.files import is_file
 from topgraft.run import Run
 from topgraft.run.origin import noted
 from topgraft.settings import Settings
+
+warn = logging.getLogger(__name__).warning
 
 PHOTO = "data:image/webp"
 """What a page with photos holds."""
@@ -193,13 +196,15 @@ def page(facts: Facts) -> str:
         "leaks": [
             ", ".join(group) if isinstance(group, list) else str(group) for group in health.get("leaks", [])
         ],
-        "photo_notes": [*_photo_notes(facts, book), *silence],
+        "photo_notes": [*_missing_photos(facts, book), *_crowded(book), *silence],
         "cost": _cost(facts),
         "command": _command(facts),
         "config": facts.config_text,
         "provenance": _provenance(facts),
         "book": book,
     }
+    for line in _missing_photos(facts, book):
+        warn(line)
     context["contents"] = _contents(context)
     return _environment().get_template("report.html").render(context)
 
@@ -333,8 +338,8 @@ def _looks(facts: Facts, book: Book) -> tuple[list[mistakes.Shot], list[str]]:
         return [], [f"The predictor cannot be asked where it looked: {error}"]
 
 
-def _photo_notes(facts: Facts, book: Book) -> list[str]:
-    """Say which photos are not shown, and why."""
+def _missing_photos(facts: Facts, book: Book) -> list[str]:
+    """Say which photos cannot be shown, and why."""
     notes = []
     if not facts.origin.root:
         notes.append(
@@ -348,11 +353,13 @@ def _photo_notes(facts: Facts, book: Book) -> list[str]:
     if book.gone:
         first = book.gone[0]
         notes.append(f"{len(book.gone)} photos cannot be read any more where they were (first: {first}).")
-    if book.crowded:
-        notes.append(
-            f"A sample of the photos is shown, so that this page stays small; {book.crowded} found no room."
-        )
     return notes
+
+
+def _crowded(book: Book) -> list[str]:
+    if not book.crowded:
+        return []
+    return [f"A sample of the photos is shown, so that this page stays small; {book.crowded} found no room."]
 
 
 def _cost(facts: Facts) -> list[tuple[str, str, float, Markup]]:

@@ -112,7 +112,7 @@ def card() -> Card:
 def write(folder: Path) -> Card:
     """Write the backbone's folder."""
     (folder / GRAPH).write_bytes(graph().SerializeToString(deterministic=True))
-    (folder / CARD).write_text(card().model_dump_json(indent=1))
+    (folder / CARD).write_text(card().model_dump_json(indent=1), encoding="utf-8")
     return card()
 
 

@@ -93,7 +93,7 @@ def remember(cache: Path, request: dict[str, Any], place: Path) -> None:
 def find(cache: Path, request: dict[str, Any]) -> Path | None:
     """Return the folder that answers a request, where there is one."""
     try:
-        place = cache / "backbones" / json.loads(_note(cache, request).read_text())["folder"]
+        place = cache / "backbones" / json.loads(_note(cache, request).read_bytes())["folder"]
     except (FileNotFoundError, ValueError, LookupError, TypeError):
         return None  # none, or a damaged one: it is asked for anew
     return place if complete(place) else None
@@ -125,9 +125,13 @@ def verify(folder: Path) -> None:
     """
     if not (folder / SUMS).is_file():
         return
-    for line in (folder / SUMS).read_text(encoding="utf-8").splitlines():
+    for line in (folder / SUMS).read_text(encoding="utf-8", errors="replace").splitlines():
         expected, _, name = line.partition("  ")
         file = folder / name
+        if ".." in file.parts[len(folder.parts) :] or not file.is_relative_to(folder):
+            raise BackboneError(
+                f"{folder / SUMS}: names a file elsewhere ({name}). Fetch the backbone again."
+            )
         if not file.is_file() or _sha256(file) != expected:
             state = "differs from" if file.is_file() else "is missing but named in"
             raise BackboneError(f"{file}: {state} {SUMS}. Fetch the backbone again.")

@@ -12,6 +12,8 @@ import pydantic
 from topgraft.backbones._cache import CARD, GRAPH, complete, drop, verify
 from topgraft.backbones.card import Card
 from topgraft.errors import BackboneError
+from topgraft.nodes import weight_elsewhere
+from topgraft.text import first_mistake
 
 if TYPE_CHECKING:
     from typing import Self
@@ -32,13 +34,18 @@ class Backbone:
     graph: Path
 
     @classmethod
-    def open(cls, folder: Path | str) -> Self:
+    def open(cls, folder: Path | str, *, ours: bool = False) -> Self:
         """Open a backbone's folder, as `fetch` and the cache write it, and compare it with its checksums.
 
         Measured for the default: 12 ms.
 
+        Args:
+            folder: holds graph, card, and what goes with them.
+            ours: it is in the cache, where we wrote it. Others may hold a stranger's graph, which is looked
+                through for weights in other files.
+
         Raises:
-            BackboneError: where a file is missing or damaged, or the card is not one.
+            BackboneError: where a file is missing or damaged, a card is none, or a weight lies elsewhere.
         """
         folder = Path(folder)
         verify(folder)
@@ -51,9 +58,12 @@ class Backbone:
         try:
             card = Card.model_validate_json((folder / CARD).read_bytes())
         except pydantic.ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(str(part) for part in first["loc"])
-            raise BackboneError(f"{folder / CARD}: {place}: {first['msg']}.") from error
+            raise BackboneError(f"{folder / CARD}: {first_mistake(error)}.") from error
+        if not ours and (weight := weight_elsewhere((folder / GRAPH).read_bytes())):
+            raise BackboneError(
+                f"{folder / GRAPH}: its weight {weight} lies in another file, which is not followed. Save it"
+                " as one file with onnx.save(model, path)."
+            )
         return cls(card, folder / GRAPH)
 
     @classmethod
@@ -62,7 +72,7 @@ class Backbone:
         if not place.is_dir():
             return None
         try:
-            return cls.open(place)
+            return cls.open(place, ours=True)
         except BackboneError as error:
             logging.getLogger(__name__).warning("%s It is made again.", error)
             drop(place)

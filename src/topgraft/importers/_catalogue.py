@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+from pydantic import ValidationError
 
 from topgraft.backbones import _builtin
 from topgraft.backbones._cache import CARD, complete, note
@@ -60,9 +63,11 @@ def kept(cache: Path) -> list[Card]:
     """Return the cards of all backbones in the cache, by name."""
     root = cache / "backbones"
     folders = [folder for folder in root.iterdir() if complete(folder)] if root.is_dir() else []
-    cards = [
-        Card.model_validate_json((folder / CARD).read_bytes()) for folder in folders if folder.name[0] != "."
-    ]
+    cards = []
+    for folder in folders:
+        with suppress(ValidationError):  # a damaged card is made again when its backbone is asked for
+            if folder.name[0] != ".":
+                cards.append(Card.model_validate_json((folder / CARD).read_bytes()))
     return sorted(cards, key=lambda card: (card.name, card.precision))
 
 
@@ -75,10 +80,10 @@ def note_pace(cache: Path, card: Card, images_s: float) -> None:
 def pace(cache: Path, card: Card) -> float | None:
     """Return the images a second of a backbone's last run here."""
     try:
-        text = (cache / "backbones" / "pace" / f"{card.fingerprint()}.json").read_text()
-    except FileNotFoundError:
-        return None
-    return float(json.loads(text)["images_s"])
+        text = (cache / "backbones" / "pace" / f"{card.fingerprint()}.json").read_bytes()
+        return float(json.loads(text)["images_s"])
+    except (FileNotFoundError, ValueError, LookupError, TypeError):
+        return None  # none, or a damaged one: the next run writes it anew
 
 
 def list_backbones(settings: Settings | None = None) -> list[Listed]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pydantic
-from onnx import TensorProto, compose, external_data_helper, helper, numpy_helper
+from onnx import TensorProto, compose, helper, numpy_helper
 
 from topgraft import files
 from topgraft.backbones._cache import CARD, GRAPH
@@ -21,6 +21,8 @@ from topgraft.backbones._statistics import Output, add_blocks
 from topgraft.backbones.card import Card
 from topgraft.backbones.depths import Depth
 from topgraft.errors import BackboneError, UsageError
+from topgraft.nodes import weight_elsewhere
+from topgraft.text import first_mistake
 from topgraft.types import Features
 
 PICTURES = 4
@@ -70,7 +72,10 @@ def write(folder: Path, graph: Path, facts: dict[str, Any]) -> Card:
     try:
         data = files.read_local(graph)
         model = onnx.load_from_string(data)
-        _whole(model)
+        if weight := weight_elsewhere(data):
+            raise ValueError(
+                f"its weight {weight} lies in another file: save it with onnx.save(model, path) as one"
+            )
         onnx.checker.check_model(model)
     except Exception as error:
         raise BackboneError(
@@ -99,21 +104,8 @@ def write(folder: Path, graph: Path, facts: dict[str, Any]) -> Card:
     whole = np.concatenate([rows[name] for name in ("features", "blocks") if name in rows], axis=1)
     made = made.model_copy(update={"float32": beyond_float16(whole, made.columns)})
     (folder / GRAPH).write_bytes(model.SerializeToString(deterministic=True))
-    (folder / CARD).write_text(made.model_dump_json(indent=1))
+    (folder / CARD).write_text(made.model_dump_json(indent=1), encoding="utf-8")
     return made
-
-
-def _whole(model: onnx.ModelProto) -> None:
-    """See that all weights are in the file itself: others would be read from wherever it says.
-
-    Raises:
-        ValueError: naming a weight that is not.
-    """
-    for weight in external_data_helper._get_all_tensors(model):  # noqa: SLF001  those of nested graphs, too
-        if external_data_helper.uses_external_data(weight):
-            raise ValueError(
-                f"its weight {weight.name} lies in another file: save it with onnx.save(model, path) as one"
-            )
 
 
 def _card(graph: Path, facts: dict[str, Any], sha256: str) -> Card:
@@ -122,8 +114,7 @@ def _card(graph: Path, facts: dict[str, Any], sha256: str) -> Card:
     try:
         return Card.model_validate({**told, "features": 1, "weights_sha256": sha256, "source": "onnx"})
     except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        raise UsageError(f"card of {graph}: {'.'.join(map(str, first['loc']))}: {first['msg']}.") from error
+        raise UsageError(f"card of {graph}: {first_mistake(error)}.") from error
 
 
 def _give_pixels(model: onnx.ModelProto, place: Path, card: Card) -> None:

@@ -81,7 +81,7 @@ def _finish(folder: Path, model: torch.nn.Module, card: Card) -> Card:
     _export(folder / GRAPH, network, card)
     rows = _check(folder, network, card)
     card = card.model_copy(update={"float32": beyond_float16(rows, card.columns)})
-    (folder / CARD).write_text(card.model_dump_json(indent=1))
+    (folder / CARD).write_text(card.model_dump_json(indent=1), encoding="utf-8")
     return card
 
 

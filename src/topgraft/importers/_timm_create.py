@@ -77,7 +77,7 @@ def create(
             raise _unreachable(name, cut_off or error) from error
         except OSError as error:
             raise _unreachable(name, cut_off or error) from error
-        except (RuntimeError, ValueError, KeyError) as error:
+        except (RuntimeError, ValueError, KeyError, TypeError) as error:  # TypeError: unknown `model_args`
             raise BackboneError(f"{name}: {_first_line(error)}") from error
 
 

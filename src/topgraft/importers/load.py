@@ -145,7 +145,9 @@ def _from_folder(folder: Path, settings: Settings) -> Backbone:
         files.copy(folder, copy)
         return card
 
-    return _renewed(Backbone.kept(place) or Backbone.open(keep(settings.cache_dir, write)), settings)
+    return _renewed(
+        Backbone.kept(place) or Backbone.open(keep(settings.cache_dir, write), ours=True), settings
+    )
 
 
 def _builtin_backbone(settings: Settings, progress: Progress) -> Backbone:
@@ -156,7 +158,7 @@ def _builtin_backbone(settings: Settings, progress: Progress) -> Backbone:
     progress(f"writing {card.name}", 0, 1)
     keep(settings.cache_dir, _builtin.write)
     progress(f"writing {card.name}", 1, 1)
-    return Backbone.open(place)
+    return Backbone.open(place, ours=True)
 
 
 def _from_file(graph: Path, card: Path | None, settings: Settings) -> Backbone:
@@ -218,7 +220,7 @@ def _kept(request: dict[str, Any], write: Callable[[Path], Card], settings: Sett
         return here
     place = keep(settings.cache_dir, write)
     remember(settings.cache_dir, request, place)
-    return Backbone.open(place)
+    return Backbone.open(place, ours=True)
 
 
 def _request(name: str, weights: str, seed: int, size: int | None) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def quantize(backbone: Backbone, images: Images, *, settings: Settings | None = 
         return here
     place = keep(settings.cache_dir, lambda folder: _write(folder, backbone, images, request))
     remember(settings.cache_dir, request, place)
-    return Backbone.open(place)
+    return Backbone.open(place, ours=True)
 
 
 def to_int8(

@@ -32,13 +32,14 @@ MAX_PIXELS = 100_000_000
 LARGE_PIXELS = 20_000_000
 """Larger pictures are decoded one at a time, however many threads read: a deep one takes 12 bytes a pixel."""
 
-MAX_SCANS = 200
-"""A progressive JPEG has about ten; each is a pass over all pixels, and 9,999 of them took 90 seconds."""
+MAX_SCANS, MAX_PASSES = 200, 2_000_000_000
+"""A progressive JPEG has about ten scans; each is a pass over all pixels, and 9,999 of them took 90 seconds
+that no Ctrl-C could end. So many scans, and scans times pixels, are decoded: that takes some 20 seconds."""
 
 PNG = b"\x89PNG\r\n\x1a\n"
 TEXTS = (b"iCCP", b"iTXt", b"zTXt", b"tEXt")
 HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
-TWELVE_BITS = 4095.0
+TWELVE_BITS, SIXTEEN_BITS = 4095.0, 65535.0
 
 UNIT = 1.1
 """Floats up to here are of the range 0..1: resampling overshoots it a little."""
@@ -90,13 +91,12 @@ def decode(source: str | Path | bytes, place: str = "", *, most: int = MAX_PIXEL
         raise DecodeError(place, f"cannot be opened ({error.strerror or error})") from error
     if not data:
         raise DecodeError(place, "is empty (0 bytes)")
-    if data.startswith(b"\xff\xd8") and (scans := data.count(b"\xff\xda")) > MAX_SCANS:
-        raise DecodeError(place, f"is a JPEG of {scans:,} scans, more than {MAX_SCANS}; save it anew")
     try:
-        with Pillow.open(io.BytesIO(_without_text(data)), formats=formats()) as picture:
+        with opened(data) as picture:
             _judge(picture.size, place, most)
+            _judge_scans(data, picture.size, place)
             with _one_large if picture.width * picture.height > LARGE_PIXELS else nullcontext():
-                return _pixels(picture)
+                return _pixels(picture, said_bits(picture, data))
     except DecodeError:
         raise
     except UnidentifiedImageError as error:
@@ -122,11 +122,16 @@ def from_pillow(picture: Pillow.Image, place: str = "photo") -> Image:
     """
     try:
         _judge(picture.size, place, MAX_PIXELS)
-        return _pixels(picture)
+        return _pixels(picture, said_bits(picture))
     except DecodeError:
         raise
     except Exception as error:  # a broken file behind it can make a decoder raise anything
         raise DecodeError(place, f"is damaged ({files.said(error)})") from error
+
+
+def opened(data: bytes) -> Pillow.Image:
+    """Open a file's bytes in Pillow, by the decoders of photos alone; no pixel is decoded yet."""
+    return Pillow.open(io.BytesIO(_without_text(data)), formats=formats())
 
 
 @cache
@@ -146,6 +151,14 @@ def _judge(size: tuple[int, int], place: str, most: int) -> None:
         raise DecodeError(place, f"is {width} x {height}, larger than {most:,} pixels; make it smaller")
     if width < 1 or height < 1:
         raise DecodeError(place, "has no pixels")
+
+
+def _judge_scans(data: bytes, size: tuple[int, int], place: str) -> None:
+    if not data.startswith(b"\xff\xd8"):
+        return
+    scans, most = data.count(b"\xff\xda"), min(MAX_SCANS, MAX_PASSES // (size[0] * size[1]))
+    if scans > most:
+        raise DecodeError(place, f"is a JPEG of {scans:,} scans, more than {most}; save it anew")
 
 
 def _without_text(data: bytes) -> bytes:
@@ -172,12 +185,28 @@ def _orientation(picture: Pillow.Image) -> int:
         return 1
 
 
-def _pixels(picture: Pillow.Image) -> Image:
+def said_bits(picture: Pillow.Image, data: bytes = b"") -> int:
+    """Return how many bits of a deep grey channel are used, as its file says; 0 where it does not.
+
+    Args:
+        picture: opened; a TIFF may name the largest value (MaxSampleValue, tag 281).
+        data: the file's bytes; a PNG may have a chunk sBIT.
+    """
+    if data.startswith(PNG):
+        at = data.find(b"\0\0\0\1sBIT", 0, max(data.find(b"IDAT"), 0))
+        return data[at + 8] if at > 0 else 0
+    largest = getattr(picture, "tag_v2", {}).get(281, 0)
+    largest = max(largest, default=0) if isinstance(largest, tuple) else largest  # one a channel
+    return largest.bit_length() if isinstance(largest, int) else 0
+
+
+def _pixels(picture: Pillow.Image, bits: int = 0) -> Image:
+    picture.load()  # before a PNG is asked for its EXIF data: that loads it too, and says of damage only once
     turn = TURNS.get(_orientation(picture))
     if turn is not None:
         picture = picture.transpose(turn)
     if picture.mode in ("I", "F") or picture.mode.startswith("I;"):
-        return _from_deep(picture)
+        return _from_deep(picture, bits)
     if picture.has_transparency_data:
         rgba = picture.convert("RGBA")
         white = Pillow.new("RGBA", rgba.size, (255, 255, 255, 255))
@@ -188,10 +217,10 @@ def _pixels(picture: Pillow.Image) -> Image:
     return np.array(picture, dtype=np.uint8)
 
 
-def _from_deep(picture: Pillow.Image) -> Image:
+def _from_deep(picture: Pillow.Image, bits: int) -> Image:
     """Scale one deep grey channel to 8 bits: from 12 or 16 bits, from floats in 0..1, or as it is."""
     values = np.asarray(picture)
-    top = full_scale(values, picture.mode)
+    top = full_scale(values, picture.mode, bits)
     grey = np.empty(values.shape, np.uint8)
     for rows in np.array_split(np.arange(len(values)), max(1, values.size // 1_000_000)):  # floats are large
         finite = np.nan_to_num(values[rows].astype(np.float32), nan=0, posinf=top, neginf=0)
@@ -199,19 +228,22 @@ def _from_deep(picture: Pillow.Image) -> Image:
     return np.repeat(grey[:, :, None], 3, axis=2)
 
 
-def full_scale(values: NDArray[Any], mode: str) -> float:
+def full_scale(values: NDArray[Any], mode: str, bits: int = 0) -> float:
     """Return the level of a deep grey channel that is white.
 
-    12 bits are often stored in 16 (cameras, microscopes) and no tag says so: a channel that stays below 4096
-    is taken for one. As 16 bits it would be nearly black, 17 of 256 levels.
+    12 bits are often stored in 16 (cameras, microscopes), and where no tag says how many are used, a channel
+    that stays below 4096 is taken for one. As 16 bits it would be nearly black, 17 of 256 levels.
 
     Args:
         values: (H, W) of the channel.
         mode: Pillow's name for its kind: `I`, `F`, or `I;16` and its like.
+        bits: in use, as the file says (`said_bits`); 0 where it does not.
     """
     highest = float(values.max(initial=0, where=np.isfinite(values)))
     if mode == "F" and highest <= UNIT:
         return 1.0
     if highest <= 255 and not mode.startswith("I;"):
         return 255.0
-    return TWELVE_BITS if 255 < highest <= TWELVE_BITS else 65535.0
+    if 8 < bits <= 16 and highest < 2**bits:
+        return float(2**bits - 1)
+    return TWELVE_BITS if 255 < highest <= TWELVE_BITS else SIXTEEN_BITS

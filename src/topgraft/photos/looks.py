@@ -48,7 +48,7 @@ ALIKE: tuple[Alike, ...] = get_args(Alike)
 COARSE, FINE = 8, 24
 THUMB_BYTES = FINE * FINE * 3
 
-MAKER = f"look 3, Pillow {PIL.__version__}, {MAX_PIXELS} pixels"
+MAKER = f"look 4, Pillow {PIL.__version__}, {MAX_PIXELS} pixels"
 """What a kept look depends on besides the file's bytes."""
 
 

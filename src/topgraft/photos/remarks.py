@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 import simplejpeg
-from PIL import Image as Pillow
 
-from topgraft.photos.decode import TWELVE_BITS, formats, full_scale
+from topgraft.photos.decode import SIXTEEN_BITS, TWELVE_BITS, full_scale, opened, said_bits
 from topgraft.types import Image
 
 DARK = 12
 """A photo without any brighter level (of 255) is nearly black."""
+TWELVE = "holds 12 bits in 16 and is scaled by its 12"
+SIXTEEN = "holds 16 bits"
+"""How a deep grey photo was taken; the second is worth a word beside the first alone."""
 
 
 def remark(data: bytes, image: Image) -> str:
@@ -34,13 +34,13 @@ def remark(data: bytes, image: Image) -> str:
                 return f"is damaged and was repaired ({error})"
     if image.max(initial=0) <= DARK:
         return "is nearly black"
-    if _has_twelve_bits(data):
-        return "holds 12 bits in 16 and is scaled by its 12"
-    return ""
+    return _depth(data)
 
 
-def _has_twelve_bits(data: bytes) -> bool:
-    with Pillow.open(io.BytesIO(data), formats=formats()) as picture:
-        if not picture.mode.startswith("I"):
-            return False
-        return full_scale(np.asarray(picture), picture.mode) == TWELVE_BITS
+def _depth(data: bytes) -> str:
+    """Say how a deep grey channel was scaled where its file does not say."""
+    with opened(data) as picture:
+        if not picture.mode.startswith("I") or said_bits(picture, data):
+            return ""
+        top = full_scale(np.asarray(picture), picture.mode)
+    return {TWELVE_BITS: TWELVE, SIXTEEN_BITS: SIXTEEN}.get(top, "")

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from topgraft import files
 from topgraft.backbones.card import Card
 from topgraft.errors import BackboneError
+from topgraft.text import first_mistake
 
 Setting = dict[str, float | int | str]
 
@@ -77,8 +78,6 @@ class PredictorCard(BaseModel):
         except OSError as error:
             raise BackboneError(f"{path}: cannot be read ({error.strerror}).") from error
         except pydantic.ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(str(part) for part in first["loc"]) or "the whole"
             raise BackboneError(
-                f"{path}: {place}: {first['msg']}. Train again, or export it again."
+                f"{path}: {first_mistake(error)}. Train again, or export it again."
             ) from error

@@ -20,6 +20,7 @@ from topgraft.backbones.fit import fit
 from topgraft.errors import BackboneError, DataError, TopgraftError, UsageError
 from topgraft.files import is_file
 from topgraft.fingerprint import digest
+from topgraft.nodes import weight_elsewhere
 from topgraft.photos.decode import decode, from_pillow
 from topgraft.predictor._card import PredictorCard, UnknownCard
 from topgraft.predictor._runtime import Outputs, Runtime, open_runtime
@@ -190,6 +191,11 @@ class Predictor:
             raise BackboneError(
                 f"{folder / names[0]}: is not the graph its card was written for. Copy both again."
             )
+        if weight := weight_elsewhere(graph):
+            raise BackboneError(
+                f"{folder / names[0]}: its weight {weight} lies in another file, which is not followed."
+                f" {AGAIN}"
+            )
         return cls(card, graph, weights=b"".join(weights), engine=engine, settings=settings)
 
     def save(self, folder: Path | str) -> Path:
@@ -262,7 +268,16 @@ class Predictor:
         Returns:
             `probabilities` (1, C), `features` (1, D), `distance` (1,), `map` where the backbone has one, and
             `blocks` (1, B) where the head reads them.
+
+        Raises:
+            UsageError: for pixels of another shape or type.
+            BackboneError: where the graph fails, or says what is no answer.
         """
+        found = self._ask(image)
+        self._refuse_nonsense(found)
+        return found
+
+    def _ask(self, image: Image) -> Outputs:
         _check_pixels(image, 0)
         run = self._runtime
         # Pillow fits a photo in an eighth of the time that the graph needs for the same pixels
@@ -293,13 +308,10 @@ class Predictor:
             BackboneError: where they disagree.
         """
         found = self.look(np.full((48, 64, 3), 127, np.uint8))
-        expected = {"probabilities": (1, len(self.classes)), "features": (1, self.card.backbone.features)}
-        for name, shape in expected.items():
-            got = found[name].shape if name in found else None
-            if got != shape or not np.isfinite(found[name]).all():
-                raise BackboneError(
-                    f"predictor: expected {name} {shape} of finite numbers, got {got}. Train again."
-                )
+        shape = (1, self.card.backbone.features)
+        got = found["features"].shape if "features" in found else None
+        if got != shape or not np.isfinite(found["features"]).all():
+            raise BackboneError(f"predictor: expected features {shape} of finite numbers, got {got}. {AGAIN}")
 
     @property
     def _runtime(self) -> Runtime:
@@ -362,7 +374,7 @@ class Predictor:
         path = str(photo) if isinstance(photo, str | Path) else ""
         _ = self._runtime  # a graph that nothing can run is no fault of the photo
         try:
-            found = self.look(_pixels(photo))
+            found = self._ask(_pixels(photo))
         except TopgraftError as error:
             return Prediction(path=path, error=str(error))
         self._refuse_nonsense(found)

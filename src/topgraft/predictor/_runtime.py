@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from topgraft import files
 from topgraft.errors import BackboneError, UnknownNameError
 from topgraft.telemetry import import_silently
 
@@ -101,4 +102,8 @@ class _OnnxRuntime:
         self._names = [output.name for output in self._session.get_outputs()]
 
     def __call__(self, value: NDArray[Any]) -> Outputs:
-        return dict(zip(self._names, self._session.run(None, {self.takes: value}), strict=True))
+        try:
+            found = self._session.run(None, {self.takes: value})
+        except Exception as error:  # its errors share no base class of their own
+            raise BackboneError(f"predictor: onnxruntime failed: {files.said(error)}") from error
+        return dict(zip(self._names, found, strict=True))

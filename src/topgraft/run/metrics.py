@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import (
     BaseModel,
@@ -16,6 +16,16 @@ from pydantic import (
 from pydantic import ModelWrapValidatorHandler as Handler
 
 from topgraft.metrics import Estimate
+from topgraft.run.forms import (
+    Bin,
+    ClassScores,
+    Count,
+    CoverageForm,
+    LabelIssue,
+    Share,
+    WorthForm,
+    of_form,
+)
 
 SCHEMA = 1
 
@@ -47,6 +57,13 @@ class Part(BaseModel):
         return self.model_dump(by_alias=True)
 
 
+class Sides(BaseModel):
+    """How many photos of a class lie on each side."""
+
+    train: Count
+    test: Count
+
+
 class Counts(Part):
     """How many photos there are.
 
@@ -59,21 +76,21 @@ class Counts(Part):
         per_class: the same by class; a photo with several labels counts for each.
     """
 
-    photos: int
-    refused: int
-    duplicates: int
-    views: int
-    train: int
-    test: int
-    per_class: dict[str, dict[str, int]]
+    photos: Count
+    refused: Count
+    duplicates: Count
+    views: Count
+    train: Count
+    test: Count
+    per_class: Annotated[dict[str, Any], of_form(dict[str, Sides])]
 
 
 class BackboneFacts(Part):
-    """What made the features."""
+    """What made the features; where it is kept is found by its fingerprint, which so must be one."""
 
     name: str
-    fingerprint: str
-    features: int
+    fingerprint: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
+    features: Count
     precision: str
 
 
@@ -86,7 +103,7 @@ class HeadFacts(Part):
     name: str
     setting: str
     temperature: float
-    depths: list[dict[str, Any]] = []
+    depths: Annotated[list[dict[str, Any]], of_form(list[Share])] = []
 
 
 class Scores(Part):
@@ -95,7 +112,7 @@ class Scores(Part):
     With several labels per photo there are the first five numbers alone.
     """
 
-    n: int
+    n: Count
     accuracy: Estimate
     log_loss: Estimate
     balanced_accuracy: Estimate | None = None
@@ -104,15 +121,17 @@ class Scores(Part):
     roc_auc: Estimate | None = None
     average_precision: Estimate | None = None
     top_k: dict[str, Estimate] = Field(default_factory=dict)
-    per_class: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    confusion: list[list[int]] | None = None
+    per_class: Annotated[dict[str, dict[str, Any]], of_form(dict[str, ClassScores])] = Field(
+        default_factory=dict
+    )
+    confusion: list[list[Count]] | None = None
 
 
 class CrossValidation(Scores):
     """The same, out of fold."""
 
-    folds: int
-    repeats: int
+    folds: Count
+    repeats: Count
 
 
 class Ranked(Part):
@@ -145,9 +164,9 @@ class TrustFacts(Part):
     temperature: float
     ece: Estimate
     unknown: UnknownFacts
-    reliability: list[dict[str, Any]]
-    label_issues: list[dict[str, Any]]
-    coverage: dict[str, Any] | None = None
+    reliability: Annotated[list[dict[str, Any]], of_form(list[Bin])]
+    label_issues: Annotated[list[dict[str, Any]], of_form(list[LabelIssue])]
+    coverage: Annotated[dict[str, Any] | None, of_form(CoverageForm | None)] = None
 
 
 class Metrics(Part):
@@ -171,19 +190,33 @@ class Metrics(Part):
     """
 
     schema_version: int = Field(alias="schema")
-    classes: list[str]
+    classes: Annotated[list[str], Field(min_length=1)]
     counts: Counts
     backbone: BackboneFacts
     policies: list[str]
-    seed: int
+    seed: Count
     head: HeadFacts
     cross_validation: CrossValidation
     test: Scores | None
     leaderboard: list[Ranked]
     trust: TrustFacts
-    worth: dict[str, Any] | None
+    worth: Annotated[dict[str, Any] | None, of_form(WorthForm | None)]
     notes: list[str]
     finetune: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _of_its_classes(self) -> Self:
+        C, known = len(self.classes), set(self.classes)
+        if len(known) < C:
+            raise ValueError("classes: expected each name once")
+        for where, scores in (("cross_validation", self.cross_validation), ("test", self.test)):
+            if scores is None:
+                continue
+            if scores.confusion is not None and [len(row) for row in scores.confusion] != [C] * C:
+                raise ValueError(f"{where}.confusion: expected {C} rows of {C} counts, one a class")
+            if scores.per_class and scores.per_class.keys() != known:
+                raise ValueError(f"{where}.per_class: expected the classes {', '.join(self.classes[:5])}")
+        return self
 
     @property
     def headline(self) -> Scores:

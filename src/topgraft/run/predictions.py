@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,12 @@ from topgraft.errors import DataError
 from topgraft.run.results import Answers, Side
 from topgraft.run.run import Run
 from topgraft.store import FeatureStore
-from topgraft.text import counted
+from topgraft.text import counted, shortened
 
 COLUMNS = ("id", "digest", "pixels", "split", "fold", "label", "predicted", "probability")
 NAME = "predictions.csv"
+SPLITS = {"cv": 0, "test": -1}
+"""What a line may be of, and its lowest fold."""
 
 say = logging.getLogger(__name__).info
 
@@ -94,7 +97,7 @@ def read_predictions(run: Run, classes: Sequence[str]) -> list[Predicted]:
     """
     index = {name: i for i, name in enumerate(classes)}
     try:
-        return [
+        rows = [
             Predicted(
                 i,
                 line["id"],
@@ -106,17 +109,33 @@ def read_predictions(run: Run, classes: Sequence[str]) -> list[Predicted]:
                 if line["label"] in index
                 else tuple(index[name] for name in line["label"].split(";")),
                 index[line["predicted"]],
-                float(line["probability"]),
-                np.array([float(line[name]) for name in _columns(classes)]),
-                float(line["distance"]) if line["distance"] else None,
+                _share(line["probability"]),
+                np.array([_share(line[name]) for name in _columns(classes)]),
+                _finite(line["distance"]) if line["distance"] else None,
                 line.get("pixels") or "",
             )
             for i, line in enumerate(run.read_table(NAME))
         ]
+        for row in rows:
+            if row.split not in SPLITS or not SPLITS[row.split] <= row.fold < len(rows):
+                raise ValueError(f"{row.id}: split {row.split!r}, fold {row.fold}")
     except (KeyError, ValueError, TypeError) as error:
         raise DataError(
-            f"{run.path / NAME}: is damaged ({type(error).__name__}: {error}). Train again."
+            f"{run.path / NAME}: is damaged ({type(error).__name__}: {shortened(str(error))}). Train again."
         ) from error
+    return rows
+
+
+def _finite(cell: str) -> float:
+    if not math.isfinite(value := float(cell)):
+        raise ValueError(f"{cell} is no number")
+    return value
+
+
+def _share(cell: str) -> float:
+    if not 0 <= (value := float(cell)) <= 1:
+        raise ValueError(f"{cell} is no probability")
+    return value
 
 
 def held_out(store: FeatureStore) -> frozenset[str]:

@@ -24,8 +24,9 @@ from topgraft import files
 from topgraft.config import Config
 from topgraft.errors import DataError, UsageError
 from topgraft.files import is_file
+from topgraft.run.forms import FORMS, finite
 from topgraft.run.metrics import SCHEMA, Metrics
-from topgraft.text import bare_cell, safe_cell
+from topgraft.text import bare_cell, first_mistake, safe_cell, shortened
 
 LIBRARIES = (
     "topgraft",
@@ -147,13 +148,14 @@ class Run:
         schema = facts.get("schema")
         if isinstance(schema, int) and schema > SCHEMA:
             raise DataError(
-                f"{path}: written with schema {schema}, this Topgraft reads up to schema {SCHEMA}."
+                f"{path}: written with schema {shortened(str(schema))}, this Topgraft reads up to schema"
+                f" {SCHEMA}."
                 " Update Topgraft: pip install -U topgraft."
             )
         try:
             return Metrics.model_validate(facts)
         except ValidationError as error:
-            raise DataError(f"{path}: is damaged ({_first(error)}). Train again.") from error
+            raise DataError(f"{path}: is damaged ({first_mistake(error)}). Train again.") from error
 
     def unknown_method(self) -> str:
         """By which distance it calls photos unknown; empty where it is not finished, or damaged."""
@@ -179,7 +181,7 @@ class Run:
         except FileNotFoundError:
             return None
         except ValidationError as error:
-            raise DataError(f"{path}: is damaged ({_first(error)}). Train again.") from error
+            raise DataError(f"{path}: is damaged ({first_mistake(error)}). Train again.") from error
         except (OSError, ValueError, RecursionError) as error:
             raise DataError(f"{path}: is damaged ({files.said(error)}). Train again.") from error
 
@@ -191,10 +193,10 @@ class Run:
         """Read one of the JSON files; an absent one is empty.
 
         Raises:
-            DataError: for a damaged file.
+            DataError: for a damaged file, and one that lacks what is read of it.
         """
         try:
-            found = json.loads(files.text(self.path / name))
+            found = finite(files.text(self.path / name))
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, RecursionError) as error:
@@ -203,6 +205,12 @@ class Run:
             raise DataError(
                 f"{self.path / name}: expected an object, got {type(found).__name__}. Train again."
             )
+        try:
+            FORMS.get(name, dict)(found)
+        except ValidationError as error:
+            raise DataError(
+                f"{self.path / name}: is damaged ({first_mistake(error)}). Train again."
+            ) from error
         return found
 
     def write(self, name: str, text: str) -> Path:
@@ -261,12 +269,6 @@ class Run:
             return []
         except (OSError, ValueError, csv.Error) as error:
             raise DataError(f"{path}: is damaged ({files.said(error)}). Train again.") from error
-
-
-def _first(error: ValidationError) -> str:
-    """Say the first thing that does not fit, with its place."""
-    first = error.errors(include_url=False, include_input=False)[0]
-    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 
 
 def versions() -> dict[str, str]:

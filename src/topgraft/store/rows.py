@@ -53,7 +53,7 @@ HASH = re.compile(r"[0-9a-f]{32}")
 CHUNK = re.compile(r"c\.(\d+)\.0")
 """The names that count; a file manager leaves others beside them."""
 
-BROKEN = (LookupError, TypeError, ValueError, AttributeError, FileNotFoundError)
+BROKEN = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, FileNotFoundError)
 """What zarr raises for metadata that are damaged, or gone."""
 
 
@@ -135,11 +135,13 @@ class Rows:
     def _array(self, key: str) -> Any:
         """Open an array of ours; None where there is none, or a damaged one."""
         if key not in self._arrays:
+            if not self.place.remote and not self.place.exists(f"{key}/zarr.json"):
+                return None  # nor is a pipe of that name one, which would be waited for
             import zarr
 
             with self.place.guarded():
                 try:
-                    opened = zarr.open_array(self.place.zarr(), path=key, mode="r+")
+                    opened = zarr.open_array(self.place.zarr(), path=key, mode="r+", zarr_format=3)
                 except BROKEN:
                     return None
             if len(opened.shape) != 2:

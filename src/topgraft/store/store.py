@@ -21,6 +21,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from topgraft.backbones.card import Card
 from topgraft.backbones.depths import Depths
@@ -32,6 +33,7 @@ from topgraft.settings import Settings
 from topgraft.store.place import Place
 from topgraft.store.rows import BROKEN, Rows, Segment
 from topgraft.store.table import Part, Table
+from topgraft.text import first_mistake, shortened
 from topgraft.types import Features, Labels
 
 SCHEMA = 1
@@ -441,7 +443,9 @@ class FeatureStore:
 
         with self.place.guarded():
             if self.place.exists(f"{key}/zarr.json"):
-                zarr.open_group(self.place.zarr(), path=key, mode="r+").attrs.put(table.facts())
+                zarr.open_group(self.place.zarr(), path=key, mode="r+", zarr_format=3).attrs.put(
+                    table.facts()
+                )
             else:
                 zarr.create_group(self.place.zarr(), path=key, attributes=table.facts())
 
@@ -456,10 +460,11 @@ def _check_schema(place: Place) -> None:
 
     with place.guarded():
         try:
-            facts = dict(zarr.open_group(place.zarr(), mode="r").attrs)
+            facts = dict(zarr.open_group(place.zarr(), mode="r", zarr_format=3).attrs)
         except BROKEN as error:
             raise StoreError(
-                f"{place.path}: its zarr.json cannot be read ({type(error).__name__}: {error})."
+                f"{place.path}: its zarr.json cannot be read"
+                f" ({type(error).__name__}: {shortened(str(error))})."
                 " Bring that file back from a copy, or embed into another place with `-o`."
             ) from error
     if facts.get("topgraft") != FORMAT:
@@ -468,12 +473,14 @@ def _check_schema(place: Place) -> None:
         )
     if not isinstance(facts.get("schema"), int):
         raise StoreError(
-            f"{place.path}: expected a number for the schema in its zarr.json, got {facts.get('schema')!r}."
+            f"{place.path}: expected a number for the schema in its zarr.json, got"
+            f" {shortened(repr(facts.get('schema')))}."
             f" This Topgraft writes {SCHEMA}."
         )
     if facts["schema"] > SCHEMA:
         raise StoreError(
-            f"{place.path}: written with schema {facts['schema']}, this Topgraft reads up to schema {SCHEMA}."
+            f"{place.path}: written with schema {shortened(str(facts['schema']))}, this Topgraft reads up to"
+            f" schema {SCHEMA}."
             " Update Topgraft: pip install -U topgraft."
         )
 
@@ -485,12 +492,19 @@ def _read_table(place: Place, key: str) -> Table | None:
         return None
     with place.guarded():
         try:
-            return Table.from_facts(dict(zarr.open_group(place.zarr(), path=key, mode="r").attrs))
+            return Table.from_facts(
+                dict(zarr.open_group(place.zarr(), path=key, mode="r", zarr_format=3).attrs)
+            )
         except FileNotFoundError:
             return None  # the `embed` that was pending is finished since
+        except ValidationError as error:
+            raise StoreError(
+                f"{place.path}: {key}/zarr.json is damaged ({first_mistake(error)})."
+                f" Delete {key}/ and run `topgraft embed` again: rows are kept."
+            ) from error
         except BROKEN as error:
             raise StoreError(
-                f"{place.path}: {key}/zarr.json is damaged ({type(error).__name__}: {error})."
+                f"{place.path}: {key}/zarr.json is damaged ({type(error).__name__}: {shortened(str(error))})."
                 f" Delete {key}/ and run `topgraft embed` again: rows are kept."
             ) from error
 

@@ -5,18 +5,64 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Self
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, Field, model_validator
 
 from topgraft.backbones.card import Card, Kind
 from topgraft.fingerprint import fingerprint
 from topgraft.photos.dataset import Dataset, Sample
 from topgraft.policies.policy import IDENTITY, Policy, View
 
-PIXELS = 2
+PIXELS = 3
 """Counts up when decoding, fit or warp gives other pixels for the same photo, so old rows are not reused."""
 
 STATISTICS = 1
 """Counts up when the same blocks give other means or spreads."""
+
+
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class _View(BaseModel):
+    policy: str
+    index: Count
+    seed: Count
+
+
+class _Samples(BaseModel):
+    """A column for each field of the samples; `pixels` came last."""
+
+    id: list[str]
+    path: list[str]
+    label: list[Count]
+    group: list[str]
+    digest: list[Annotated[str, Field(pattern="^[0-9a-f]{32}$")]]
+    split: list[str | None]
+    labels: list[list[Count]]
+    pixels: list[str] | None = None
+
+
+class _Form(BaseModel):
+    """What `Table.facts` writes: an edited store is one line, not a surprise when it is read."""
+
+    precision: str
+    views: Annotated[list[_View], Field(min_length=1)]
+    classes: Annotated[list[str], Field(min_length=1)]
+    samples: _Samples
+    groups: list[Count]
+    root: str
+    depths: bool = False
+
+    @model_validator(mode="after")
+    def _of_one_length(self) -> Self:
+        columns = [column for column in vars(self.samples).values() if column is not None]
+        if len({len(self.groups), *map(len, columns)}) > 1:
+            raise ValueError("expected columns of one length")
+        labels = [*self.samples.label, *(label for labels in self.samples.labels for label in labels)]
+        if max(labels, default=0) >= len(self.classes):
+            raise ValueError(f"expected labels below {len(self.classes)}, got {max(labels)}")
+        return self
 
 
 def views_of(policies: Sequence[Policy], seed: int) -> tuple[View, ...]:
@@ -123,7 +169,12 @@ class Table:
 
     @classmethod
     def from_facts(cls, facts: dict[str, Any]) -> Self:
-        """Read what `facts` wrote."""
+        """Read what `facts` wrote.
+
+        Raises:
+            ValueError: where it is not that.
+        """
+        _Form.model_validate(facts)
         columns = facts["samples"]
         rows = zip(*columns.values(), strict=True)
         samples = (dict(zip(columns, row, strict=True)) for row in rows)

@@ -273,7 +273,8 @@ def _unmeasured(name: str, photos: int) -> str:
     return (
         f"All {photos} photos of {name} are in one group (near-duplicates, or one that came with them), so"
         " none could be scored by what had learned others: how well it is recognised is not known, and in"
-        " the numbers above all its photos count as wrong. Add photos of it from other places or times."
+        " the numbers above all its photos count as wrong. Add photos of it from other places or times; if"
+        " they only look alike by nature, say `--duplicates exact`."
     )
 
 
