@@ -15,7 +15,7 @@ from pydantic import (
 )
 from pydantic import ModelWrapValidatorHandler as Handler
 
-from topgraft.metrics import Estimate
+from topgraft.metrics import Estimate, Headline, headline
 
 SCHEMA = 1
 
@@ -186,6 +186,9 @@ class Metrics(Part):
     finetune: dict[str, Any] | None = None
 
     @property
-    def headline(self) -> Scores:
-        """The scores that count: of the test where photos were held out, else the cross-validated ones."""
-        return self.test or self.cross_validation
+    def headline(self) -> Headline:
+        """Which of the test and the cross-validation to believe, and why."""
+        test = self.test
+        return headline(
+            self.cross_validation.accuracy, test.accuracy if test else None, test.n if test else 0
+        )
