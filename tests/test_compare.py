@@ -156,7 +156,10 @@ def test_a_folds_own_labels_have_no_say_in_what_answers_it(rule):
     labels = np.random.default_rng(1).permutation(np.arange(40) % 2)
     dealt = [folds(labels, None, 5, repeat) for repeat in range(2)]
     able = guesses(labels, dealt, 1, 6)
-    able += [replace(one, head="lda", order=(2, one.order[1])) for one in guesses(labels, dealt, 2, 6)]
+    able += [
+        replace(one, head="lda", setting={"shrinkage": 0.5}, order=(2, one.order[1]))
+        for one in guesses(labels, dealt, 2, 6)
+    ]
     told = nested(able, able[0], labels, dealt, rule=rule, classes=2)
     assert told.shape == (2, 40, 2)
     np.testing.assert_allclose(told.sum(axis=2), 1)

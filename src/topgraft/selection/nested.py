@@ -19,7 +19,7 @@ from topgraft.heads._base import Fold, to_probabilities
 from topgraft.selection.calibrate import calibrate
 from topgraft.selection.candidates import Candidate, answers
 from topgraft.selection.rule import choose, mean_logits, mean_of, members
-from topgraft.types import Labels, Probabilities
+from topgraft.types import Labels, Logits, Probabilities
 
 ENOUGH = 3
 """Folds it takes: of two, the other one alone has no others that its temperatures could come from."""
@@ -47,32 +47,42 @@ def nested(
     if len(dealt[0]) < ENOUGH or len(candidates) == 1:
         return answers(winner.logits, labels, dealt)
     multilabel = labels.ndim == 2
-    whole = {(one.head, one.order): one for one in candidates}
     found = np.empty(winner.logits.shape)
     for repeat, folds in enumerate(dealt):
         for number, (fit, scored) in enumerate(folds):
-            own, rest = labels[fit], [_inside(folds, number)]
-            able = [_without(one, repeat, number, folds) for one in candidates]
-            best = members(able) if rule == "mean" else []
-            full = [whole[one.head, one.order].logits[repeat] for one in best]
-            mean = mean_of(
-                [replace(one, logits=logits[None, fit]) for one, logits in zip(best, full, strict=True)],
-                own,
-                rest,
-            )
-            taken = choose([*able, *([] if mean is None else [mean])], own, rest, rule=rule, classes=classes)
-            if taken is mean:
-                hot = Average(**mean.setting).temperatures
-                logits = mean_logits(
-                    [(of, hot[one.head]) for one, of in zip(best, full, strict=True)], multilabel=multilabel
-                )
-            else:
-                logits = whole[taken.head, taken.order].logits[repeat]
-            temperature = calibrate(logits[fit], own, multilabel=multilabel)
+            logits = _chosen_without(candidates, labels, repeat, folds, number, rule=rule, classes=classes)
+            temperature = calibrate(logits[fit], labels[fit], multilabel=multilabel)
             found[repeat, scored] = to_probabilities(
                 logits[scored], multilabel=multilabel, temperature=temperature
             )
     return found
+
+
+def _chosen_without(
+    candidates: Sequence[Candidate],
+    labels: Labels,
+    repeat: int,
+    folds: list[Fold],
+    number: int,
+    *,
+    rule: str,
+    classes: int,
+) -> Logits:
+    """Return one repeat's out-of-fold logits (N, C) of what all folds but one would have chosen."""
+    fit, rest = folds[number][0], [_inside(folds, number)]
+    able = [_without(one, repeat, number, folds) for one in candidates]
+    logits = {(one.head, one.order): one.logits[repeat] for one in candidates}
+    best = members(able) if rule == "mean" else []
+    own = [logits[one.head, one.order] for one in best]
+    seen = [replace(one, logits=whole[None, fit]) for one, whole in zip(best, own, strict=True)]
+    mean = mean_of(seen, labels[fit], rest)
+    together = able if mean is None else [*able, mean]
+    taken = choose(together, labels[fit], rest, rule=rule, classes=classes)
+    if taken is not mean:
+        return logits[taken.head, taken.order]
+    hot = Average(**mean.setting).temperatures
+    parts = [(whole, hot[one.head]) for one, whole in zip(best, own, strict=True)]
+    return mean_logits(parts, multilabel=labels.ndim == 2)
 
 
 def _inside(folds: list[Fold], number: int) -> list[Fold]:
