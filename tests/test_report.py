@@ -24,6 +24,7 @@ from topgraft._report.svg import Plot, thin, ticks
 from topgraft.backbones.card import Card
 from topgraft.errors import DataError
 from topgraft.run import Run
+from topgraft.show import print_verdict
 
 VOID = {"meta", "link", "br"}
 
@@ -521,3 +522,23 @@ def test_the_page_lets_nothing_in_but_its_own_script(tmp_path):
         "default-src 'none'; img-src data:; style-src 'unsafe-inline';"
         f" script-src 'sha256-{own}'; base-uri 'none'; form-action 'none'"
     )
+
+
+@pytest.mark.parametrize(("photos", "skill"), [(60, 1.5), (400, 1.5)])
+def test_a_small_test_is_no_headline_and_a_sentence_says_which_number_to_believe(
+    photos: int, skill: float, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_run(tmp_path / "run", photos=photos, skill=skill, with_photos=False)
+    report(folder)
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    run = Run.open(folder)
+    first, scores = run.metrics.headline, load(folder / "metrics.json")
+    print_verdict(run)
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith({"test": "held-out test", "cross_validation": "cross-validated"}[first.key])
+    sentences = [line for line in said if line.startswith("Believe the ")]
+    assert len(sentences) == bool(first.why) == (scores["test"]["n"] < 50)
+    assert ("Believe the " in text) == bool(sentences)
+    if sentences:
+        ours, theirs = (scores[key]["accuracy"] for key in (first.key, first.other))
+        assert ours["high"] - ours["low"] <= theirs["high"] - theirs["low"]
