@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -71,7 +72,7 @@ def _chosen_without(
     """Return one repeat's out-of-fold logits (N, C) of what all folds but one would have chosen."""
     fit, rest = folds[number][0], [_inside(folds, number)]
     able = [_without(one, repeat, number, folds) for one in candidates]
-    logits = {(one.head, one.order): one.logits[repeat] for one in candidates}
+    logits: dict[Any, Logits] = {(one.head, one.order): one.logits[repeat] for one in candidates}
     best = members(able) if rule == "mean" else []
     own = [logits[one.head, one.order] for one in best]
     seen = [replace(one, logits=whole[None, fit]) for one, whole in zip(best, own, strict=True)]
