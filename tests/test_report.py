@@ -451,7 +451,7 @@ def test_runs_side_by_side(tmp_path: Path) -> None:
 )
 def test_the_most_frequent_mistake_is_named_unless_it_is_none(tmp_path: Path, confusion, said) -> None:
     run = write_run(tmp_path / "run", photos=40, with_photos=False)
-    facts, believed = load(run / "metrics.json"), Run.open(run).metrics.headline.key
+    facts, believed = load(run / "metrics.json"), Run.open(run).metrics.believed.key
     facts[believed]["confusion"] = confusion
     for name, row in zip(("sandwich", "sushi"), confusion, strict=True):
         facts[believed]["per_class"][name]["support"] = sum(row)
@@ -532,7 +532,7 @@ def test_a_small_test_is_no_headline_and_a_sentence_says_which_number_to_believe
     report(folder)
     text = (folder / "report.html").read_text(encoding="utf-8")
     run = Run.open(folder)
-    first, scores = run.metrics.headline, load(folder / "metrics.json")
+    first, scores = run.metrics.believed, load(folder / "metrics.json")
     print_verdict(run)
     said = capsys.readouterr().out.splitlines()
     assert said[0].startswith({"test": "held-out test", "cross_validation": "cross-validated"}[first.key])

@@ -156,16 +156,14 @@ def print_verdict(run: Run) -> None:
     """Print the numbers of a run, and where to go on."""
     from topgraft.metrics import in_words
 
-    metrics, first = run.metrics, run.metrics.headline
-    measured = {"cross_validation": metrics.cross_validation, "test": metrics.test}
-    names = {"cross_validation": "cross-validated", "test": "held-out test"}
-    for key in (first.key, first.other):
-        if scores := measured[key]:
-            print(f"{names[key]:16} {_estimates(scores)}  ({counted(scores.n, 'photo')})")
-    if first.why:
-        print(first.why.format(*(_named(names[key], measured[key]) for key in (first.key, first.other))))
-    if believed := measured[first.key]:
-        print(in_words(believed.accuracy, believed.n))
+    metrics = run.metrics
+    measured = {"cross-validated": metrics.cross_validation, "held-out test": metrics.test}
+    for name in sorted(measured, key=lambda name: measured[name] is not metrics.headline):
+        if scores := measured[name]:
+            print(f"{name:16} {_estimates(scores)}  ({counted(scores.n, 'photo')})")
+    if metrics.why_believed:
+        print(metrics.why_believed)
+    print(in_words(metrics.headline.accuracy, metrics.headline.n))
     if found := metrics.trust.coverage:
         from topgraft.trust.coverage import in_words as in_a_sentence
 
@@ -200,11 +198,6 @@ def print_stop(words: Sequence[str]) -> None:
     }
     again["finetune"] = again["train"]
     print(f"topgraft: Stopped.{again.get(words[0] if words else '', '')}", file=sys.stderr)
-
-
-def _named(name: str, scores: Scores | None) -> str:
-    """Write a measurement into a sentence."""
-    return f"the {name} accuracy {scores.accuracy} of {counted(scores.n, 'photo')}" if scores else ""
 
 
 def _estimates(scores: Scores) -> str:

@@ -29,7 +29,7 @@ def verdict(facts: Facts, metrics: Numbers) -> list[Markup]:
 
 
 def _which(facts: Facts, metrics: Numbers) -> list[Markup]:
-    found = facts.run.metrics.headline
+    found = facts.run.metrics.believed
     names = {"test": "the held-out test", "cross_validation": "the cross-validation"}
     named = [
         Markup("{} ({} of {} photos)").format(
