@@ -73,7 +73,7 @@ def write_run(
         "cross_validation": {
             "folds": 5,
             "repeats": 1,
-            **summary(labels[~held], probabilities[~held], list(classes)),
+            **summary(labels[~held], probabilities[~held], list(classes), out_of_fold=True),
         },
         "test": summary(labels[held], probabilities[held], list(classes)) if held.any() else None,
     }

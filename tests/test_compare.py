@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,9 @@ from topgraft.heads._base import HeadEntry, head_class
 from topgraft.metrics import losses
 from topgraft.selection.calibrate import calibrate, cross_calibrate
 from topgraft.selection.candidates import Candidate, difference, prior_log_loss
+from topgraft.selection.candidates import score as judged
 from topgraft.selection.compare import Choice, class_weights, compare, fit_chosen
+from topgraft.selection.nested import nested
 from topgraft.selection.rule import best_of, choose
 from topgraft.selection.source import columns_of, stack
 from topgraft.settings import Settings
@@ -126,6 +129,64 @@ def test_the_mean_of_the_best_linear_heads_is_chosen_and_its_answers_are_theirs(
     assert "average" not in {row["head"] for row in lowest.rows}
     with pytest.raises(UnknownNameError, match="lowest"):
         compare(features, labels, heads="linear", rule="lowst")
+
+
+def guesses(labels, dealt, seed, settings=12):
+    """Settings of a head that knows nothing, each with luck of its own."""
+    draws = np.random.default_rng(seed).standard_normal((settings, len(dealt), len(labels), 2))
+    return [judged("ridge", {"strength": i + 1.0}, (1, i), own, labels, dealt) for i, own in enumerate(draws)]
+
+
+def test_answers_of_a_choice_made_on_other_folds_do_not_flatter():
+    right = {"plain": [], "nested": []}
+    for seed in range(8):
+        labels = np.random.default_rng(seed).permutation(np.arange(60) % 2)
+        dealt = [folds(labels, None, 10, seed)]
+        able = guesses(labels, dealt, seed)
+        winner = choose(able, labels, dealt, rule="lowest", classes=2)
+        told = nested(able, winner, labels, dealt, rule="lowest", classes=2)
+        right["nested"].append((told[0].argmax(axis=1) == labels).mean())
+        right["plain"].append((winner.logits[0].argmax(axis=1) == labels).mean())
+    assert np.mean(right["plain"]) > 0.54  # the best of twelve coins
+    assert 0.4 < np.mean(right["nested"]) < 0.53
+
+
+@pytest.mark.parametrize("rule", ["mean", "lowest", "one-standard-error"])
+def test_a_folds_own_labels_have_no_say_in_what_answers_it(rule):
+    labels = np.random.default_rng(1).permutation(np.arange(40) % 2)
+    dealt = [folds(labels, None, 5, repeat) for repeat in range(2)]
+    able = guesses(labels, dealt, 1, 6)
+    able += [
+        replace(one, head="lda", setting={"shrinkage": 0.5}, order=(2, one.order[1]))
+        for one in guesses(labels, dealt, 2, 6)
+    ]
+    told = nested(able, able[0], labels, dealt, rule=rule, classes=2)
+    assert told.shape == (2, 40, 2)
+    np.testing.assert_allclose(told.sum(axis=2), 1)
+    held, other = dealt[1][2][1], labels.copy()
+    other[held] = 1 - other[held]
+    swapped = []
+    for one in able:  # what they lost on the fold, and nothing else
+        lost, by_fold, hits = one.losses.copy(), one.loss_by_fold.copy(), one.right_by_fold.copy()
+        lost[1, held], by_fold[7], hits[7] = 9 - lost[1, held], 9 - by_fold[7], 1 - hits[7]
+        swapped.append(replace(one, losses=lost, loss_by_fold=by_fold, right_by_fold=hits))
+    again = nested(swapped, swapped[0], other, dealt, rule=rule, classes=2)
+    assert (again[1, held] == told[1, held]).all()
+    assert (again[1] != told[1]).any()
+
+
+def test_two_folds_are_answered_by_the_winner():
+    features, labels = clouds(photos=24, width=8)
+    found = compare(features, labels, heads=["ridge", "lda"], folds=2)
+    np.testing.assert_array_equal(found.oof[0], cross_calibrate(found.logits[0], labels, found.folds[0]))
+
+
+def test_few_photos_are_dealt_into_more_folds():
+    features, labels = clouds(photos=60, width=4)
+    assert len(compare(features, labels, heads=["mean"]).folds[0]) == 10
+    many = np.tile(features, (1, 9, 1))
+    assert len(compare(many, np.tile(labels, 9), heads=["mean"]).folds[0]) == 5
+    assert len(compare(features, labels, heads=["mean"], folds=4).folds[0]) == 4
 
 
 def test_one_linear_head_alone_needs_no_mean_and_named_it_brings_its_members():
@@ -359,7 +420,7 @@ def test_a_class_of_two_photos_can_be_compared():
 def test_the_smallest_data_are_compared_on_fewer_folds_and_it_is_said(sizes):
     labels = np.repeat(np.arange(len(sizes)), sizes)
     features = np.random.default_rng(0).standard_normal((1, len(labels), 40)).astype(np.float32)
-    found = compare(features, labels, heads="linear")
+    found = compare(features, labels, heads="linear", folds=5)
     assert len(found.folds[0]) == min(5, len(labels))
     said = f"5 folds were asked for, but {len(labels)} photos that differ allow only {len(labels)}."
     assert (said in found.notes) == (len(labels) < 5)

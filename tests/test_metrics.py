@@ -6,6 +6,8 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn import metrics as reference
 
 from topgraft import metrics
@@ -208,6 +210,39 @@ def test_repeats_do_not_narrow_the_interval():
     five = metrics.brief(labels, np.stack([probabilities] * 5), losses=np.stack([loss] * 5))
     for name in once:
         assert five[name] == pytest.approx(once[name]), name
+
+
+def test_answers_out_of_fold_say_less():
+    labels, probabilities = answers(3, n=90)
+    held, folded = (summary(labels, probabilities, "abc", out_of_fold=told) for told in (False, True))
+    ratio = 1 / np.sqrt(metrics.OUT_OF_FOLD)
+    for name in ("accuracy", "balanced_accuracy", "macro_f1", "log_loss"):
+        assert held[name]["value"] == pytest.approx(folded[name]["value"])
+        width = [told[name]["high"] - told[name]["low"] for told in (held, folded)]
+        assert 1.1 < width[1] / width[0] < 1.01 * ratio, name
+
+
+@given(st.integers(1, 400), st.floats(0, 1), st.integers(1, 400), st.floats(0, 1))
+def test_the_headline_is_the_narrower_where_the_test_is_small_or_differs(learned, ours, tested, theirs):
+    crossed = wilson(round(ours * learned) * metrics.OUT_OF_FOLD, learned * metrics.OUT_OF_FOLD)
+    test = wilson(round(theirs * tested), tested)
+    found = metrics.headline(crossed, test, tested)
+    apart = max(crossed.low, test.low) > min(crossed.high, test.high)  # more than chance, surely
+    if found.why:
+        mine, others = (crossed, test) if found.key == "cross_validation" else (test, crossed)
+        assert mine.high - mine.low <= others.high - others.low
+        assert ("more than chance" in found.why) or (tested < metrics.FEW and not apart)
+        assert found.why.format("A", "B").startswith("Believe A rather than B: ")
+    else:
+        assert found.key == "test"
+        assert tested >= metrics.FEW
+        assert not apart
+    assert {found.key, found.other} == {"test", "cross_validation"}
+
+
+def test_the_headline_of_one_measurement_needs_no_reason():
+    assert metrics.headline(wilson(8, 10), None) == metrics.Headline("cross_validation")
+    assert metrics.headline(wilson(80, 100), wilson(78, 100), 100) == metrics.Headline("test")
 
 
 def test_photos_that_belong_together_count_as_one():

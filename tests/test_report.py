@@ -24,6 +24,7 @@ from topgraft._report.svg import Plot, thin, ticks
 from topgraft.backbones.card import Card
 from topgraft.errors import DataError
 from topgraft.run import Run
+from topgraft.show import print_verdict
 
 VOID = {"meta", "link", "br"}
 
@@ -452,10 +453,10 @@ def test_runs_side_by_side(tmp_path: Path) -> None:
 )
 def test_the_most_frequent_mistake_is_named_unless_it_is_none(tmp_path: Path, confusion, said) -> None:
     run = write_run(tmp_path / "run", photos=40, with_photos=False)
-    facts = load(run / "metrics.json")
-    facts["test"]["confusion"] = confusion
+    facts, believed = load(run / "metrics.json"), Run.open(run).metrics.believed.key
+    facts[believed]["confusion"] = confusion
     for name, row in zip(("sandwich", "sushi"), confusion, strict=True):
-        facts["test"]["per_class"][name]["support"] = sum(row)
+        facts[believed]["per_class"][name]["support"] = sum(row)
     (run / "metrics.json").write_text(json.dumps(facts), encoding="utf-8")
     assert said in Page(report(run).read_text(encoding="utf-8")).id("result")["text"]
 
@@ -523,3 +524,23 @@ def test_the_page_lets_nothing_in_but_its_own_script(tmp_path):
         "default-src 'none'; img-src data:; style-src 'unsafe-inline';"
         f" script-src 'sha256-{own}'; base-uri 'none'; form-action 'none'"
     )
+
+
+@pytest.mark.parametrize(("photos", "skill"), [(60, 1.5), (400, 1.5)])
+def test_a_small_test_is_no_headline_and_a_sentence_says_which_number_to_believe(
+    photos: int, skill: float, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_run(tmp_path / "run", photos=photos, skill=skill, with_photos=False)
+    report(folder)
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    run = Run.open(folder)
+    first, scores = run.metrics.believed, load(folder / "metrics.json")
+    print_verdict(run)
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith({"test": "held-out test", "cross_validation": "cross-validated"}[first.key])
+    sentences = [line for line in said if line.startswith("Believe the ")]
+    assert len(sentences) == bool(first.why) == (scores["test"]["n"] < 50)
+    assert ("Believe the " in text) == bool(sentences)
+    if sentences:
+        ours, theirs = (scores[key]["accuracy"] for key in (first.key, first.other))
+        assert ours["high"] - ours["low"] <= theirs["high"] - theirs["low"]

@@ -19,7 +19,7 @@ def compare_heads(
     *,
     heads: str | Sequence[str] = "all",
     maps: FeatureStore | str | Path | None = None,
-    folds: int = 5,
+    folds: int | None = None,
     repeats: int = 2,
     class_weight: str = "auto",
     depths: str = "auto",
@@ -35,7 +35,7 @@ def compare_heads(
         store: features, or where they lie.
         heads: `all`, `linear` (those without PyTorch), or names.
         maps: a store of maps of the same photos and views, for heads that read maps (`flat`).
-        folds: of the cross-validation.
+        folds: of the cross-validation; None: 10 of up to 500 photos, 5 of more.
         repeats: how often the folds are dealt anew.
         class_weight: `auto`, `on` or `off`.
         depths: `auto`, `last` or `all`: how deep heads read the backbone.

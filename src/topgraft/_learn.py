@@ -28,8 +28,9 @@ from topgraft.run.results import (
     rounded,
     same_work,
 )
-from topgraft.selection.compare import Comparison, compare, fit_chosen
+from topgraft.selection.compare import FEWER, Comparison, compare, fit_chosen
 from topgraft.selection.leaning import lean_in_words, leaning
+from topgraft.selection.nested import ENOUGH
 from topgraft.selection.rule import SAID
 from topgraft.selection.source import columns_of, stack, view_0
 from topgraft.selection.worth import Worth
@@ -50,7 +51,7 @@ def learn(
     *,
     maps: FeatureStore | None = None,
     heads: str | Sequence[str] = "linear",
-    folds: int = 5,
+    folds: int | None = None,
     repeats: int = 1,
     class_weight: str = "auto",
     depths: str = "auto",
@@ -75,7 +76,7 @@ def learn(
         split: which photos are for what; None trains on all and tests on none.
         maps: a store of maps of the same photos and views, for heads that read maps (`flat`).
         heads: `linear` (all that need no PyTorch), `all`, or names.
-        folds: of the cross-validation.
+        folds: of the cross-validation; None: 10 of up to 500 photos, 5 of more.
         repeats: how often the folds are dealt anew.
         class_weight: `auto`, `on` or `off`.
         depths: `auto` lets cross-validation say how much the blocks' features count where the store has them,
@@ -151,7 +152,8 @@ def learn(
             seed=seed,
             settings=settings,
         )
-    measured = _worth(store, training, len(found.folds[0]), seed, run, settings, progress) if worth else None
+    few = min(folds or FEWER, len(found.folds[0]))  # what policies change needs no better level
+    measured = _worth(store, training, few, seed, run, settings, progress) if worth else None
     threshold = _threshold(judged, answer_above, right)
     answers = {"cv": Answers(training, found.oof, _fold_of(found, len(training.rows)), judged.distances)}
     if len(test.rows):
@@ -296,14 +298,14 @@ def _notes(found: Comparison, depths: list[dict[str, Any]]) -> list[str]:
     times = f", {repeats} times" if repeats > 1 else ""
     among = f"of {len(found.rows)} head settings in {folds}-fold cross-validation{times}"
     chosen = f"Chosen: {found.chosen}: {SAID[found.rule]}, {among}."
-    flattery = (
-        "The settings of its members were chosen on the very folds its cross-validated numbers come from:"
-        " that flatters them a little."
+    honest = (
+        "The cross-validated numbers do not flatter the choice: each fold is answered by what the other folds"
+        " alone would have chosen, and their intervals allow for other photos having been learned from."
     )
     leans = lean_in_words(depths)
     return [
         chosen,
-        *([flattery] if found.chosen.head == "average" else []),
+        *([honest] if folds >= ENOUGH else []),
         *filter(None, [leans]),
         *found.notes,
     ]

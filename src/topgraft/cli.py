@@ -64,7 +64,10 @@ Policies = Annotated[int | None, typer.Option(help="How many augmentation polici
 GridName = Annotated[str, typer.Option("--grid", help="{grids} or a TOML grid.")]
 GridChoice = Annotated[str | None, typer.Option("--grid", help="{grids} or a TOML grid.")]
 HeadNames = Annotated[str | None, typer.Option("--heads", help="linear, all, or of {heads}, with commas.")]
-Folds = Annotated[int | None, typer.Option(help="Folds of the cross-validation.")]
+Folds = Annotated[
+    int | None,
+    typer.Option(help="Folds of the cross-validation; of heads 10 for up to 500 photos, else 5."),
+]
 Repeats = Annotated[int | None, typer.Option(help="How often the folds are drawn anew.")]
 WithTest = Annotated[bool, typer.Option("--with-test", help="Take in photos that were held out, too.")]
 ReadDepths = Annotated[

@@ -96,7 +96,8 @@ class Heads(_Section):
 
     Attributes:
         names: `linear` (all that need no PyTorch), `all`, or names.
-        folds, repeats: of the grouped, stratified cross-validation.
+        folds, repeats: of the grouped, stratified cross-validation; None for `folds`: 10 of up to 500
+            photos, 5 of more.
         class_weight: `auto` weighs rare classes more where the largest has over 1.5 times the photos of
             the smallest.
         depths: `auto` lets cross-validation say how much the backbone's inner blocks count beside its last
@@ -105,7 +106,7 @@ class Heads(_Section):
     """
 
     names: tuple[str, ...] = ("linear",)
-    folds: int = Field(default=5, ge=2, strict=True)
+    folds: int | None = Field(default=None, ge=2, strict=True)
     repeats: int = Field(default=1, ge=1, strict=True)
     class_weight: Literal["auto", "on", "off"] = "auto"
     depths: DepthsChoice = "auto"

@@ -35,7 +35,7 @@ class TopgraftClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         policies: how many augmentation policies are drawn.
         grid: from which grid.
         heads: `linear`, `all`, or names.
-        folds: of the inner cross-validation.
+        folds: of the inner cross-validation; None: 10 of up to 500 photos, 5 of more.
         seed: decides the draw, the views and the folds.
         store: a feature store to use and add to; None keeps features only while fitting. With a store,
             the outer folds of a cross-validation embed every photo once.
@@ -53,7 +53,7 @@ class TopgraftClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         policies: int = 16,
         grid: str = "grid288",
         heads: str | Sequence[str] = "linear",
-        folds: int = 5,
+        folds: int | None = None,
         seed: int = 0,
         store: str | Path | None = None,
     ) -> None:

@@ -57,7 +57,7 @@ def train(
     *,
     maps: FeatureStore | None = None,
     heads: str | Sequence[str] = "linear",
-    folds: int = 5,
+    folds: int | None = None,
     repeats: int = 1,
     class_weight: str = "auto",
     depths: str = "auto",

@@ -158,9 +158,12 @@ def print_verdict(run: Run) -> None:
     from topgraft.metrics import in_words
 
     metrics = run.metrics
-    for name, scores in {"cross-validated": metrics.cross_validation, "held-out test": metrics.test}.items():
-        if scores:
+    measured = {"cross-validated": metrics.cross_validation, "held-out test": metrics.test}
+    for name in sorted(measured, key=lambda name: measured[name] is not metrics.headline):
+        if scores := measured[name]:
             print(f"{name:16} {_estimates(scores)}  ({counted(scores.n, 'photo')})")
+    if metrics.why_believed:
+        print(metrics.why_believed)
     print(in_words(metrics.headline.accuracy, metrics.headline.n))
     if found := metrics.trust.coverage:
         from topgraft.trust.coverage import in_words as in_a_sentence

@@ -24,7 +24,7 @@ from topgraft.run.metrics import BackboneFacts
 from topgraft.run.origin import photos_of
 from topgraft.run.predictions import Predicted, read_predictions
 from topgraft.run.results import Side, indicators
-from topgraft.selection.compare import Choice, class_weights
+from topgraft.selection.compare import FEWER, FOLDS, Choice, class_weights
 from topgraft.settings import Settings
 from topgraft.store.table import views_of
 from topgraft.types import Labels, Probabilities, Progress, silent
@@ -71,7 +71,7 @@ class Base:
         photos: all of them, training side and test side.
         learn: indices of the training side (n,).
         test: indices of the test side; may be empty.
-        fold: (n,) in which fold each photo of the training side was scored.
+        fold: (n,) in which fold each photo of the training side is scored: the run's; of ten, two as one.
         answers: (n, C) its out-of-fold probabilities.
         head: the head to begin with.
     """
@@ -134,7 +134,7 @@ class Base:
             ),
             learn=learn,
             test=np.array(sorted(place[row.id] for row in rows if row.split == "test"), np.int64),
-            fold=np.array([row.fold for row in cv], np.int64),
+            fold=_few(np.array([row.fold for row in cv], np.int64), run.config or Config()),
             answers=np.maximum([row.probabilities for row in cv], LEAST),
             head=_first(card),
         )
@@ -199,6 +199,11 @@ class Base:
                 f"`views` must be 0 to {len(policies)}, the policies of {self.run.path}, got {count}."
             )
         return views_of([Policy.parse(policy) for policy in policies[:count]], self.seed)
+
+
+def _few(fold: Labels, config: Config) -> Labels:
+    """Join a run's folds two by two where nobody asked for as many: each is fine-tuned for minutes."""
+    return fold % FEWER if config.heads.folds is None and fold.max() + 1 == FOLDS else fold
 
 
 def _first(card: PredictorCard) -> Choice:

@@ -128,7 +128,12 @@ class Outcome:
                 "head": name,
                 "setting": said,
                 **metrics.brief(
-                    base.labels, probabilities[None], losses=lost[None], groups=base.groups, seed=base.seed
+                    base.labels,
+                    probabilities[None],
+                    losses=lost[None],
+                    groups=base.groups,
+                    seed=base.seed,
+                    out_of_fold=True,
                 ),
                 "difference": difference(by_fold[key], by_fold[lead], folds)[0].as_dict(),
                 "chosen": key == "ours",

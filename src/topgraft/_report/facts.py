@@ -69,8 +69,9 @@ class Facts:
 
     @cached_property
     def splits(self) -> list[str]:
-        """What was measured, the most telling first: `test` where photos were held out, then `cv`."""
-        known = [("test", "test"), ("cv", "cross_validation")]
+        """What was measured, the one to believe first: `test` where photos were held out, and `cv`."""
+        believed = self.run.metrics.believed.key
+        known = sorted([("test", "test"), ("cv", "cross_validation")], key=lambda one: one[1] != believed)
         return [split for split, key in known if self.metrics.get(key)]
 
     @cached_property

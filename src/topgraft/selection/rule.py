@@ -27,7 +27,7 @@ from topgraft.heads._average import MEMBERS, Average, centred
 from topgraft.heads._base import Fold
 from topgraft.selection.calibrate import calibrate
 from topgraft.selection.candidates import Candidate, difference, prior_log_loss, score
-from topgraft.types import Labels
+from topgraft.types import Labels, Logits
 
 RULES: tuple[Rule, ...] = get_args(Rule)
 WORSE = 1.2  # times the lowest log loss: what no standard error excuses
@@ -50,25 +50,31 @@ def check(rule: str) -> None:
         raise UnknownNameError("rule", rule, RULES)
 
 
-def mean_of_linear(
-    candidates: Sequence[Candidate], labels: Labels, dealt: Sequence[list[Fold]]
-) -> Candidate | None:
-    """Return the mean of the best of each linear head, scored; None where there are fewer than two heads.
+def mean_of(best: Sequence[Candidate], labels: Labels, dealt: Sequence[list[Fold]]) -> Candidate | None:
+    """Return the mean of `members`, scored; None of fewer than two.
 
     A member's temperature is that of all its out-of-fold answers.
     """
-    best = {
-        head: best_of(own) for head in MEMBERS if (own := [one for one in candidates if one.head == head])
-    }
     if len(best) < 2:
         return None
     multilabel = labels.ndim == 2
-    hot = {head: calibrate(one.logits, labels, multilabel=multilabel) for head, one in best.items()}
-    logits = np.mean(
-        [centred(one.logits, multilabel=multilabel) / hot[head] for head, one in best.items()], axis=0
+    hot = {one.head: calibrate(one.logits, labels, multilabel=multilabel) for one in best}
+    setting = Average.of({one.head: (one.setting, hot[one.head]) for one in best}).setting
+    mean = mean_logits([(one.logits, hot[one.head]) for one in best], multilabel=multilabel)
+    return score(Average.name, setting, (Average.simplicity, 0), mean, labels, dealt)
+
+
+def members(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Return the best of each head that can be a member of the mean, where there is any."""
+    own = {head: [one for one in candidates if one.head == head] for head in MEMBERS}
+    return [best_of(found) for found in own.values() if found]
+
+
+def mean_logits(parts: Sequence[tuple[Logits, float]], *, multilabel: bool) -> Logits:
+    """Return the mean of logits (…, C), each centred and divided by its own temperature."""
+    return np.asarray(
+        np.mean([centred(own, multilabel=multilabel) / temperature for own, temperature in parts], axis=0)
     )
-    setting = Average.of({head: (one.setting, hot[head]) for head, one in best.items()}).setting
-    return score(Average.name, setting, (Average.simplicity, 0), logits, labels, dealt)
 
 
 def best_of(own: Sequence[Candidate]) -> Candidate:

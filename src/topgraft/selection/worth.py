@@ -281,7 +281,12 @@ class _Bench:
     def brief(self, score: _Score, seed: int) -> dict[str, Any]:
         """Return the headline numbers of one score."""
         row = metrics.brief(
-            self.labels, score.probabilities, losses=score.losses, groups=self.groups, seed=seed
+            self.labels,
+            score.probabilities,
+            losses=score.losses,
+            groups=self.groups,
+            seed=seed,
+            out_of_fold=True,
         )
         return {name: row[name] for name in ("log_loss", "accuracy")}
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from topgraft.metrics import Estimate, affordable, effective, percentile, resample, wilson
+from topgraft.metrics import OUT_OF_FOLD, Estimate, affordable, effective, percentile, resample, wilson
 from topgraft.types import Labels
 
 SHOWN = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
@@ -41,7 +41,7 @@ class Coverage:
             nothing is answered).
         """
         n = len(self.sure)
-        worth = effective(self.groups, n) / n
+        worth = OUT_OF_FOLD * effective(self.groups, n) / n
         count = int((self.sure >= threshold).sum())
         hits = float(self.right[:count].sum())
         return {
