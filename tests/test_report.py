@@ -445,6 +445,7 @@ def test_pointers_lead_to_any_key() -> None:
         (-0.0254, "signed", True, "−0.025"),
         (0.0254, "signed", False, "+0.03"),
         (4.26, "point", True, "+4.3"),
+        (-0.0004, "signed", False, "0.00"),
         (4.26, "point", False, "+4"),
         (12345, "count", True, "12\u202f345"),
         (0.1234, "fixed", True, "0.123"),

@@ -103,7 +103,7 @@ class Gap:
             loss, *self._parts("loss")
         )
         return Markup(
-            "<b>{}</b> and <b>{}</b> cannot be told apart by how many photos they name right: {} {}{}."
+            "<b>{0}</b> cannot be told from <b>{1}</b> by how many photos it names right: {2} {3}{4}."
         ).format(self.name, first, points, photos, but if loss else "")
 
     def _count(self) -> Markup:

@@ -70,6 +70,11 @@ def _fixed(value: float, fine: bool) -> str:
     return f"{value:.3f}" if fine or 0 < abs(value) < 0.01 else f"{value:.2f}"
 
 
+def _with_sign(value: float, digits: int) -> str:
+    """Write a number with its sign; 0 has none."""
+    return f"{value:+.{digits}f}".replace("-", "−") if round(value, digits) else f"{0:.{digits}f}"
+
+
 def _seconds(value: float, _fine: bool) -> str:
     return f"{value:.1f} s" if value < 100 else f"{value / 60:.1f} min"
 
@@ -78,8 +83,8 @@ FORMATS: dict[Style, Callable[[float, bool], str]] = {
     "percent": lambda value, fine: f"{100 * value:.1f} %" if fine else _whole(value),
     "whole": _whole,
     "share": lambda value, fine: f"{100 * value:.{1 if fine else 0}f}",
-    "signed": lambda value, fine: f"{value:+.{3 if fine else 2}f}".replace("-", "−"),
-    "point": lambda value, fine: f"{value:+.{1 if fine else 0}f}".replace("-", "−"),
+    "signed": lambda value, fine: _with_sign(value, 3 if fine else 2),
+    "point": lambda value, fine: _with_sign(value, 1 if fine else 0),
     "count": lambda value, _fine: f"{value:,.0f}".replace(",", "\u202f"),
     "fixed": _fixed,
     "seconds": _seconds,
