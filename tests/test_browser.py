@@ -123,6 +123,27 @@ def test_axe_finds_nothing_serious(
     ] == []
 
 
+@pytest.mark.skipif(not AXE.is_file(), reason="needs axe-core: `make browser` installs it")
+@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1400, "light")])
+def test_runs_side_by_side_hold_to_the_same(
+    browser: Any, pages: dict[str, Path], width: int, scheme: str, tmp_path: Path
+) -> None:
+    other = write_run(
+        tmp_path / "other", photos=60, skill=4, photo_folder=pages["two"].parent.parent / "two-photos"
+    )
+    path = report([pages["two"].parent, other], out=tmp_path / "compare.html")
+    watched = Watched(browser, path, width, scheme)
+    with watched as page:
+        assert page.locator(".gallery .thumb").count() > 3
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert watched.requests == [path.as_uri()]
+        page.evaluate(AXE.read_text(encoding="utf-8"))
+        found = page.evaluate("axe.run()")
+    assert len(found["passes"]) > 15
+    assert [(one["id"], one["nodes"][0]["html"][:120]) for one in found["violations"]] == []
+    assert watched.trouble == []
+
+
 @pytest.mark.parametrize("script", [True, False])
 def test_a_cell_shows_its_photos_and_a_photo_is_enlarged(
     browser: Any, pages: dict[str, Path], script: bool
