@@ -14,6 +14,7 @@ from topgraft import report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 AXE = Path(__file__).parent.parent / "node_modules" / "axe-core" / "axe.min.js"
+NUMBER = ".confusion a:visible, .confused a:visible"
 VIEWS = [(390, "light"), (390, "dark"), (1400, "light"), (1400, "dark")]
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: `make browser` installs it")
@@ -33,6 +34,7 @@ def browser() -> Iterator[Any]:
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("browser")
     long = ["a class with quite a long name", "another_one_without_any_space_in_it", *"cdefghij"]
+    many = [f"class_{i}" for i in range(102)]
     health = {
         "warnings": ["1 unreadable file is left out."],
         "refused": [{"id": "sushi/bad.jpg", "reason": "is empty (0 bytes)"}],
@@ -40,6 +42,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
     runs = {
         "two": write_run(folder / "two", photos=60, skill=1.5, policies=POLICIES, health=health),
+        "many": write_run(folder / "many", photos=408, skill=2.5, classes=many, with_photos=False),
         "ten": write_run(folder / "ten", photos=150, skill=2.0, classes=long, policies=POLICIES, test=0),
     }
     from topgraft.config import Config
@@ -82,8 +85,8 @@ def test_no_error_no_request_no_sideways_scrolling(
     watched = Watched(browser, pages[name], width, scheme)
     with watched as page:
         page.locator("summary").first.click()
-        page.locator(".confusion a").first.click()
-        page.locator(".cell:target a.photo").first.click()
+        page.locator(NUMBER).first.click()
+        page.locator(".cell.open a.photo").first.click()
         page.keyboard.press("ArrowRight")
         page.keyboard.press("Escape")
         assert page.evaluate("document.documentElement.scrollWidth") <= width
@@ -110,7 +113,7 @@ def test_axe_finds_nothing_serious(
 ) -> None:
     with Watched(browser, pages[name], width, scheme) as page:
         page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true })")
-        page.locator(".confusion a").first.click()
+        page.locator(NUMBER).first.click()
         page.evaluate(AXE.read_text(encoding="utf-8"))  # as a tag, the page's own policy refuses it
         found = page.evaluate("axe.run()")
     assert len(found["passes"]) > 20  # it did look
@@ -120,12 +123,34 @@ def test_axe_finds_nothing_serious(
     ] == []
 
 
+@pytest.mark.skipif(not AXE.is_file(), reason="needs axe-core: `make browser` installs it")
+@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1400, "light")])
+def test_runs_side_by_side_hold_to_the_same(
+    browser: Any, pages: dict[str, Path], width: int, scheme: str, tmp_path: Path
+) -> None:
+    other = write_run(
+        tmp_path / "other", photos=60, skill=4, photo_folder=pages["two"].parent.parent / "two-photos"
+    )
+    path = report([pages["two"].parent, other], out=tmp_path / "compare.html")
+    watched = Watched(browser, path, width, scheme)
+    with watched as page:
+        assert page.locator(".gallery .thumb").count() > 3
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert watched.requests == [path.as_uri()]
+        page.evaluate(AXE.read_text(encoding="utf-8"))
+        found = page.evaluate("axe.run()")
+    assert len(found["passes"]) > 15
+    assert [(one["id"], one["nodes"][0]["html"][:120]) for one in found["violations"]] == []
+    assert watched.trouble == []
+
+
 @pytest.mark.parametrize("script", [True, False])
 def test_a_cell_shows_its_photos_and_a_photo_is_enlarged(
     browser: Any, pages: dict[str, Path], script: bool
 ) -> None:
     with Watched(browser, pages["two"], 1400, "light", script=script) as page:
         assert page.locator(".cell:visible").count() == 0
+        page.locator("#side-cv").check()
         cell = page.locator(".confusion a[href='#cv-0-1']")
         count = int(cell.inner_text())
         cell.click()
@@ -144,13 +169,53 @@ def test_a_cell_shows_its_photos_and_a_photo_is_enlarged(
             assert page.locator(".cell:visible").count() == 1
 
 
+@pytest.mark.parametrize("width", [390, 1400])
+@pytest.mark.parametrize("name", ["two", "ten", "many"])
+def test_a_click_keeps_the_number_and_its_photos_in_view(
+    browser: Any, pages: dict[str, Path], name: str, width: int
+) -> None:
+    with Watched(browser, pages[name], width, "light") as page:
+        page.emulate_media(reduced_motion="reduce")  # or it scrolls softly, and is not there yet
+        numbers = page.locator(NUMBER)
+        for place in (0, numbers.count() // 2, numbers.count() - 1):
+            numbers.nth(place).scroll_into_view_if_needed()
+            numbers.nth(place).click()
+            number, photos = numbers.nth(place).bounding_box(), page.locator(".cell.open").bounding_box()
+            assert number["y"] >= 0
+            assert number["y"] + number["height"] <= photos["y"]
+            assert photos["y"] + photos["height"] <= 844 + 1
+            page.locator(".cell.open .close").click()
+
+
+@pytest.mark.parametrize("width", [390, 1400])
+@pytest.mark.parametrize("name", ["two", "ten", "many"])
+def test_nothing_is_cut_or_wider_than_the_window(
+    browser: Any, pages: dict[str, Path], name: str, width: int
+) -> None:
+    """Mistakes, classes and thresholds can be read without scrolling sideways."""
+    with Watched(browser, pages[name], width, "light") as page:
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        wider = page.evaluate(
+            """() => [...document.querySelectorAll("#mistakes .scroll, #classes .scroll, #trust .scroll")]
+            .filter((one) => one.scrollWidth > one.clientWidth + 1)
+            .map((one) => [one.getAttribute("aria-label"), one.scrollWidth, one.clientWidth])"""
+        )
+        assert wider == []
+        tabs = page.locator(".tabs label")
+        if tabs.count():
+            shown = page.locator(".side:visible")
+            assert shown.count() == 1
+            page.locator("#side-cv").check()
+            assert "cv" in shown.get_attribute("class")
+
+
 def test_the_keyboard_reaches_everything(browser: Any, pages: dict[str, Path]) -> None:
     with Watched(browser, pages["two"], 1400, "light") as page:
         page.keyboard.press("Tab")
         assert page.evaluate("document.activeElement.textContent") == "Skip to the result"
         page.locator(".confusion a").first.focus()
         page.keyboard.press("Enter")
-        photo = page.locator(".cell:target a.photo").first
+        photo = page.locator(".cell.open a.photo").first
         photo.focus()
         page.keyboard.press("Enter")
         first = page.locator("dialog figcaption").inner_text()

@@ -18,8 +18,11 @@ import pytest
 
 from run_folder import POLICIES, load, write_run
 from topgraft import report
-from topgraft._report.looked import dimmed, kept
+from topgraft._report.believed import merged
+from topgraft._report.looked import kept, outlined
+from topgraft._report.mistakes import Shot
 from topgraft._report.numbers import pointer, resolve, written
+from topgraft._report.photos import Thumb
 from topgraft._report.svg import Plot, thin, ticks
 from topgraft.backbones.card import Card
 from topgraft.errors import DataError
@@ -66,7 +69,9 @@ class Page(HTMLParser):
 
 
 # what the page itself counts
-COUNTED = r"\d+ augmentation policies|A sample: \d+ of|The first \d+ are shown; there are \d+ more"
+COUNTED = (
+    r"\d+ augmentation policies|A sample: \d+ of|The first \d+ are shown; there are \d+ more|\d+ more kinds"
+)
 
 
 def is_rounded(text: str, exact: float) -> bool:
@@ -74,6 +79,8 @@ def is_rounded(text: str, exact: float) -> bool:
     plain = text.replace("−", "-").replace("\u202f", "").strip()
     if plain == "–":
         return exact is None
+    if plain in ("> 99 %", "< 1 %"):  # what is not all or nothing is not rounded to it
+        return 0.995 <= exact < 1 if plain[0] == ">" else 0 < exact < 0.005
     digits, unit = re.fullmatch(r"([-+\d.e]+)\s*(%|s|min|)", plain).groups()  # type: ignore[union-attr]
     units = {"%": (100,), "s": (1,), "min": (1 / 60,), "": (1, 100)}[unit]
     mantissa, _, power = digits.partition("e")
@@ -110,8 +117,20 @@ def check_numbers(run: Path, page: Page) -> None:
                 assert exact == sum(resolve(facts, path) for path in one[f"{attribute}-sum"].split())
                 checked += 1
         if "data-prediction" in one:
-            row, column = one["data-prediction"].split("/")
+            row, column = one["data-prediction"].split("/", 1)
             assert one["value"] == table[int(row)][column]
+            checked += 1
+        if "data-card" in one:
+            assert exact == resolve(load(run / "model" / "card.json"), one["data-card"])
+            checked += 1
+        if "data-reliability" in one:
+            bins, what = one["data-reliability"].split("/")
+            first, last = map(int, bins.split("-"))
+            parts = [part for part in metrics["trust"]["reliability"][first : last + 1] if part["count"]]
+            weights = [part["count"] for part in parts]
+            told = [part["accuracy" if what == "right" else what] for part in parts]
+            assert sum(weights) >= 50
+            assert exact == pytest.approx(np.average(told, weights=weights))
             checked += 1
         if "data-pace" in one:
             views = metrics["counts"]["photos"] * metrics["counts"]["views"]
@@ -156,7 +175,7 @@ def test_the_report_of_the_main_job(real: Path) -> None:
         "health",
         "cost",
     }
-    assert "activation map of" in (real / "report.html").read_text(encoding="utf-8")
+    assert "where it looked in" in (real / "report.html").read_text(encoding="utf-8")
     card = (real / "model" / "README.md").read_text(encoding="utf-8")
     assert "licence: apache-2.0" in card.lower()
 
@@ -177,14 +196,52 @@ def test_a_damaged_predictor_costs_the_maps_and_a_note(real: Path, tmp_path: Pat
     assert "The predictor cannot be asked where it looked" in page.id("health")["text"]
 
 
-def test_dimming_leaves_light_where_the_map_is() -> None:
-    image = np.full((40, 60, 3), 200, np.uint8)
-    light = np.zeros((40, 60), np.float32)
-    light[:, :30] = 1
-    shown = dimmed(image, light)
-    assert shown.shape == image.shape
-    assert shown[:, :25].min() > 195
-    assert shown[:, 35:].max() < 80
+def test_lines_go_around_what_the_map_is_about() -> None:
+    light = np.zeros((400, 600), np.float32)
+    light[100:300, 60:240] = 1
+    thumb = Thumb("i0", 300, 200, b"")
+    drawn = outlined(Shot("a.jpg", "", "a"), thumb, light, (slice(0, 400), slice(100, 500)))
+    assert drawn.box == (50, 0, 200, 200)
+    wide, tight = (
+        np.array([pair.split() for pair in re.split("[MLZ]+", line) if pair], float) for line in drawn.lines
+    )
+    for points in (wide, tight):
+        centre = (points.min(axis=0) + points.max(axis=0)) / 2
+        assert centre == pytest.approx([75, 100], abs=3)
+    size = np.array([90, 100])  # of what the map is about, on the small photo
+    assert (np.ptp(tight, axis=0) < size).all()
+    assert (size < np.ptp(wide, axis=0)).all()
+    assert (np.ptp(wide, axis=0) - np.ptp(tight, axis=0) < 40).all()
+
+
+def test_where_nothing_stood_out_there_is_no_line() -> None:
+    thumb = Thumb("i0", 30, 20, b"")
+    nothing = np.zeros((40, 60), np.float32)
+    assert outlined(Shot("a.jpg", "", "a"), thumb, nothing, (slice(0, 40), slice(0, 60))).lines == ["", ""]
+
+
+def test_bins_of_the_reliability_diagram_hold_fifty_answers_and_all_of_them() -> None:
+    rng = np.random.default_rng(0)
+    for counts in rng.integers(0, 60, (200, 10)).tolist():
+        given = [
+            {"count": n, "confidence": (i + 0.5) / 10 if n else None, "accuracy": 0.5 if n else None}
+            for i, n in enumerate(counts)
+        ]
+        bins = merged(given)
+        assert (len(bins) == 0) == (sum(counts) < 50)
+        assert all(one.count >= 50 for one in bins)
+        assert len(bins) <= 5
+        assert sum(one.count for one in bins) in (0, sum(counts))
+        if bins:
+            assert bins[0].first == 0
+            assert bins[-1].last == 9
+            assert all(after.first == before.last + 1 for before, after in pairwise(bins))
+
+
+@pytest.mark.parametrize(("right", "word"), [(0.95, "too modest"), (0.75, ""), (0.5, "too sure of itself")])
+def test_reliability_has_words_for_both_directions(right: float, word: str) -> None:
+    (only,) = merged([{"count": 100, "confidence": 0.75, "accuracy": right}])
+    assert only.word == word
 
 
 @pytest.mark.shared
@@ -227,10 +284,11 @@ def test_the_page_stands_alone(run: Path) -> None:
 def test_sections_headings_and_names(page: Page) -> None:
     sections = [one["id"] for one in page.all("section") if one.get("class") != "cell"]
     assert sections == [
-        "numbers",
         "mistakes",
         "photos",
+        "classes",
         "trust",
+        "numbers",
         "heads",
         "learning",
         "policies",
@@ -348,8 +406,12 @@ def test_many_classes_list_their_most_frequent_mistakes(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", photos=240, skill=1.5, classes=classes, with_photos=False)
     page = Page(report(folder).read_text(encoding="utf-8"))
     assert not any("confusion" in one.get("class", "") for one in page.all("table"))
-    assert "The most frequent mistakes" in page.id("mistakes")["text"]
-    assert "of the 5 classes with the smallest area" in page.id("trust")["text"]
+    facts = load(folder / "metrics.json")
+    table = np.array(facts["test"]["confusion"])
+    np.fill_diagonal(table, 0)
+    listed = [one for one in page.all("data") if one.get("data-metric", "").startswith("/test/confusion/")]
+    assert sum(json.loads(one["value"]) for one in listed) >= table.sum()
+    assert "of the 5 classes with the smallest area" in page.id("numbers")["text"]
 
 
 def test_a_bare_run_still_has_a_report(tmp_path: Path) -> None:
@@ -358,7 +420,7 @@ def test_a_bare_run_still_has_a_report(tmp_path: Path) -> None:
         (folder / name).unlink()
     page = Page(report(folder).read_text(encoding="utf-8"))
     sections = [one["id"] for one in page.all("section") if one.get("class") != "cell"]
-    assert sections == ["numbers", "mistakes", "photos", "trust", "heads", "repeat"]
+    assert sections == ["mistakes", "photos", "classes", "trust", "numbers", "heads", "repeat"]
 
 
 def test_no_run_no_report(tmp_path: Path) -> None:
@@ -373,24 +435,159 @@ def test_pointers_lead_to_any_key() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "style", "text"),
+    ("value", "style", "fine", "text"),
     [
-        (0.90625, "percent", "90.6 %"),
-        (0.90625, "share", "90.6"),
-        (0.978, "whole", "98 %"),
-        (-0.0254, "signed", "−0.025"),
-        (0.025, "signed", "+0.025"),
-        (12345, "count", "12\u202f345"),
-        (0.1234, "fixed", "0.123"),
-        (0.00012, "fixed", "1.2e-04"),
-        (0, "fixed", "0.000"),
-        (3.14, "seconds", "3.1 s"),
-        (180.0, "seconds", "3.0 min"),
-        (None, "percent", "–"),
+        (0.90625, "percent", True, "90.6 %"),
+        (0.90625, "percent", False, "91 %"),
+        (0.90625, "share", True, "90.6"),
+        (0.90625, "share", False, "91"),
+        (0.978, "whole", True, "98 %"),
+        (0.9967, "whole", True, "> 99 %"),
+        (0.001, "whole", True, "< 1 %"),
+        (1.0, "percent", False, "100 %"),
+        (-0.0254, "signed", True, "−0.025"),
+        (0.0254, "signed", False, "+0.03"),
+        (4.26, "point", True, "+4.3"),
+        (-0.0004, "signed", False, "0.00"),
+        (4.26, "point", False, "+4"),
+        (12345, "count", True, "12\u202f345"),
+        (0.1234, "fixed", True, "0.123"),
+        (0.1234, "fixed", False, "0.12"),
+        (0.0041, "fixed", False, "0.004"),
+        (0.00012, "fixed", True, "1.2e-04"),
+        (0, "fixed", True, "0.000"),
+        (3.14, "seconds", True, "3.1 s"),
+        (180.0, "seconds", True, "3.0 min"),
+        (None, "percent", True, "–"),
     ],
 )
-def test_numbers_are_written_for_people(value: float | None, style: Any, text: str) -> None:
-    assert written(value, style) == text
+def test_numbers_are_written_for_people(value: float | None, style: Any, fine: bool, text: str) -> None:
+    assert written(value, style, fine=fine) == text
+    assert is_rounded(text, value)
+
+
+def test_few_photos_carry_no_decimals_and_their_interval_is_as_loud(tmp_path: Path) -> None:
+    few = write_run(tmp_path / "few", photos=60, with_photos=False)
+    text = report(few).read_text(encoding="utf-8")
+    page = Page(text)
+    loud = [one for one in page.all("b") if "%" in one["text"]]
+    assert len(loud) == 2  # the number and its interval
+    shown = [one for one in page.all("data") if one.get("data-metric", "").startswith("/test/accuracy/")]
+    assert shown
+    assert not any("." in one["text"] for one in shown)
+
+
+def test_a_number_that_may_be_chance_is_not_green(tmp_path: Path) -> None:
+    for skill, chance in ((0.0, True), (6.0, False)):
+        run = write_run(tmp_path / str(skill), photos=80, skill=skill, with_photos=False)
+        page = Page(report(run).read_text(encoding="utf-8"))
+        (score,) = (one for one in page.all("div") if "score" in one.get("class", "").split())
+        assert ("chance" in score["class"].split()) is chance
+        assert ("which may be chance" in score["text"]) is chance
+
+
+def test_test_and_cross_validation_are_two_marks_on_one_scale(page: Page) -> None:
+    (drawn,) = (one for one in page.all("svg") if "the largest class is" in one.get("aria-label", ""))
+    assert re.search(r"Held-out test \d+ %, between .* Cross-validation \d+ %, between", drawn["aria-label"])
+
+
+def test_zeros_are_not_written_and_the_rest_of_the_matrix_is(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", photos=120, classes=list("abcdefgh"), skill=3, with_photos=False)
+    page = Page(report(run).read_text(encoding="utf-8"))
+    for key in ("test", "cross_validation"):
+        table = np.array(load(run / "metrics.json")[key]["confusion"])
+        at = {
+            one["data-metric"]: json.loads(one["value"])
+            for one in page.all("data")
+            if one.get("data-metric", "").startswith(f"/{key}/confusion/")
+        }
+        assert 0 not in at.values()
+        assert sum(at.values()) == table.sum()
+
+
+def test_a_photo_is_shown_in_one_gallery_and_linked_from_the_others(run: Path) -> None:
+    text = (run / "report.html").read_text(encoding="utf-8")
+    section = re.search(r'<section id="photos".*?</section>', text, re.DOTALL)
+    assert section
+    shown = re.findall(r'<a class="photo" href="(#photo-\d+)"><svg', section[0])
+    linked = re.findall(r'<a class="photo" href="(#photo-\d+)">[^<]', section[0])
+    assert len(shown) == len(set(shown)) > 5
+    assert linked
+    assert set(linked) <= set(shown)
+
+
+def test_sure_means_sure(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", photos=120, skill=2.0, with_photos=False)
+    page = Page(report(run).read_text(encoding="utf-8"))
+    wrong = [row for row in Run.open(run).read_table("predictions.csv") if row["label"] != row["predicted"]]
+    sure = [row for row in wrong if float(row["probability"]) >= 0.9]
+    assert 0 < len(sure) < len(wrong)
+    heads = [one["text"] for one in page.all("h3")]
+    assert "Sure and wrong" in heads
+    # without a picture, every photo of a gallery is named in its text
+    gallery = re.search(
+        r"Sure and wrong.*?Without a picture:(.*?)(?:Likely|Unlike|Least)",
+        page.id("photos")["text"],
+        re.DOTALL,
+    )
+    assert gallery
+    named = re.findall(r"(?:sushi|sandwich)/\d+\.jpg", gallery[1])
+    assert len(named) > 0
+    assert set(named) <= {row["id"] for row in sure}
+
+
+def test_classes_come_worst_first_with_both_measurements(page: Page, run: Path) -> None:
+    scores = load(run / "metrics.json")["cross_validation"]["per_class"]
+    worst_first = sorted(scores, key=lambda name: scores[name]["recall"]["value"])
+    found = [
+        one["data-metric"].split("/")[3]
+        for one in page.all("data")
+        if re.fullmatch(r"/cross_validation/per_class/\w+/recall/value", one.get("data-metric", ""))
+    ]
+    assert found == worst_first
+    assert any(
+        one.get("data-metric", "") == f"/test/per_class/{worst_first[0]}/recall/value"
+        for one in page.all("data")
+    )
+
+
+def test_rows_that_say_the_same_are_folded(tmp_path: Path) -> None:
+    even = write_run(tmp_path / "even", photos=400, skill=3, test=0, with_photos=False)
+    text = report(even).read_text(encoding="utf-8")
+    numbers = text[text.index('<section id="numbers"') :]
+    assert numbers.index("Log loss") < numbers.index("<details") < numbers.index("Balanced accuracy")
+
+
+def test_how_to_repeat_it_is_a_command_that_works_where_it_is_pasted(real: Path) -> None:
+    import shlex
+
+    page = Page((real / "report.html").read_text(encoding="utf-8"))
+    command = next(one for one in page.all("pre") if one.get("aria-label") == "Command")["text"].strip()
+    program, verb, photos, *options = shlex.split(command)
+    assert (program, verb) == ("topgraft", "train")
+    told = dict(zip(options[::2], options[1::2], strict=True))
+    assert Path(photos).is_absolute()
+    assert Path(photos).is_dir()
+    assert Path(told["--config"]).is_absolute()
+    assert Path(told["--config"]).read_bytes() == (real / "config.toml").read_bytes()
+    assert not Path(told["-o"]).exists()
+
+
+@pytest.mark.nightly
+def test_the_command_that_repeats_it_gives_the_same_bytes(real: Path) -> None:
+    import shlex
+
+    from typer.testing import CliRunner
+
+    from topgraft.cli import app
+
+    page = Page((real / "report.html").read_text(encoding="utf-8"))
+    command = next(one for one in page.all("pre") if one.get("aria-label") == "Command")["text"].strip()
+    _, *words = shlex.split(command)
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    again = Path(words[-1])
+    assert (again / "metrics.json").read_bytes() == (real / "metrics.json").read_bytes()
 
 
 def test_ticks_are_round_and_inside() -> None:
@@ -438,6 +635,28 @@ def test_runs_side_by_side(tmp_path: Path) -> None:
             assert json.loads(shown["value"]) == pytest.approx(second - first)
             assert is_rounded(shown["text"], json.loads(shown["value"]))
     assert any(one["text"] == "more accurate, lower log loss" for one in page.all("td"))
+    first = next(one["text"] for one in page.all("p") if "photos right than" in one["text"])
+    assert first.startswith("strong names more photos right than weak: +")
+    assert page.all("p").index(next(one for one in page.all("p") if one["text"] == first)) == 1
+
+
+def test_runs_side_by_side_show_what_they_disagree_on(tmp_path: Path) -> None:
+    weak = write_run(tmp_path / "weak", photos=60, skill=0.3, photo_folder=tmp_path / "photos")
+    strong = write_run(tmp_path / "strong", photos=60, skill=6, photo_folder=tmp_path / "photos")
+    report(strong)
+    text = report([weak, strong]).read_text(encoding="utf-8")
+    tables = [
+        {row["id"]: row for row in Run.open(run).read_table("predictions.csv")} for run in (weak, strong)
+    ]
+    apart = [name for name, row in tables[0].items() if row["predicted"] != tables[1][name]["predicted"]]
+    alts = re.findall(r'aria-label="(\w+/\d+\.jpg): (\w+); weak says (\w+); strong says (\w+)"', text)
+    assert 5 < len(alts) <= 24
+    for name, label, ours, theirs in alts:
+        assert name in apart
+        assert (label, ours) == (tables[0][name]["label"], tables[0][name]["predicted"])
+        assert theirs == tables[1][name]["predicted"]
+    assert '<a href="../strong/report.html">strong</a>' in text
+    assert "weak (none yet" in text
 
 
 @pytest.mark.parametrize(

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from topgraft.progress import watched
 from topgraft.run.predictions import learned
 from topgraft.run.results import same_work
 from topgraft.selection.compare import Comparison, compare
 from topgraft.selection.source import columns_of, stack
 from topgraft.settings import Settings
 from topgraft.store import FeatureStore
-from topgraft.types import Progress, silent
+from topgraft.types import Progress, auto
 
 
+@watched
 def compare_heads(
     store: FeatureStore | str | Path,
     *,
@@ -27,7 +29,7 @@ def compare_heads(
     seed: int = 0,
     with_test: bool = False,
     settings: Settings | None = None,
-    progress: Progress = silent,
+    progress: Progress = auto,
 ) -> Comparison:
     """Compare every setting of every head by repeated, grouped, stratified cross-validation.
 

@@ -7,21 +7,23 @@ from pathlib import Path
 
 from topgraft.config import Config
 from topgraft.errors import UsageError
+from topgraft.progress import watched
 from topgraft.recipe import follow
 from topgraft.run import MARK, Run
 from topgraft.settings import Settings
 from topgraft.testing.drawing import draw_photos
-from topgraft.types import Progress, silent
+from topgraft.types import Progress, auto
 
 say = logging.getLogger(__name__).info
 
 
+@watched
 def demo(
     out: str | Path = "demo",
     *,
     each: int = 60,
     settings: Settings | None = None,
-    progress: Progress = silent,
+    progress: Progress = auto,
 ) -> Run:
     """Draw a small photo set and train on it.
 

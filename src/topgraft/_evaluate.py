@@ -5,25 +5,27 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from topgraft import metrics
+from topgraft import metrics, notebook
 from topgraft.errors import DataError, DecodeError, UsageError
 from topgraft.metrics import Estimate
 from topgraft.photos.dataset import Dataset, Refused, Sample
 from topgraft.policies.policy import Policy, render_all
 from topgraft.predictor import PredictorCard, load
+from topgraft.progress import watched
 from topgraft.run import Run
 from topgraft.run.predictions import read_predictions
 from topgraft.selection.ensemble import ensemble, paired, weights_of
 from topgraft.settings import Settings
 from topgraft.store.table import views_of
 from topgraft.text import counted
-from topgraft.types import Labels, Probabilities, Progress, silent
+from topgraft.types import Labels, Probabilities, Progress, auto, silent
 
 BATCH = 8
 """Photos held in memory at once, all their views with them."""
@@ -105,6 +107,40 @@ class Evaluation:
         lines = [f"{result.name:{width}}  {_headline(result.scores)}" for result in self.results]
         return "\n".join([*lines, *self.notes])
 
+    def __repr__(self) -> str:
+        first = self.results[0].scores
+        return f"Evaluation(accuracy {Estimate(**first['accuracy'])}, {first['n']:,} photos)"
+
+    def _repr_html_(self) -> str:
+        """Show the headline numbers and the notes, in a notebook."""
+        shown = [(row["name"], row["n"], *(_said(row, key) for key in HEADLINES)) for row in self._rows()]
+        notes = "".join(f"<p>{escape(note)}</p>" for note in self.notes)
+        return notebook.table("Evaluation", ("", "photos", *HEADLINES.values()), shown) + notes
+
+    def to_frame(self) -> Any:
+        """Return a pandas DataFrame: a run or ensemble a row, each score with its `_low` and `_high`.
+
+        Raises:
+            MissingPandasError: where pandas is not installed.
+        """
+        return notebook.frame(self._rows())
+
+    def _rows(self) -> list[dict[str, Any]]:
+        """Return the scores flat, one row a result."""
+        return [
+            {"name": result.name, "n": result.scores["n"]}
+            | {
+                key if part == "value" else f"{key}_{part}": number
+                for key in HEADLINES
+                for part, number in (result.scores.get(key) or {}).items()
+            }
+            for result in self.results
+        ]
+
+
+def _said(row: dict[str, Any], key: str) -> str:
+    return str(Estimate(row[key], row[f"{key}_low"], row[f"{key}_high"])) if key in row else "–"
+
 
 def _headline(scores: dict[str, Any]) -> str:
     parts = [
@@ -128,6 +164,7 @@ class _Answers:
     unknown: NDArray[np.bool_]
 
 
+@watched
 def evaluate(
     run: Run | str | Path | Sequence[Run | str | Path],
     data: Dataset,
@@ -137,7 +174,7 @@ def evaluate(
     tta: int = 0,
     seed: int = 0,
     settings: Settings | None = None,
-    progress: Progress = silent,
+    progress: Progress = auto,
 ) -> Evaluation:
     """Measure runs on labelled photos; several runs are measured alone and as ensembles.
 

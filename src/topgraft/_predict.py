@@ -14,13 +14,11 @@ from typing import TextIO
 from topgraft import files
 from topgraft.errors import UsageError
 from topgraft.photos.decode import SUFFIXES
-from topgraft.predictor import Prediction, Predictor, load
+from topgraft.predictor import COLUMNS, Prediction, Predictor, load
 from topgraft.settings import Settings
 from topgraft.text import safe_cell
 from topgraft.types import Progress, silent
 
-COLUMNS = ("path", "answer", "label", "probability", "runner_up", "unknown", "unsure", "distance", "error")
-"""Of the table, always all of them. Whoever reads `answer` alone is never told a class for a crab."""
 BATCH = 64
 """Photos that are answered together: memory is bounded by it, however many there are."""
 ASIDE = ("unknown", "unsure")
@@ -97,10 +95,7 @@ class Table:
 
     def add(self, prediction: Prediction) -> None:
         """Write one line."""
-        facts = dict.fromkeys(COLUMNS, "") | {"path": prediction.path, "error": prediction.error}
-        if not prediction.error:
-            facts |= {name: value for name, value in prediction.as_dict().items() if name in COLUMNS}
-        self._writer.writerow(_cell(facts[name]) for name in COLUMNS)
+        self._writer.writerow(_cell(said) for said in prediction.row().values())
 
 
 def _cell(value: object) -> object:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from topgraft.progress import watched
 from topgraft.run.predictions import learned
 from topgraft.selection.worth import Worth
 from topgraft.selection.worth import worth as measure
 from topgraft.settings import Settings
 from topgraft.store import FeatureStore
-from topgraft.types import Progress, silent
+from topgraft.types import Progress, auto
 
 
+@watched
 def worth(
     store: FeatureStore | str | Path,
     *,
@@ -20,7 +22,7 @@ def worth(
     seed: int = 0,
     with_test: bool = False,
     settings: Settings | None = None,
-    progress: Progress = silent,
+    progress: Progress = auto,
 ) -> Worth:
     """Measure what each policy, and each part of the policies, adds to held-out log loss and accuracy.
 

@@ -10,7 +10,8 @@ A message is one line: place, expected, got, next step.
     ├── OfflineError (ConnectionError) exit 1  something would need the network
     ├── UsageError (ValueError)       exit 2   wrong option, config or combination of them
     │   └── UnknownNameError (LookupError)     a name nobody knows; lists the close ones
-    └── MissingExtraError (ImportError) exit 3 an optional dependency is not installed
+    ├── MissingExtraError (ImportError) exit 3 an optional dependency is not installed
+    └── MissingPandasError (ImportError) exit 3 a data frame was asked for, and pandas is not installed
 """
 
 from __future__ import annotations
@@ -107,6 +108,19 @@ class MissingExtraError(TopgraftError, ImportError):
     def __reduce__(self) -> tuple[Any, ...]:
         """Survive a trip between processes: the arguments are not the message."""
         return type(self), (self.extra, self.need)
+
+
+class MissingPandasError(TopgraftError, ImportError):
+    """A data frame was asked for where pandas is not installed."""
+
+    exit_code = 3
+
+    def __init__(self) -> None:
+        super().__init__("a data frame needs pandas: pip install pandas")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Survive a trip between processes: the arguments are not the message."""
+        return type(self), ()
 
 
 def need(module: str, extra: str, what: str) -> Any:

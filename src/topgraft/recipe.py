@@ -32,6 +32,7 @@ from topgraft.importers.quantize import quantize
 from topgraft.photos.dataset import Dataset
 from topgraft.policies.grid import draw
 from topgraft.predictor.modelcard import write_model_card
+from topgraft.progress import watched
 from topgraft.run import Run
 from topgraft.run.origin import noted
 from topgraft.selection.precision import worth_keeping
@@ -40,7 +41,7 @@ from topgraft.splits import Split
 from topgraft.store import FeatureStore
 from topgraft.text import duration
 from topgraft.trust.unknown import say_of_unknown
-from topgraft.types import Progress, silent
+from topgraft.types import Progress, auto, silent
 
 GROUPS = ("linear", "all")
 """Names that stand for several heads."""
@@ -70,7 +71,7 @@ def train(
     out: str | Path | Run | None = None,
     backbone: Backbone | None = None,
     settings: Settings | None = None,
-    progress: Progress = silent,
+    progress: Progress = auto,
 ) -> Run: ...
 
 
@@ -103,10 +104,11 @@ def train(
     overwrite: bool = False,
     resume: bool = False,
     settings: Settings | None = None,
-    progress: Progress = silent,
+    progress: Progress = auto,
 ) -> Run: ...
 
 
+@watched
 def train(
     photos: str | Path | Dataset | FeatureStore,
     split: Split | None = None,

@@ -244,31 +244,14 @@ def progress(patience_s: float = 1.0) -> Iterator[Progress]:
     """Show how far things are, on stderr: a bar after a second; a line now and then where no one watches."""
     from rich.console import Console
 
+    from topgraft.progress import bars, showing
+
     console = Console(stderr=True)
-    if not console.is_terminal:
+    if console.is_terminal:
+        with showing, bars(console, patience_s) as tell:
+            yield tell
+    else:
         yield _lines()
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bars
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Bars(*columns, console=console, transient=True, refresh_per_second=5) as bars:
-        started: dict[str, float] = {}
-        shown: dict[str, Any] = {}
-
-        def tell(what: str, done: int, total: int) -> None:
-            now = time.monotonic()
-            begun = started.setdefault(what, now)
-            if what not in shown and done < total and now - begun > patience_s:
-                shown[what] = bars.add_task(what, total=total)
-            if what in shown:
-                bars.update(shown[what], completed=done, total=total)
-                if done >= total:
-                    bars.remove_task(shown.pop(what))
-            if done >= total:
-                started.pop(what, None)
-
-        yield tell
 
 
 def _lines() -> Progress:

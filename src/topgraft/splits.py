@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from topgraft import notebook
 from topgraft.errors import DataError, UsageError
 from topgraft.types import Labels
 
@@ -29,6 +30,27 @@ class Split:
     train: tuple[str, ...]
     val: tuple[str, ...] = ()
     test: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        sides = ", ".join(f"{len(ids):,} {name}" for name, ids in self._sides().items() if ids)
+        return f"Split({sides or 'empty'})"
+
+    def _repr_html_(self) -> str:
+        """Show the sizes of the sides, in a notebook."""
+        return notebook.facts(
+            "Split", [(name, f"{len(ids):,} photos") for name, ids in self._sides().items()]
+        )
+
+    def _sides(self) -> dict[str, tuple[str, ...]]:
+        return {"train": self.train, "val": self.val, "test": self.test}
+
+    def to_frame(self) -> Any:
+        """Return a pandas DataFrame, a photo a row: id, side.
+
+        Raises:
+            MissingPandasError: where pandas is not installed.
+        """
+        return notebook.frame({"id": id_, "side": name} for name, ids in self._sides().items() for id_ in ids)
 
 
 def holdout(

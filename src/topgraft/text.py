@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
+import subprocess
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -57,3 +60,8 @@ def duration(seconds: float) -> str:
     if seconds < 5400:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"
+
+
+def pasted(*words: str) -> str:
+    """Return a command line in the quotes of this system's shell, so that it works where it is pasted."""
+    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)

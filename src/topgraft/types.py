@@ -26,4 +26,8 @@ Progress = Callable[[str, int, int], None]
 
 
 def silent(_what: str, _done: int, _total: int) -> None:
-    """Report no progress: the default of every stage."""
+    """Report no progress."""
+
+
+def auto(_what: str, _done: int, _total: int) -> None:
+    """Stand for bars where somebody watches, on a terminal or in a notebook, and silence elsewhere."""

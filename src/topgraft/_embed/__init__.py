@@ -16,16 +16,18 @@ from topgraft.errors import BackboneError, DataError, OfflineError, UnknownNameE
 from topgraft.importers.load import DEFAULT, load_backbone
 from topgraft.photos.dataset import Dataset
 from topgraft.policies.policy import Policy
+from topgraft.progress import watched
 from topgraft.settings import Settings
 from topgraft.store import FeatureStore
 from topgraft.store.place import Place
 from topgraft.store.table import Table, views_of
-from topgraft.types import Progress, silent
+from topgraft.types import Progress, auto
 
 say = logging.getLogger(__name__).info
 DEPTHS = ("auto", "last", "all")
 
 
+@watched
 def embed(
     data: Dataset,
     path: str | Path,
@@ -40,7 +42,7 @@ def embed(
     batch: int = BATCH,
     wait: bool = False,
     settings: Settings | None = None,
-    progress: Progress = silent,
+    progress: Progress = auto,
 ) -> FeatureStore:
     """Compute the features of all photos and views that a store does not have yet.
 

@@ -19,11 +19,12 @@ from topgraft._export.runtimes import open_named
 from topgraft.errors import BackboneError, DataError, UnknownNameError, UsageError
 from topgraft.photos.dataset import Dataset
 from topgraft.predictor import load
+from topgraft.progress import watched
 from topgraft.run import Run
 from topgraft.run.origin import photos_of
 from topgraft.run.predictions import read_predictions
 from topgraft.settings import Settings
-from topgraft.types import Progress, silent
+from topgraft.types import Progress, auto
 
 Form = Literal["onnx", "openvino", "web"]
 Precision = Literal["f32", "f16", "int8"]
@@ -65,6 +66,7 @@ class Exported:
         return "\n".join([str(self.agreement), *self.notes, f"{self.path}  {size / 1e6:.1f} MB"])
 
 
+@watched
 def export(
     run: Run | str | Path,
     out: str | Path,
@@ -75,7 +77,7 @@ def export(
     runtime: str | Path | None = None,
     overwrite: bool = False,
     settings: Settings | None = None,
-    progress: Progress = silent,
+    progress: Progress = auto,
 ) -> Exported:
     """Write a run's predictor for another runtime.
 

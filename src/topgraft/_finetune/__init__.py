@@ -24,13 +24,14 @@ from topgraft.photos.dataset import Dataset
 from topgraft.policies.policy import View
 from topgraft.predictor import Predictor
 from topgraft.predictor.modelcard import write_model_card
+from topgraft.progress import watched
 from topgraft.run import AGAIN, Metrics, Run
 from topgraft.run.results import Answers, rounded
 from topgraft.settings import Settings
 from topgraft.text import duration
 from topgraft.trust.trust import Trust
 from topgraft.trust.unknown import say_of_unknown
-from topgraft.types import Progress, silent
+from topgraft.types import Progress, auto
 
 if TYPE_CHECKING:
     from topgraft._finetune.tuner import Tuner
@@ -41,6 +42,7 @@ CHECKED, AGREEMENT = 4, 2e-3
 """On how many photos predictor and PyTorch are compared, and how near their probabilities must be."""
 
 
+@watched
 def finetune(
     run: Run | str | Path,
     data: Dataset | None = None,
@@ -52,7 +54,7 @@ def finetune(
     overwrite: bool = False,
     resume: bool = False,
     settings: Settings | None = None,
-    progress: Progress = silent,
+    progress: Progress = auto,
     **options: Any,
 ) -> Run:
     """Train the last blocks of a run's backbone with its head, from activations cached at the cut.

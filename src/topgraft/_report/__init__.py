@@ -7,7 +7,6 @@ where the run found them, and those that are gone are said and left out.
 from __future__ import annotations
 
 import logging
-import shlex
 from base64 import b64encode
 from collections.abc import Sequence
 from hashlib import sha256
@@ -19,15 +18,27 @@ import jinja2
 from markupsafe import Markup
 
 from topgraft import files
-from topgraft._report import compare, looked, mistakes, plots, policies, verdict
-from topgraft._report.facts import Facts
+from topgraft._report import (
+    answered,
+    believed,
+    classes,
+    compare,
+    depths,
+    disagree,
+    looked,
+    mistakes,
+    plots,
+    policies,
+    scale,
+    verdict,
+)
+from topgraft._report.facts import TITLES, Facts
 from topgraft._report.numbers import Numbers, Style, pointer
-from topgraft._report.photos import Book, budget
+from topgraft._report.photos import LARGE_PX, Book, budget
 from topgraft._report.svg import whisker
 from topgraft.errors import DataError, TopgraftError, UsageError
 from topgraft.files import is_file
 from topgraft.run import Run
-from topgraft.run.origin import noted
 from topgraft.settings import Settings
 
 warn = logging.getLogger(__name__).warning
@@ -35,7 +46,10 @@ warn = logging.getLogger(__name__).warning
 PHOTO = "data:image/webp"
 """What a page with photos holds."""
 BESIDE = ("to_view_0", "to_the_rest")
-TITLES = {"test": "Held-out test", "cv": "Cross-validation"}
+FIRST = ("/accuracy", "/balanced_accuracy", "/macro_f1", "/top_k/3", "/log_loss")
+"""Measures that are shown; the others are folded away."""
+ALIKE = 0.25
+"""Scores that differ by less than this share of an interval say the same."""
 MEASURES: list[tuple[str, str, Style, str]] = [
     ("/accuracy", "Accuracy", "percent", "photos named right"),
     ("/balanced_accuracy", "Balanced accuracy", "percent", "the same, every class counting alike"),
@@ -76,11 +90,11 @@ def report(
         facts = Facts(opened, photos, settings or Settings.load())
         place = opened.path / "report.html" if out is None else Path(out)
         return _write(_no_poorer(page(facts), place), place)
-    every = [Facts(_open(given)) for given in run]
+    every = [Facts(_open(given), photos, settings or Settings.load()) for given in run]
     if not every:
         raise UsageError("expected at least one run to report on, got none.")
     place = every[0].run.path / "compare.html" if out is None else Path(out)
-    return _write(comparison(every), place)
+    return _write(comparison(every, place), place)
 
 
 def _open(run: Run | str | Path) -> Run:
@@ -115,27 +129,37 @@ def _write(text: str, path: Path) -> Path:
     return Run(path.parent).write(path.name, text)
 
 
-def comparison(every: list[Facts]) -> str:
-    """Make the page that puts runs side by side."""
-    sides = {split: compare.columns(every, split) for split in compare.splits_of(every)}
+def comparison(every: list[Facts], place: Path) -> str:
+    """Make the page that puts runs side by side, to lie at `place`."""
+    shown = {split: compare.columns(every, split) for split in compare.splits_of(every)}
+    sides = {split: (columns, compare.gaps(columns, split)) for split, columns in shown.items()}
+    first = next(iter(shown.values()))
+    disputed, more = disagree.disputes(first)
+    book = Book(every[0].origin, budget(0), every[0].settings.threads)
+    book.take([dispute.id for dispute in disputed], LARGE_PX)
     context = {
         "version": metadata.version("topgraft"),
         "policy": _policy(),
+        "verdicts": compare.verdicts(sides, TITLES),
+        "links": [(column.name, column.link(place)) for column in first],
+        "disputes": disputed,
+        "disputes_left_out": more,
+        "book": book,
         "sides": [
             {
                 "split": split,
                 "title": TITLES[split],
-                "columns": shown,
+                "columns": columns,
                 "measures": [
                     measure
                     for measure in MEASURES
-                    if any(column.numbers.has(f"/{column.key}{measure[0]}") for column in shown)
+                    if any(column.numbers.has(f"/{column.key}{measure[0]}") for column in columns)
                 ],
-                "gaps": compare.gaps(shown, split),
+                "gaps": gaps,
             }
-            for split, shown in sides.items()
+            for split, (columns, gaps) in sides.items()
         ],
-        "settings": compare.settings(next(iter(sides.values()))),
+        "settings": compare.settings(first),
     }
     return _environment().get_template("compare.html").render(context)
 
@@ -165,26 +189,33 @@ def page(facts: Facts) -> str:
         "key": key,
         "keys": mistakes.KEYS,
         "splits": facts.splits,
-        "titles": TITLES,
-        "measures": [
-            measure
-            for measure in MEASURES
-            if any(metrics.has(f"/{mistakes.KEYS[s]}{measure[0]}") for s in facts.splits)
-        ],
+        "titles": facts.titles,
+        "measures": _measures(facts, metrics),
         "pointer": pointer,
         "sentences": verdict.verdict(facts, metrics),
-        "scale": _scale(facts, metrics, key),
+        "scale": scale.scale(facts, metrics, key),
+        "wide": scale.wide(metrics, key),
+        "chance": scale.may_be_chance(facts, metrics, key),
         "matrices": tables,
         "most_classes": mistakes.MOST_CLASSES,
+        "narrow_classes": mistakes.NARROW_CLASSES,
         "galleries": found,
         "shots": shots,
         "numbers": {name: f"photo-{i}" for i, name in enumerate(shots)},
-        "trust_figures": _trust(facts, metrics, key),
+        "lines": classes.classes(facts, metrics),
+        "lines_open": classes.OPEN,
+        "lines_of": classes.splits(facts),
+        "believed": believed.believed(metrics),
+        "answered": answered.answered(metrics),
+        "card": Numbers(facts.card, "card"),
+        "ranking": plots.ranking(facts, metrics, facts.splits[0], key),
         "ranks": _ranks(metrics),
-        "depths": _depths(metrics),
+        "ranks_columns": _ranks_columns(metrics),
+        "depths": depths.depths(metrics),
         "learning": plots.learning(facts),
         "looked": looks,
         "worth": _worth(metrics),
+        "brought": policies.brought(metrics),
         "sheet": sheet,
         "warnings": len(health.get("warnings", [])),
         "has_splits": metrics.has("/test"),
@@ -198,7 +229,7 @@ def page(facts: Facts) -> str:
         ],
         "photo_notes": [*_missing_photos(facts, book), *_crowded(book), *silence],
         "cost": _cost(facts),
-        "command": _command(facts),
+        "command": facts.command,
         "config": facts.config_text,
         "provenance": _provenance(facts),
         "book": book,
@@ -227,13 +258,15 @@ def _title(classes: list[str]) -> str:
 
 def _contents(context: dict[str, Any]) -> list[tuple[str, str]]:
     """List the sections that are on the page."""
+    trust = context["believed"] or context["answered"] or context["m"].has("/trust/unknown/threshold")
     every = [
         ("result", "Result", True),
-        ("numbers", "Numbers", True),
         ("mistakes", "Mistakes", context["matrices"]),
         ("photos", "Photos worth a look", context["galleries"]),
+        ("classes", "Class by class", context["lines"]),
+        ("trust", "Can it be trusted?", trust),
         ("looked", "Where it looked", context["looked"]),
-        ("trust", "Can it be trusted?", context["trust_figures"]),
+        ("numbers", "Numbers", True),
         ("heads", "Heads", context["metrics"].get("leaderboard")),
         ("learning", "Learning curves", context["learning"]),
         ("policies", "Policies", context["metrics"].get("policies")),
@@ -244,36 +277,25 @@ def _contents(context: dict[str, Any]) -> list[tuple[str, str]]:
     return [(anchor, name) for anchor, name, there in every if there]
 
 
-def _scale(facts: Facts, metrics: Numbers, key: str) -> Markup:
-    """Draw the result on a scale from 0 to 100 %, beside what always naming the largest class would give."""
-    low, value, high = (metrics.get(f"/{key}/accuracy/{part}") for part in ("low", "value", "high"))
-    rows = facts.of(facts.splits[0])
-    sizes = [sum(i in row.labels for row in rows) for i in range(len(facts.classes))]
-    base = max(sizes) / max(len(rows), 1)
-
-    def at(share: float) -> float:
-        return round(14 + 372 * share, 1)
-
-    said = (
-        f"{100 * value:.1f} % right, between {100 * low:.1f} and {100 * high:.1f} %;"
-        f" the largest class is {100 * base:.0f} %"
-    )
-    return Markup(
-        '<svg viewBox="0 0 400 64" role="img" aria-label="{said}">'
-        '<line class="rail" x1="14" x2="386" y1="30" y2="30"/>'
-        '<line class="base" x1="{base}" x2="{base}" y1="20" y2="40"/>'
-        '<text x="{base}" y="12" text-anchor="middle">largest class</text>'
-        '<line class="reach" x1="{low}" x2="{high}" y1="30" y2="30"/>'
-        '<circle class="at" cx="{value}" cy="30" r="8"/>'
-        '<text x="14" y="60" text-anchor="middle">0</text><text x="200" y="60" text-anchor="middle">50</text>'
-        '<text x="386" y="60" text-anchor="middle">100 %</text></svg>'
-    ).format(said=said, base=at(base), low=at(low), high=at(high), value=at(value))
+def _measures(facts: Facts, metrics: Numbers) -> dict[str, list[tuple[str, str, Style, str]]]:
+    """Part the measures: `first` are those that say something of their own, `rest` the others."""
+    parts: dict[str, list[tuple[str, str, Style, str]]] = {"first": [], "rest": []}
+    keys = [mistakes.KEYS[split] for split in facts.splits]
+    for measure in MEASURES:
+        path = measure[0]
+        if any(metrics.has(f"/{key}{path}") for key in keys):
+            own = path in FIRST and not all(_says_the_same(metrics, key, path) for key in keys)
+            parts["first" if own else "rest"].append(measure)
+    return parts
 
 
-def _trust(facts: Facts, metrics: Numbers, key: str) -> list[plots.Figure]:
-    split = facts.splits[0]
-    first = plots.reliability(metrics)
-    return ([first] if first else []) + plots.ranking(facts, metrics, split, key)
+def _says_the_same(metrics: Numbers, key: str, path: str) -> bool:
+    """Tell whether a score is no other than the accuracy, as that of classes of one size is."""
+    if path not in ("/balanced_accuracy", "/macro_f1") or not metrics.has(f"/{key}{path}"):
+        return False
+    accuracy = metrics.get(f"/{key}/accuracy")
+    apart = abs(metrics.get(f"/{key}{path}/value") - accuracy["value"])
+    return bool(apart < ALIKE * (accuracy["high"] - accuracy["low"]))
 
 
 def _ranks(metrics: Numbers) -> dict[str, list[tuple[int, Markup]]]:
@@ -297,15 +319,14 @@ def _ranks(metrics: Numbers) -> dict[str, list[tuple[int, Markup]]]:
     return parts
 
 
-def _depths(metrics: Numbers) -> list[tuple[str, str, float]]:
-    """List the depths the head leans on, as a photo passes through them: pointer, name, length of the bar."""
-    shares = metrics.facts.get("head", {}).get("depths") or []
-    largest = max((part["share"] for part in shares), default=1.0) or 1.0
-    listed = []
-    for i, part in enumerate(shares):
-        name, share = part["block"] or "last layer", max(part["share"], 0.0)
-        listed.append((pointer("head", "depths", i, "share"), name, share / largest))
-    return [*listed[1:], *listed[:1]]
+def _ranks_columns(metrics: Numbers) -> list[tuple[str, str]]:
+    """List the scores that the leaderboard shows beside accuracy: pointer and name, where they say more."""
+    rows = range(len(metrics.facts.get("leaderboard") or []))
+    return [
+        (path, name)
+        for path, name in (("/balanced_accuracy", "Balanced"), ("/macro_f1", "Macro F1"))
+        if not all(_says_the_same(metrics, f"leaderboard/{place}", path) for place in rows)
+    ]
 
 
 def _worth(metrics: Numbers) -> list[tuple[str, list[tuple[str, Markup]]]]:
@@ -330,7 +351,7 @@ def _worth(metrics: Numbers) -> list[tuple[str, list[tuple[str, Markup]]]]:
     ]
 
 
-def _looks(facts: Facts, book: Book) -> tuple[list[mistakes.Shot], list[str]]:
+def _looks(facts: Facts, book: Book) -> tuple[list[looked.Looked], list[str]]:
     """Draw the activation maps; an old or damaged predictor costs them and a note, not the report."""
     try:
         return looked.looked(facts, book), []
@@ -377,12 +398,6 @@ def _pace(facts: Facts, stage: str, spent: float) -> Markup:
         return Markup("")
     pace = counts["photos"] * counts["views"] / spent
     return Markup('<data value="{}" data-pace="{}">{:.0f}</data>').format(pace, stage, pace)
-
-
-def _command(facts: Facts) -> str:
-    if not facts.config_text:
-        return f"topgraft report {shlex.quote(str(facts.run.path))}"
-    return f"topgraft train {shlex.quote(noted(facts.run) or 'PHOTOS')} --config config.toml -o runs/again"
 
 
 def _provenance(facts: Facts) -> list[tuple[str, str]]:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import quote
 
 import numpy as np
 from markupsafe import Markup
 
 from topgraft._report.facts import Facts
 from topgraft._report.mistakes import KEYS
-from topgraft._report.numbers import Numbers, written
+from topgraft._report.numbers import FINE, Numbers, Style, written
 from topgraft._report.svg import whisker
 from topgraft.metrics import Estimate
 from topgraft.selection.ensemble import paired, paired_loss
@@ -19,12 +22,29 @@ from topgraft.selection.ensemble import paired, paired_loss
 
 @dataclass(frozen=True)
 class Column:
-    """One run of the page: its name, its numbers, and where its headline numbers are."""
+    """One run of the page.
+
+    Attributes:
+        name: of its folder, or its path.
+        facts: of it.
+        numbers: the same, to be written.
+        key: where its headline numbers are.
+    """
 
     name: str
     facts: Facts
     numbers: Numbers
     key: str
+
+    def link(self, place: Path) -> str:
+        """Return the address of its own report, as seen from the page at `place`; "" where there is none."""
+        page = self.facts.run.path / "report.html"
+        if not page.is_file():
+            return ""
+        try:
+            return quote(Path(os.path.relpath(page, place.parent)).as_posix())
+        except ValueError:  # on another drive of Windows
+            return page.absolute().as_uri()
 
 
 @dataclass(frozen=True)
@@ -49,19 +69,47 @@ class Gap:
 
     def show(self, measure: Literal["accuracy", "loss"]) -> Markup:
         """Write a difference with its interval: accuracy in points of a hundred."""
-        one: Estimate = getattr(self, measure)
-        parts = [
+        return Markup('{} <span class="interval">{} to {}</span>').format(*self._parts(measure))
+
+    def _parts(self, measure: Literal["accuracy", "loss"]) -> list[Markup]:
+        """Write value, low and high."""
+        gap: Estimate = getattr(self, measure)
+        scale: int
+        style: Style
+        scale, style = (100, "point") if measure == "accuracy" else (1, "signed")
+        return [
             Markup('<data value="{}" data-gap="{}/{}/{}/{}">{}</data>').format(
                 json.dumps(value),
                 self.split,
                 self.name,
                 measure,
                 part,
-                written(100 * value, "point") if measure == "accuracy" else written(value, "signed"),
+                written(scale * value, style, fine=gap.high - gap.low < FINE),
             )
-            for part, value in one.as_dict().items()
+            for part, value in gap.as_dict().items()
         ]
-        return Markup('{} <span class="interval">{} to {}</span>').format(*parts)
+
+    def sentence(self, first: str, title: str) -> Markup:
+        """Say how the run compares with the first one, and how far that is known."""
+        said = _verdict(self.accuracy.low, self.accuracy.high, "names more", "names fewer")
+        photos = Markup("on the {} photos both answered for ({})").format(self._count(), title.lower())
+        points = Markup("{} points ({} to {})").format(*self._parts("accuracy"))
+        if said:
+            return Markup("<b>{}</b> {} photos right than <b>{}</b>: {} {}.").format(
+                self.name, said, first, points, photos
+            )
+        loss = _verdict(-self.loss.high, -self.loss.low, "better", "worse")
+        but = Markup(", but its probabilities are {}: log loss {} ({} to {})").format(
+            loss, *self._parts("loss")
+        )
+        return Markup(
+            "<b>{0}</b> cannot be told from <b>{1}</b> by how many photos it names right: {2} {3}{4}."
+        ).format(self.name, first, points, photos, but if loss else "")
+
+    def _count(self) -> Markup:
+        return Markup('<data value="{0}" data-gap="{1}/{2}/photos">{0}</data>').format(
+            self.photos, self.split, self.name
+        )
 
     @property
     def verdict(self) -> str:
@@ -76,6 +124,16 @@ class Gap:
 
 def _verdict(low: float, high: float, better: str, worse: str) -> str:
     return better if low > 0 else worse if high < 0 else ""
+
+
+def verdicts(sides: dict[str, tuple[list[Column], list[Gap]]], titles: dict[str, str]) -> list[Markup]:
+    """Say of every other run how it compares with the first, on the side that has the most photos for it."""
+    said: dict[str, tuple[int, Markup]] = {}
+    for split, (shown, found) in sides.items():
+        for gap in found:
+            if gap.photos > said.get(gap.name, (0, Markup("")))[0]:
+                said[gap.name] = gap.photos, gap.sentence(shown[0].name, titles[split])
+    return [sentence for _, sentence in said.values()]
 
 
 def splits_of(every: list[Facts]) -> list[str]:

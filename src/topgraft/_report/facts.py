@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -10,11 +11,15 @@ from typing import Any
 import numpy as np
 
 from topgraft import files
+from topgraft.errors import DataError
 from topgraft.run import Run
-from topgraft.run.origin import Origin, origin
+from topgraft.run.origin import Origin, noted, origin
 from topgraft.run.predictions import Predicted, read_predictions
 from topgraft.settings import Settings
+from topgraft.text import pasted
 from topgraft.types import Labels, Probabilities
+
+TITLES = {"test": "Held-out test", "cv": "Cross-validation"}
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,23 @@ class Facts:
     run: Run
     photos: str | Path | None = None
     settings: Settings = field(default_factory=Settings.load)
+
+    @property
+    def titles(self) -> dict[str, str]:
+        """What was measured, in words."""
+        return TITLES
+
+    @property
+    def command(self) -> str:
+        """How to repeat it, in a command that works wherever on this machine it is pasted."""
+        folder = os.path.abspath(self.run.path)  # noqa: PTH100  no link is followed: the name stays the user's
+        if not self.config_text:
+            return pasted("topgraft", "report", folder)
+        photos = files.local(noted(self.run)) or "PHOTOS"
+        if Path(photos).exists():
+            photos = os.path.abspath(photos)  # noqa: PTH100
+        config = str(Path(folder) / "config.toml")
+        return pasted("topgraft", "train", photos, "--config", config, "-o", f"{folder}-again")
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
@@ -50,6 +72,14 @@ class Facts:
     def versions(self) -> dict[str, Any]:
         """versions.json; empty where the run has none."""
         return self.run.read("versions.json")
+
+    @cached_property
+    def card(self) -> dict[str, Any]:
+        """The predictor's card.json; empty where the run has none, or a damaged one."""
+        try:
+            return self.run.read(f"{self.run.model.name}/card.json") if self.run.model.is_dir() else {}
+        except DataError:
+            return {}
 
     @cached_property
     def curves(self) -> list[dict[str, Any]]:

@@ -1,28 +1,62 @@
-"""Where it looked: photos dimmed wherever nothing spoke for the class the predictor named."""
+"""Where it looked: photos with a line around what spoke for the class the predictor named."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
+import cv2
 import numpy as np
-from PIL import Image as Pillow
+from markupsafe import Markup
+from numpy.typing import NDArray
 
 from topgraft._report.facts import Facts
 from topgraft._report.mistakes import Shot, shot
-from topgraft._report.photos import LARGE_PX, Book, spread
+from topgraft._report.photos import LARGE_PX, Book, Thumb, spread
 from topgraft.backbones.card import Card
 from topgraft.backbones.fit import axes
 from topgraft.errors import DecodeError
 from topgraft.photos.decode import decode
 from topgraft.run.predictions import Predicted
-from topgraft.types import Image
 
 RIGHT, WRONG = 6, 6
-DIM, SOFTEN = 0.3, 0.7
-"""How much of the light is left where nothing spoke for the class, and the power that lifts the middle."""
+LEVELS = (0.35, 0.7)
+"""Lines are drawn where the map reaches these shares of its peak: about what counts, and what counts most."""
+LEAST = 0.002
+"""Spots that are a smaller share of the photo are left out."""
+Map = NDArray[np.float32]
 
 
-def looked(facts: Facts, book: Book) -> list[Shot]:
+@dataclass(frozen=True)
+class Looked:
+    """One photo, and where it was looked at.
+
+    Attributes:
+        shot: the photo and what is said of it.
+        box: what of the small photo the predictor saw: left, top, width, height, px.
+        lines: outlines on the small photo as SVG paths, one a level, the widest first.
+    """
+
+    shot: Shot
+    box: tuple[int, int, int, int]
+    lines: list[str]
+
+    def show(self, book: Book, *, outlined: bool) -> Markup:
+        """Show what the predictor saw of the photo, with or without the lines."""
+        alt = f"where it looked in {self.shot.alt}" if outlined else self.shot.alt
+        drawn = Markup("").join(
+            Markup('<path class="under" d="{0}"/><path class="over level{1}" d="{0}"/>').format(line, level)
+            for level, line in enumerate(self.lines)
+            if outlined and line
+        )
+        return Markup(
+            '<svg class="thumb" viewBox="{} {} {} {}" preserveAspectRatio="xMidYMid slice" role="img"'
+            ' aria-label="{}"><use href="#{}"/>{}</svg>'
+        ).format(*self.box, alt, book.thumbs[self.shot.id].key, drawn)
+
+
+def looked(facts: Facts, book: Book) -> list[Looked]:
     """Draw the activation maps of some photos, mistakes first; none where photos or predictor are gone.
 
     Raises:
@@ -34,27 +68,22 @@ def looked(facts: Facts, book: Book) -> list[Shot]:
     from topgraft.predictor.saliency import activation_map
 
     predictor = load(facts.run.path, settings=facts.settings)
+    chosen = _choose(facts)
+    book.take([row.id for row in chosen], LARGE_PX)
 
-    def draw(row: Predicted) -> Image | None:
+    def look(row: Predicted) -> Looked | None:
+        if not book.has(row.id):
+            return None
         try:
             image = decode(facts.origin.read(row.id), row.id)
-            light = activation_map(predictor, image, facts.classes[row.predicted])
-            seen = kept(image.shape[0], image.shape[1], predictor.card.backbone)
-            return dimmed(image[seen], light[seen])
         except (OSError, DecodeError):
             return None
+        light = activation_map(predictor, image, facts.classes[row.predicted])
+        seen = kept(image.shape[0], image.shape[1], predictor.card.backbone)
+        return outlined(shot(facts, row), book.thumbs[row.id], light, seen)
 
-    chosen = _choose(facts)
-    shots = []
     with ThreadPoolExecutor(facts.settings.threads) as pool:
-        for row, image in zip(chosen, pool.map(draw, chosen), strict=True):
-            if image is not None:
-                key = f"looked:{row.id}"
-                book.draw(key, image, LARGE_PX)
-                if book.has(key):
-                    said = shot(facts, row)
-                    shots.append(Shot(key, said.caption, f"activation map of {said.alt}"))
-    return shots
+        return [found for found in pool.map(look, chosen) if found is not None]
 
 
 def _choose(facts: Facts) -> list[Predicted]:
@@ -77,15 +106,36 @@ def kept(height: int, width: int, card: Card) -> tuple[slice, slice]:
     return slice(top, max(bottom, top + 1)), slice(left, max(right, left + 1))
 
 
-def dimmed(image: Image, light: np.ndarray[tuple[int, int], np.dtype[np.float32]]) -> Image:
-    """Dim a photo where a map is dark.
+def outlined(shot: Shot, thumb: Thumb, light: Map, seen: tuple[slice, slice]) -> Looked:
+    """Outline what a map holds to be important, on a photo made small.
 
     Args:
-        image: (H, W, 3) RGB.
-        light: (H, W) in 0..1.
+        shot: what is said of the photo.
+        thumb: the small photo.
+        light: (H, W) in 0..1, at the size of the photo itself.
+        seen: rows and columns that the predictor saw.
     """
-    picture = Pillow.fromarray(image)
-    picture.thumbnail((LARGE_PX, LARGE_PX), Pillow.Resampling.LANCZOS)
-    small = Pillow.fromarray(np.round(light * 255).astype(np.uint8)).resize(picture.size)
-    share = DIM + (1 - DIM) * (np.asarray(small, np.float32)[:, :, None] / 255) ** SOFTEN
-    return np.round(np.asarray(picture, np.float32) * share).astype(np.uint8)
+    down, across = thumb.height / light.shape[0], thumb.width / light.shape[1]
+    rows, columns = seen
+    top, left = round(rows.start * down), round(columns.start * across)
+    box = (
+        left,
+        top,
+        max(round(columns.stop * across) - left, 1),
+        max(round(rows.stop * down) - top, 1),
+    )
+    small = cv2.resize(light, (thumb.width, thumb.height), interpolation=cv2.INTER_AREA)
+    # A map has about 7 cells a side: half a cell of blur takes their corners off.
+    small = cv2.GaussianBlur(small, (0, 0), max(box[2:]) / 14)
+    peak = float(small.max())
+    return Looked(shot, box, ["".join(_around(small >= level * peak)) if peak else "" for level in LEVELS])
+
+
+def _around(inside: NDArray[np.bool_]) -> Iterator[str]:
+    """Trace the outlines of what is inside as closed SVG paths, px."""
+    found, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    for outline in found:
+        if cv2.contourArea(outline) < LEAST * inside.size:
+            continue
+        points = cv2.approxPolyDP(outline, 0.8, closed=True)[:, 0] + 0.5
+        yield "M" + "L".join(f"{x:g} {y:g}" for x, y in points.tolist()) + "Z"

@@ -26,38 +26,6 @@ class Figure:
     key: Markup | str = ""
 
 
-def reliability(metrics: Numbers) -> Figure | None:
-    """Plot how often answers of a given confidence are right."""
-    bins = (
-        [bin_ for bin_ in metrics.get("/trust/reliability") if bin_["count"]] if metrics.has("/trust") else []
-    )
-    if not bins:
-        return None
-    worst = max(bins, key=lambda bin_: abs(bin_["accuracy"] - bin_["confidence"]) * bin_["count"])
-    plot = Plot(
-        "Reliability diagram",
-        UNIT,
-        UNIT,
-        "confidence",
-        "share right",
-        f"Furthest from the diagonal, weighted by photos: at {worst['confidence']:.0%} confidence "
-        f"{worst['accuracy']:.0%} were right.",
-        x_ticks=percent,
-        y_ticks=percent,
-    )
-    plot.line([(0, 0), (1, 1)], "ideal")
-    total = sum(bin_["count"] for bin_ in bins)
-    plot.line([(bin_["confidence"], bin_["accuracy"]) for bin_ in bins], 0)
-    for bin_ in bins:
-        note = f"{bin_['count']} photos: {bin_['confidence']:.0%} sure, {bin_['accuracy']:.0%} right"
-        plot.dot(bin_["confidence"], bin_["accuracy"], 2.5 + 9 * (bin_["count"] / total) ** 0.5, note)
-    note = Markup(
-        "On the dashed line, confidence can be taken at its word; below it, it is too sure of itself. "
-        "Larger dots hold more photos. Expected calibration error: {}."
-    ).format(metrics.estimate("/trust/ece", "percent"))
-    return Figure("Can its confidence be believed?", plot, note)
-
-
 def ranking(facts: Facts, metrics: Numbers, split: str, key: str) -> list[Figure]:
     """Plot ROC and precision over recall, of the few classes that tell the most."""
     labels, probabilities = facts.probabilities(split)

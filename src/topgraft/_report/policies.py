@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from markupsafe import Markup
+
 from topgraft._report.facts import Facts
+from topgraft._report.numbers import Numbers
 from topgraft._report.photos import Book, spread
 from topgraft.backbones.card import Card
 from topgraft.backbones.views import views_of_photo
@@ -34,6 +37,18 @@ class Sheet:
     photo: str
     looks: list[Look]
     left_out: int
+
+
+def brought(metrics: Numbers) -> Markup:
+    """Say in one sentence what the policies brought; nothing where that was not measured."""
+    at = "/worth/difference/log_loss"
+    if not metrics.has(at):
+        return Markup("")
+    gap = metrics.get(at)
+    said = "made answers better" if gap["high"] < 0 else "made answers worse" if gap["low"] > 0 else ""
+    return Markup("On these photos they {}: log loss {} against photos as they are.").format(
+        said or "cannot be told from none", metrics.inline(at, "signed")
+    )
 
 
 def sheet(facts: Facts, book: Book) -> Sheet | None:

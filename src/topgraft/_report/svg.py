@@ -96,6 +96,14 @@ class Plot:
         path = " ".join(f"{self.px(x)},{self.py(y)}" for x, y in thin(points))
         self.marks.append(Markup('<polyline class="line {}" points="{}"/>').format(name, path))
 
+    def reach(self, x: float, low: float, high: float) -> None:
+        """Draw an interval of y at a value of x."""
+        self.marks.append(
+            Markup('<line class="span" x1="{0}" x2="{0}" y1="{1}" y2="{2}"/>').format(
+                self.px(x), self.py(low), self.py(high)
+            )
+        )
+
     def dot(self, x: float, y: float, radius: float, note: str, style: str = "s0") -> None:
         """Put a dot with a note that shows under the pointer."""
         self.marks.append(

@@ -42,7 +42,7 @@ def _which(facts: Facts, metrics: Numbers) -> list[Markup]:
 
 
 def _how_good(metrics: Numbers, key: str) -> Markup:
-    n, share = metrics(f"/{key}/n", "count"), metrics(f"/{key}/accuracy/value", "percent")
+    n, share = metrics(f"/{key}/n", "count"), metrics.value(f"/{key}/accuracy", "percent")
     if key == "test" and metrics.has("/test/confusion"):
         return Markup(
             "It named {} of {} held-out photos right, none of which was used to build it: {}."
@@ -81,7 +81,7 @@ def _how_sure(metrics: Numbers, key: str) -> Markup:
 
 def _where_it_fails(facts: Facts, metrics: Numbers, key: str) -> Markup:
     if not metrics.has(f"/{key}/confusion"):
-        return Markup("The classes it finds worst are listed under <a href=#numbers>Numbers</a>.")
+        return Markup("The classes it finds worst are listed under <a href='#classes'>Class by class</a>.")
     confusion = metrics.get(f"/{key}/confusion")
     size = range(len(confusion))
     wrong = [(confusion[i][j], i, j) for i in size for j in size if i != j and confusion[i][j]]

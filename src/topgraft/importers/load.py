@@ -23,8 +23,9 @@ from topgraft.backbones.backbone import Backbone
 from topgraft.backbones.card import Card
 from topgraft.errors import BackboneError, UsageError, need
 from topgraft.fingerprint import digest
+from topgraft.progress import watched
 from topgraft.settings import Settings
-from topgraft.types import Progress, silent
+from topgraft.types import Progress, auto, silent
 
 DEFAULT = _builtin.NAME
 
@@ -35,6 +36,7 @@ ALIASES = (DEFAULT, DEFAULT.partition(".")[0])
 WEIGHTS = (".safetensors", ".pth", ".bin", ".pt")
 
 
+@watched
 def load_backbone(
     name: str = DEFAULT,
     *,
@@ -43,7 +45,7 @@ def load_backbone(
     seed: int = 0,
     size: int | None = None,
     settings: Settings | None = None,
-    progress: Progress = silent,
+    progress: Progress = auto,
 ) -> Backbone:
     """Return a backbone by name; one that has to be made is made once and kept in the cache.
 
@@ -81,12 +83,13 @@ def load_backbone(
     return _from_timm(name, str(weights), seed, size, settings=settings, progress=progress)
 
 
+@watched
 def fetch(
     name: str,
     to: Path | str,
     *,
     settings: Settings | None = None,
-    progress: Progress = silent,
+    progress: Progress = auto,
     **options: Any,
 ) -> Path:
     """Write a backbone's folder that works on a machine without a network, as `--backbone FOLDER`.

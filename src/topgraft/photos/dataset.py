@@ -9,12 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from topgraft import files
+from topgraft import files, notebook
 from topgraft.errors import DataError, DecodeError, UnknownNameError, UsageError
 from topgraft.fingerprint import digest
 from topgraft.photos.decode import decode
@@ -30,8 +30,9 @@ from topgraft.photos.entries import (
 )
 from topgraft.photos.looks import ALIKE, Alike, Look, Looks, look, twins
 from topgraft.photos.remarks import remark
+from topgraft.progress import watched
 from topgraft.settings import Settings
-from topgraft.types import Image, Labels, Progress, silent
+from topgraft.types import Image, Labels, Progress, auto
 
 T = TypeVar("T")
 
@@ -118,14 +119,53 @@ class Dataset:
         """What to call it in messages."""
         return self.source or self.root
 
+    def __repr__(self) -> str:
+        return f"Dataset({self.place!r}: {len(self.samples):,} photos of {len(self.classes)} classes)"
+
+    def _repr_html_(self) -> str:
+        """Show what there is, in a notebook."""
+        return notebook.facts(
+            "Dataset",
+            [
+                ("photos", f"{len(self.samples):,} in {self.place}"),
+                ("classes", notebook.listed(self._sizes())),
+                ("refused", f"{len(self.refused)}, first {self.refused[0].id}" if self.refused else ""),
+                ("ignored", len(self.ignored) or ""),
+            ],
+        )
+
+    def _sizes(self) -> dict[str, int]:
+        """Count the photos of each class; a photo with several labels counts for each."""
+        every = [i for sample in self.samples for i in sample.labels or (sample.label,)]
+        counts = np.bincount(np.array(every, np.int64), minlength=len(self.classes)).tolist()
+        return dict(zip(self.classes, counts, strict=True))
+
+    def to_frame(self) -> Any:
+        """Return a pandas DataFrame, a photo a row: id, label, group, split, digest.
+
+        Raises:
+            MissingPandasError: where pandas is not installed.
+        """
+        return notebook.frame(
+            {
+                "id": sample.id,
+                "label": ";".join(self.classes[i] for i in sample.labels or (sample.label,)),
+                "group": sample.group,
+                "split": sample.split,
+                "digest": sample.digest,
+            }
+            for sample in self.samples
+        )
+
     @classmethod
+    @watched
     def from_folder(
         cls,
         path: str | Path,
         *,
         duplicates: str | None = None,
         settings: Settings | None = None,
-        progress: Progress = silent,
+        progress: Progress = auto,
     ) -> Dataset:
         """Read `path/<class>/*.jpg`, or the same under `train/`, `val/` and `test/`.
 
@@ -149,13 +189,14 @@ class Dataset:
         return replace(data, source=str(path), empty=tuple(map(shown, empty)), duplicates=joined)
 
     @classmethod
+    @watched
     def from_csv(
         cls,
         path: str | Path,
         *,
         duplicates: str | None = None,
         settings: Settings | None = None,
-        progress: Progress = silent,
+        progress: Progress = auto,
     ) -> Dataset:
         """Read a table with the columns `path`, `label` and, if wanted, `split` and `group`.
 
@@ -173,6 +214,7 @@ class Dataset:
         return replace(data, source=table, duplicates=joined)
 
     @classmethod
+    @watched
     def from_pairs(
         cls,
         paths: Sequence[str | Path],
@@ -180,7 +222,7 @@ class Dataset:
         *,
         groups: Sequence[object] | None = None,
         settings: Settings | None = None,
-        progress: Progress = silent,
+        progress: Progress = auto,
     ) -> Dataset:
         """Take paths or URLs and their labels, as scikit-learn users have them.
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import numpy as np
 from PIL import Image as Pillow
 
-from topgraft import files
+from topgraft import files, notebook
 from topgraft.backbones.fit import fit
 from topgraft.errors import BackboneError, DataError, TopgraftError, UsageError
 from topgraft.files import is_file
@@ -39,6 +39,8 @@ FITTED = "images"
 """The value in the graph behind the fit: a photo of the backbone's size."""
 TOLERANCE = 1e-3
 """By which the sum of single-precision probabilities may differ from 1: 1,000 classes stay far below."""
+COLUMNS = ("path", "answer", "label", "probability", "runner_up", "unknown", "unsure", "distance", "error")
+"""Of a table, always all of them. Whoever reads `answer` alone is never told a class for a crab."""
 AGAIN = "It is damaged, or not one of Topgraft's: train again."
 Photo = str | Path | bytes | Pillow.Image | Image
 """What can be predicted."""
@@ -69,6 +71,13 @@ class Prediction:
     path: str = ""
     error: str = ""
 
+    def __repr__(self) -> str:
+        if self.error:
+            return f"Prediction(path={self.path!r}, error={self.error!r})"
+        unsure = ", unsure=True" if self.unsure else ""
+        said = f"label={self.label!r}, probability={self.probability:.3g}, unknown={self.unknown}{unsure}"
+        return f"Prediction({said})"
+
     @property
     def answer(self) -> str:
         """The label, but empty where the photo is unknown, the label unsure, or the photo unreadable."""
@@ -95,6 +104,42 @@ class Prediction:
             "probabilities": {name: round(value, 6) for name, value in self.probabilities.items()},
         }
         return {"path": self.path, **answer} if self.path else answer
+
+    def row(self) -> dict[str, Any]:
+        """Return a flat row of a table, with all of `COLUMNS`; what an unreadable photo lacks is empty."""
+        facts: dict[str, Any] = dict.fromkeys(COLUMNS, "") | {"path": self.path, "error": self.error}
+        return facts | {name: said for name, said in self.as_dict().items() if name in COLUMNS}
+
+
+class Predictions(list[Prediction]):
+    """Predictions, in the order of their photos; a table in a notebook."""
+
+    def to_frame(self) -> Any:
+        """Return a pandas DataFrame, a photo a row, with the columns of `topgraft predict --csv`.
+
+        Raises:
+            MissingPandasError: where pandas is not installed.
+        """
+        return notebook.frame(prediction.row() for prediction in self)
+
+    def _repr_html_(self) -> str:
+        """Show them as a table, in a notebook."""
+        columns = ("path", "answer", "label", "probability", "runner_up")
+        shown = [
+            (
+                said.path,
+                said.answer or _no_answer(said),
+                said.label,
+                f"{said.probability:.3f}",
+                said.runner_up,
+            )
+            for said in self
+        ]
+        return notebook.table(f"{len(self):,} predictions", columns, shown)
+
+
+def _no_answer(said: Prediction) -> str:
+    return said.error or ("unknown" if said.unknown else "unsure")
 
 
 class Predictor:
@@ -218,7 +263,7 @@ class Predictor:
         """Class names in the order of the probabilities."""
         return self.card.classes
 
-    def predict(self, photos: Iterable[Photo] | Photo) -> list[Prediction]:
+    def predict(self, photos: Iterable[Photo] | Photo) -> Predictions:
         """Return what is on photos.
 
         Photos are read and looked at side by side, one on each core. A photo that cannot be read gives a
@@ -229,7 +274,7 @@ class Predictor:
                 these.
 
         Returns:
-            One prediction a photo, in the order they came.
+            One prediction a photo, in the order they came: a list that notebooks show as a table.
 
         Raises:
             UsageError: for pixels of another shape or type, and for anything else, like an open file.
@@ -242,10 +287,10 @@ class Predictor:
         for place, photo in enumerate(every):
             _check_photo(photo, place)
         if len(every) < 2:
-            return [self._predict(photo) for photo in every]
+            return Predictions(self._predict(photo) for photo in every)
         _ = self._runtime  # opened once, before the threads ask for it
         with ThreadPoolExecutor(self._threads) as pool:
-            return list(pool.map(self._predict, every))
+            return Predictions(pool.map(self._predict, every))
 
     def answering_above(self, probability: float) -> Predictor:
         """Return the same predictor, unsure of any label less probable than this.

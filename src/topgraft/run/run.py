@@ -20,13 +20,13 @@ from typing import Any
 import tomli_w
 from pydantic import ValidationError
 
-from topgraft import files
+from topgraft import files, notebook
 from topgraft.config import Config
 from topgraft.errors import DataError, UsageError
 from topgraft.files import is_file
 from topgraft.run.forms import FORMS, finite
-from topgraft.run.metrics import SCHEMA, Metrics
-from topgraft.text import bare_cell, first_mistake, safe_cell, shortened
+from topgraft.run.metrics import SCHEMA, Metrics, Scores
+from topgraft.text import bare_cell, counted, first_mistake, safe_cell, shortened
 
 LIBRARIES = (
     "topgraft",
@@ -122,6 +122,44 @@ class Run:
                 f"{folder}: expected a run made by `topgraft train`, found {what_is_there(folder)}"
             )
         return cls(folder)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    def _repr_html_(self) -> str:
+        """Show the numbers that count, in a notebook; of an unfinished run, that it is not finished."""
+        if not is_file(self.path / "metrics.json"):
+            return notebook.facts("Run", [("folder", self.path), ("state", "not finished")])
+        metrics = self.metrics
+        report = self.path / "report.html"
+        return notebook.facts(
+            "Run",
+            [
+                ("folder", self.path),
+                ("cross-validated accuracy", _of(metrics.cross_validation)),
+                ("held-out accuracy", _of(metrics.test) if metrics.test else ""),
+                ("head", f"{metrics.head.name} {metrics.head.setting}".strip()),
+                ("backbone", metrics.backbone.name),
+                ("policies", len(metrics.policies)),
+                ("report", report if is_file(report) else ""),
+            ],
+        )
+
+    def to_frame(self) -> Any:
+        """Return predictions.csv as a pandas DataFrame: an answer a photo, by a head not fitted on it.
+
+        Raises:
+            MissingPandasError: where pandas is not installed.
+            DataError: for a damaged table.
+        """
+        shares = [f"p_{name}" for name in self.metrics.classes]
+        rows: list[dict[str, object]] = []
+        for line in self.read_table("predictions.csv"):
+            row: dict[str, object] = dict(line)
+            for name in ("probability", "distance", *shares):
+                row[name] = float(line[name]) if line.get(name) else None
+            rows.append(row)
+        return notebook.frame(rows)
 
     def __fspath__(self) -> str:
         """Stand wherever a folder is wanted: `tg.load(run)`."""
@@ -269,6 +307,10 @@ class Run:
             return []
         except (OSError, ValueError, csv.Error) as error:
             raise DataError(f"{path}: is damaged ({files.said(error)}). Train again.") from error
+
+
+def _of(scores: Scores) -> str:
+    return f"{scores.accuracy} ({counted(scores.n, 'photo')})"
 
 
 def versions() -> dict[str, str]:

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from topgraft import notebook
 from topgraft.backbones.card import Card
 from topgraft.backbones.depths import Depths
 from topgraft.errors import StoreError
@@ -224,6 +225,34 @@ class FeatureStore:
         return (
             f"FeatureStore({self.path!r}: {len(self)} photos x {len(self.views)} views, {self.card.name},"
             f" {self.precision})"
+        )
+
+    def _repr_html_(self) -> str:
+        """Show what it is of, in a notebook."""
+        return notebook.facts(
+            "FeatureStore",
+            [
+                ("folder", self.path),
+                ("photos", f"{len(self):,} of {len(self.classes)} classes"),
+                ("views", len(self.views)),
+                ("backbone", f"{self.card.name}, {self.card.features:,} features, {self.precision}"),
+            ],
+        )
+
+    def to_frame(self) -> Any:
+        """Return a pandas DataFrame, a photo a row in the order of the features: id, label, group, digest.
+
+        Raises:
+            MissingPandasError: where pandas is not installed.
+        """
+        return notebook.frame(
+            {
+                "id": sample.id,
+                "label": ";".join(self.classes[i] for i in sample.labels or (sample.label,)),
+                "group": int(group),
+                "digest": sample.digest,
+            }
+            for sample, group in zip(self.samples, self.groups, strict=True)
         )
 
     # reading
