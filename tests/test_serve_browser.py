@@ -285,6 +285,25 @@ def test_the_camera_takes_a_photo(browser, request, page):
         assert person.page.evaluate("document.querySelector('video').srcObject") is None
 
 
+def test_photos_chosen_before_the_script_is_there_are_answered(browser, url, paths):
+    """A slow machine shows the page long before its script runs."""
+    with Person(browser, url) as person:
+        page = person.page
+        held: list[Any] = []
+        page.route("**/page.mjs", lambda route: held.append(route))  # noqa: PLW0108  a builtin is no handler
+        page.reload(wait_until="commit")
+        page.locator("#files").wait_for(state="attached")
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.id") == "files"
+        with page.expect_file_chooser() as chooser:
+            page.keyboard.press("Enter")
+        chooser.value.set_files(paths[0])
+        assert page.get_by_role("button", name="Take a photo").is_disabled()
+        held[0].continue_()
+        assert person.answer()["bars"]
+        assert page.get_by_role("button", name="Take a photo").is_enabled()
+
+
 @pytest.mark.parametrize("slower", [1, 20])
 def test_all_of_it_works_by_keyboard(browser, url, paths, slower):
     with Person(browser, url) as person:
