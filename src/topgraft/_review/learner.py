@@ -12,7 +12,6 @@ from topgraft.selection.teaching import most_useful
 
 BATCH = 20
 """Photos that are put in order at once; then the head is fitted on what was labelled meanwhile."""
-C = 0.01
 
 
 class Learner:
@@ -68,7 +67,7 @@ class Learner:
         index = {name: i for i, name in enumerate(classes)}
         seen, rows = self._table(known), self._table(keys)
         told = np.array([index[labels[key]] for key in known], np.int64)
-        head = head_class("logistic")(C=C).fit(seen[None], told, classes=len(classes))
+        head = head_class("logistic")().fit(seen[None], told, classes=len(classes))
         probabilities = to_probabilities(head.logits(rows))
         batch = [keys[i] for i in most_useful(probabilities, rows, seen, BATCH)]
         place = {key: i for i, key in enumerate(keys)}

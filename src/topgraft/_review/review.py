@@ -122,7 +122,7 @@ class Review:
         for root in {folder, where.root} - {""}:
             if not files.is_url(root) and table.resolve().is_relative_to(Path(files.local(root)).resolve()):
                 raise UsageError(f"{table}: lies in the photo folder {root}. Give --corrections elsewhere.")
-        predictor = load(run, settings=settings)
+        predictor = load(run.path, settings=settings)
         read = {photo.digest: _reader(photo) for photo in (*labelled, *fresh)}
         rows = rows_of(run, predictor, read, settings.threads, progress) if fresh or labelled else {}
         seen = [photo for photo in fresh if photo.digest in rows]

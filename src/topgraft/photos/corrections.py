@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Literal, get_args
 
 from filelock import FileLock, Timeout
 
@@ -116,7 +116,7 @@ def _line(place: str, row: list[str]) -> Correction:
         )
     if decision == "label" and not cells["label"].strip():
         raise DataError(f"{place}: expected a label, got an empty cell. Fill it in, or take the line out.")
-    return Correction(int(press), cast("Decision", decision), *(cells[name] for name in COLUMNS[2:]))
+    return Correction(int(press), decision, *(cells[name] for name in COLUMNS[2:]))
 
 
 class Corrections:
