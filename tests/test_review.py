@@ -28,7 +28,7 @@ from topgraft.photos.corrections import Correction, Corrections, current, read_c
 from topgraft.recipe import follow
 from topgraft.run import Run
 from topgraft.selection.brought import brought
-from topgraft.selection.teaching import doubt, most_useful, unit
+from topgraft.selection.teaching import most_useful, unit
 from topgraft.testing.drawing import draw_photos
 
 WRONG = ("sushi/wrong.jpg", "sandwich/wrong.jpg")
@@ -190,22 +190,29 @@ def test_what_is_no_table_is_refused_in_one_line(table, text, said):
 # the order
 
 
-def test_what_is_asked_first_is_in_doubt_and_like_nothing_before_it():
+def test_what_is_asked_first_is_in_doubt_and_typical_and_like_nothing_before_it():
     dice = np.random.default_rng(0)
     rows = unit(dice.normal(size=(40, 8)))
     rows[20:] = rows[:20]  # everything twice
-    chances = np.column_stack([p := dice.uniform(0.2, 0.8, 20), 1 - p])
-    order = most_useful(np.tile(chances, (2, 1)), rows, rows[:0], 20)
+    chances = np.tile(dice.uniform(0.2, 0.45, 20), 2)
+    order = most_useful(np.column_stack([chances, 1 - chances]), rows, 20)
     assert len({i % 20 for i in order}) == 20  # no twin before every photo had its turn
-    assert order[0] % 20 == doubt(chances).argmax()
-    assert most_useful(np.tile(chances, (2, 1)), rows, rows[order[:1]], 1)[0] % 20 != order[0] % 20
+    crowd = np.eye(8)[[0] * 15 + [1] * 14 + [2]] + 0.1 * dice.normal(size=(30, 8))
+    rows = (crowd / np.linalg.norm(crowd, axis=1, keepdims=True)).astype(np.float32)
+    same = np.full((30, 2), 0.5)
+    first, second = most_useful(same, rows, 2)
+    assert {first < 15, second < 15} == {True, False}  # one of each crowd, and not the one that is odd
+    assert 29 not in (first, second)
+    sure = same.copy()
+    sure[[first, second]] = [0.99, 0.01]
+    assert not {first, second} & set(most_useful(sure, rows, 2))
 
 
 @given(st.integers(0, 12), st.integers(2, 4), st.integers(0, 2**16))
 def test_every_photo_comes_once(photos, classes, seed):
     dice = np.random.default_rng(seed)
     chances = dice.dirichlet(np.ones(classes), photos)
-    order = most_useful(chances, unit(dice.normal(size=(photos, 5))), np.zeros((0, 5), np.float32))
+    order = most_useful(chances, unit(dice.normal(size=(photos, 5))))
     assert sorted(order) == list(range(photos))
 
 

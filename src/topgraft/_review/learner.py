@@ -69,7 +69,7 @@ class Learner:
         told = np.array([index[labels[key]] for key in known], np.int64)
         head = head_class("logistic")().fit(seen[None], told, classes=len(classes))
         probabilities = to_probabilities(head.logits(rows))
-        batch = [keys[i] for i in most_useful(probabilities, rows, seen, BATCH)]
+        batch = [keys[i] for i in most_useful(probabilities, rows, BATCH)]
         place = {key: i for i, key in enumerate(keys)}
         self._chances = {
             key: dict(zip(classes, probabilities[place[key]].tolist(), strict=True)) for key in batch
