@@ -466,3 +466,22 @@ def test_the_command_line_says_where_it_listens(run):
 
 def test_the_card_is_the_runs(client, run):
     assert client.get("/card").json() == json.loads((run.model / "card.json").read_text())
+
+
+@pytest.mark.nightly
+def test_two_thousand_requests_of_every_kind_leave_the_server_and_its_memory_as_they_were(run):
+    """Good, truncated, bombs, wrong types, no pictures, empty, too large, and slow senders beside them."""
+    benchmark = Path(__file__).parent.parent / "benchmarks" / "serve.py"
+    asked = ["--photos", run.config.data.photos, "--rounds", "1", "--count", "8", "--requests", "2000"]
+    done = subprocess.run(
+        [sys.executable, str(benchmark), "--run", str(run.path), *asked],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    facts = json.loads(done.stdout.splitlines()[-1])
+    counts = facts["mixed"]["statuses"]
+    assert sum(n for kind in counts.values() for n in kind.values()) == 2000
+    assert set(counts["good"]) <= {"200", "503"}
+    assert facts["met"]["no death, no 5xx but 503"], counts
+    assert facts["mixed"]["growth MB"] < 100

@@ -13,12 +13,12 @@ import warnings
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pytest
-import uvicorn
 
 import topgraft as tg
+from browsing import CHROMIUM, MODULES, PATIENCE_MS, Served, Visitor, open_browser
 from topgraft.config import Config
 from topgraft.predictor import load
 from topgraft.recipe import follow
@@ -26,14 +26,9 @@ from topgraft.run import Run
 from topgraft.serve import create_app
 from topgraft.testing.drawing import draw_photos
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-MODULES = Path(__file__).parent.parent / "node_modules"
-AXE = MODULES / "axe-core" / "axe.min.js"
 RUNTIME = MODULES / "onnxruntime-web" / "dist"
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 CAMERA = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
 TOKEN = "a-token-that-nobody-guesses"
-PATIENCE_MS = 120_000
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: `make browser` installs it")
 needs_web = pytest.mark.skipif(
@@ -44,12 +39,8 @@ needs_web = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS + CAMERA)
+    with open_browser(*CAMERA) as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")
@@ -66,22 +57,6 @@ def run(photos, tmp_path_factory) -> Run:
 @pytest.fixture(scope="module")
 def paths(photos) -> list[Path]:
     return sorted(photos.rglob("*.jpg"))
-
-
-class Served:
-    """An application in a thread, at a port that is free."""
-
-    def __init__(self, app: Any) -> None:
-        self.server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
-        self.thread = threading.Thread(target=self.server.run)
-        self.thread.start()
-        while not self.server.started:
-            self.thread.join(0.05)
-        self.url = f"http://127.0.0.1:{self.server.servers[0].sockets[0].getsockname()[1]}/"
-
-    def stop(self) -> None:
-        self.server.should_exit = True
-        self.thread.join()
 
 
 @pytest.fixture(scope="module")
@@ -109,43 +84,12 @@ def here(run, tmp_path_factory) -> Iterator[str]:
     server.server_close()
 
 
-class Person:
-    """Somebody before the page, and what they would not see: errors, and requests to anybody else."""
+class Person(Visitor):
+    """Somebody with photos."""
 
-    def __init__(self, browser: Any, url: str, *, width: int = 1280, scheme: str = "light") -> None:
-        self.context = browser.new_context(
-            viewport={"width": width, "height": 844}, color_scheme=scheme, accept_downloads=True
-        )
-        self.page = self.context.new_page()
-        self.page.set_default_timeout(PATIENCE_MS)
-        self.trouble: list[str] = []
-        self.elsewhere: list[str] = []
-        self.page.on("console", lambda message: self.trouble.append(message.text))
-        self.page.on("pageerror", lambda error: self.trouble.append(str(error)))
-        self.context.on(
-            "request",
-            lambda asked: (
-                None if asked.url.startswith((url, "blob:", "data:")) else self.elsewhere.append(asked.url)
-            ),
-        )
-        # Chromium hands a page its keys before the order to report file choosers, if both come at once: so
-        # the order is given before there is a page, by a listener that stays.
-        self.page.on("filechooser", lambda _: None)
-        self.page.goto(url)
-
-    def __enter__(self) -> Self:
+    def ready(self) -> None:
+        """Wait for the names of the classes."""
         self.page.wait_for_selector("#classes:has-text('knows 2 classes: sandwich, sushi')")
-        return self
-
-    def __exit__(self, kind: object, *_rest: object) -> None:
-        self.context.close()
-        if kind is None:
-            assert self.trouble == []
-            assert self.elsewhere == []
-
-    def slow_down(self, times: int) -> None:
-        """Make the page's processor slower."""
-        self.context.new_cdp_session(self.page).send("Emulation.setCPUThrottlingRate", {"rate": times})
 
     def drop(self, *files: Path, event: str = "drop") -> None:
         """Drop or paste files: the event that the browser would send."""
@@ -189,18 +133,6 @@ class Person:
             self.page.get_by_role("button", name="Download CSV").click()
         assert download.value.suggested_filename == "answers.csv"
         return list(csv.reader(io.StringIO(Path(download.value.path()).read_text(encoding="utf-8"))))
-
-    def serious(self) -> list[str]:
-        """Ask axe what is wrong."""
-        if not AXE.is_file():
-            pytest.skip("needs axe-core: `make browser` installs it")
-        self.page.evaluate(AXE.read_text(encoding="utf-8"))  # not a script tag: the page allows none
-        found = self.page.evaluate("axe.run()")
-        return [
-            f"{finding['id']}: {finding['nodes'][0]['html']}"
-            for finding in found["violations"]
-            if finding["impact"] in ("serious", "critical")
-        ]
 
 
 def same(shown: dict[str, Any], expected: Any, atol: float = 1e-3) -> None:
@@ -283,6 +215,25 @@ def test_the_camera_takes_a_photo(browser, request, page):
         assert shown["answer"] == "None of the classes it knows"  # a green test picture is neither
         assert person.page.locator("#camera").is_hidden()
         assert person.page.evaluate("document.querySelector('video').srcObject") is None
+
+
+def test_photos_chosen_before_the_script_is_there_are_answered(browser, url, paths):
+    """A slow machine shows the page long before its script runs."""
+    with Person(browser, url) as person:
+        page = person.page
+        held: list[Any] = []
+        page.route("**/page.mjs", lambda route: held.append(route))  # noqa: PLW0108  a builtin is no handler
+        page.reload(wait_until="commit")
+        page.locator("#files").wait_for(state="attached")
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.id") == "files"
+        with page.expect_file_chooser() as chooser:
+            page.keyboard.press("Enter")
+        chooser.value.set_files(paths[0])
+        assert page.get_by_role("button", name="Take a photo").is_disabled()
+        held[0].continue_()
+        assert person.answer()["bars"]
+        assert page.get_by_role("button", name="Take a photo").is_enabled()
 
 
 @pytest.mark.parametrize("slower", [1, 20])

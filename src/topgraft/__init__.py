@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from topgraft.predictor import Prediction, Predictor, load
     from topgraft.recipe import train
     from topgraft.run import Run
+    from topgraft.serve.start import review
     from topgraft.settings import Settings
     from topgraft.splits import Split
     from topgraft.store import FeatureStore
@@ -78,6 +79,7 @@ __all__ = [
     "predict",
     "preview",
     "report",
+    "review",
     "split",
     "train",
     "worth",
@@ -117,6 +119,7 @@ _HOMES = {
     "predict": "_predict",
     "preview": "_preview",
     "report": "_report",
+    "review": "serve.start",
     "split": "_split",
     "train": "recipe",
     "worth": "_worth",

@@ -61,6 +61,7 @@ def learn(
     answer_above: float | None = None,
     right: float | None = None,
     refused: int = 0,
+    notes: Sequence[str] = (),
     out: str | Path | Run | None = None,
     backbone: Backbone | None = None,
     settings: Settings | None = None,
@@ -87,6 +88,7 @@ def learn(
         answer_above: labels less probable than this are no answer but unsure; None answers always.
         right: in place of it, the share of out-of-fold answers that shall be right.
         refused: unreadable files that were left out, for the record.
+        notes: sentences that shall stand first among the run's.
         out: the run's folder; None takes the next free number in `runs/`.
         backbone: what made the features; None finds it by the store's card.
         settings: cores and cache.
@@ -170,6 +172,7 @@ def learn(
         "trust": judged.numbers,
         "worth": measured.numbers if measured else None,
         "notes": [
+            *notes,
             *_notes(found, leans),
             *_of_validation(split),
             *filter(None, [metrics.silent(test.labels)]),

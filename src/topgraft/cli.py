@@ -82,6 +82,9 @@ Duplicates = Annotated[
     str | None,
     typer.Option(help="What keeps photos on one side of a split: {duplicates} (exact: the same pixels)."),
 ]
+CorrectionsTable = Annotated[
+    Path | None, typer.Option("--corrections", help="Table of labels that `topgraft review` writes.")
+]
 Seed = Annotated[
     int | None, typer.Option(help="Decides all that is drawn: sides, policies, views, folds.", min=0)
 ]
@@ -104,6 +107,7 @@ VERBS = {
     "finetune": "finetune",
     "predict": "predict",
     "serve": "serve.serve",
+    "review": "review",
     "evaluate": "evaluate",
     "export": "export",
     "report": "report",
@@ -404,6 +408,7 @@ def train(
     rule: Rule = None,
     seed: Seed = None,
     duplicates: Duplicates = None,
+    corrections: CorrectionsTable = None,
     store: Annotated[
         str | None, typer.Option(help="Feature store to use and add to. [default: in the run]")
     ] = None,
@@ -444,6 +449,7 @@ def train(
         rule=rule,
         seed=seed,
         duplicates=duplicates,
+        corrections=corrections,
     )
     settings = Settings.load(threads=threads, offline=offline)
     from topgraft.recipe import train as do  # after the options were judged: it takes a second
@@ -626,7 +632,7 @@ def predict(
         Path | None,
         typer.Option(help="Copy photos into a folder a class, unknown/ and unsure/.", show_default=False),
     ] = None,
-    link: Annotated[bool, typer.Option("--link", help="Link in place of copying, with --sort-into.")] = False,
+    link: Annotated[bool, typer.Option("--link", help="Link in place of copying.")] = False,
     answer_above: AnswerAbove = None,
     threads: Threads = None,
 ) -> None:
@@ -720,6 +726,45 @@ def serve(
 
 
 @app.command(cls=Verb)
+def review(
+    run: RunFolder,
+    photos: Annotated[
+        str | None,
+        typer.Argument(help="Folder of photos without labels. [default: none]", show_default=False),
+    ] = None,
+    corrections: CorrectionsTable = None,
+    port: Annotated[int, typer.Option(help="Where to listen.", min=0, max=65535)] = 8010,
+    export_to: Annotated[
+        Path | None,
+        typer.Option(help="New folder for the photos as corrected, one folder a class; then no page."),
+    ] = None,
+    link: Annotated[bool, typer.Option("--link", help="Link in place of copying.")] = False,
+    threads: Threads = None,
+) -> None:
+    """Correct labels that look wrong, and label the photos that teach most, by keyboard (extra serve).
+
+    Shows likely label errors, near-duplicates with different labels, photos unlike the others and those of
+    PHOTOS, most useful first. Every decision is kept at once in a table: the one that the run was trained
+    with, or one beside the run. No photo is changed or moved. `train --corrections TABLE` learns from it.
+    """
+    from topgraft.settings import Settings
+
+    settings = Settings.load(threads=threads)
+    with progress() as bar:
+        if export_to is not None:
+            from topgraft._review import corrected_photos, table_of, write_layout
+            from topgraft.run import Run
+
+            opened = Run.open(run)
+            data = corrected_photos(opened, table_of(opened, corrections), settings=settings, progress=bar)
+            print(write_layout(data, export_to, link=link, progress=bar))
+            return
+        from topgraft.serve.start import review as ask
+
+        ask(run, photos, corrections=corrections, port=port, settings=settings, progress=bar)
+
+
+@app.command(cls=Verb)
 def evaluate(
     places: Annotated[
         list[str],
@@ -742,16 +787,20 @@ def evaluate(
     from topgraft._evaluate import evaluate as measure
     from topgraft.photos.dataset import Dataset
     from topgraft.run import Run
-    from topgraft.run.origin import photos_of
+    from topgraft.run.origin import read_photos
     from topgraft.settings import Settings
 
     *runs, last = places
-    if not runs or (Path(last) / "metrics.json").is_file():
-        runs, last = places, photos_of(Run.open(places[0]))
+    named = bool(runs) and not (Path(last) / "metrics.json").is_file()
+    runs = runs if named else places
     opened = [Run.open(run) for run in runs]  # before photos are read
     settings = Settings.load(threads=threads)
     with progress() as bar:
-        data = Dataset.from_folder(last, settings=settings, progress=bar)
+        data = (
+            Dataset.from_folder(last, settings=settings, progress=bar)
+            if named
+            else read_photos(opened[0], settings=settings, progress=bar)
+        )
         found = measure(
             opened, data, split=split, tta=tta, settings=settings, progress=bar, **_given(seed=seed)
         )

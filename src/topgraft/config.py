@@ -18,6 +18,7 @@ OPTIONS = {
     "test": "data__test",
     "val": "data__val",
     "duplicates": "data__duplicates",
+    "corrections": "data__corrections",
     "backbone": "backbone__name",
     "card": "backbone__card",
     "weights": "backbone__weights",
@@ -60,12 +61,14 @@ class Data(_Section):
         val: the share held out for validation; 0 since cross-validation does its work.
         duplicates: what keeps photos on one side of every split: `looks` (near-duplicates), `exact` (the same
             pixels) or `off`.
+        corrections: a table that `topgraft review` wrote; its labels count in place of the photos' own.
     """
 
     photos: Text = ""
     test: float = Field(default=0.2, ge=0, lt=1)
     val: float = Field(default=0.0, ge=0, lt=1)
     duplicates: Literal["looks", "exact", "off"] = "looks"
+    corrections: str | None = None
 
 
 class BackboneChoice(_Section):
@@ -179,7 +182,7 @@ class Config(_Section):
                 raise UnknownNameError("option", name, OPTIONS)
         if isinstance(options.get("heads"), str):
             options["heads"] = options["heads"].split(",")
-        for name in ("photos", "card"):
+        for name in ("photos", "card", "corrections"):
             if options.get(name) is not None:
                 options[name] = str(options[name])
         flags = {OPTIONS[name]: value for name, value in options.items()}

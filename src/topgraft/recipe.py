@@ -29,17 +29,20 @@ from topgraft.heads import HEADS, Head, head_class
 from topgraft.importers._catalogue import note_pace
 from topgraft.importers.load import load_backbone
 from topgraft.importers.quantize import quantize
+from topgraft.photos.correct import Corrected, correct
 from topgraft.photos.dataset import Dataset
 from topgraft.policies.grid import draw
 from topgraft.predictor.modelcard import write_model_card
 from topgraft.progress import watched
 from topgraft.run import Run
 from topgraft.run.origin import noted
+from topgraft.run.results import Side
+from topgraft.selection.brought import brought
 from topgraft.selection.precision import worth_keeping
 from topgraft.settings import Settings
 from topgraft.splits import Split
 from topgraft.store import FeatureStore
-from topgraft.text import duration
+from topgraft.text import counted, duration
 from topgraft.trust.unknown import say_of_unknown
 from topgraft.types import Progress, auto, silent
 
@@ -83,6 +86,7 @@ def train(
     test: float | None = None,
     val: float | None = None,
     duplicates: str | None = None,
+    corrections: str | Path | None = None,
     backbone: str | Backbone | None = None,
     card: str | Path | None = None,
     weights: str | None = None,
@@ -210,9 +214,7 @@ def follow(
         _same_choices(place, config)
     before = _unknown_before(place, config)
     begun = time.perf_counter()
-    data = data or Dataset.from_folder(
-        config.data.photos, duplicates=config.data.duplicates, settings=settings, progress=progress
-    )
+    data, corrected = _photos(config, data, settings, progress)
     data.keep_out(place, store)
     health = check(data)
     sides = split(data, test=config.data.test, val=config.data.val, seed=config.seed)
@@ -261,9 +263,11 @@ def follow(
             with run.timed("embed maps"):
                 maps = kept(run.path / "maps.zarr", backbone.maps(), "last")
         say(f"all features are there after {duration(time.perf_counter() - begun)}; comparing heads")
+        notes = _of_corrections(corrected, features, sides, config.seed)
         learn(
             features,
             sides,
+            notes=notes,
             maps=maps,
             heads=config.heads.names,
             folds=config.heads.folds,
@@ -313,6 +317,47 @@ def _photos_noted(run: Run) -> str:
         return noted(run)
     except DataError:
         return ""  # its config is damaged; it is no run to compare with
+
+
+def _photos(
+    config: Config, data: Dataset | None, settings: Settings, progress: Progress
+) -> tuple[Dataset, Corrected | None]:
+    """Read the photos, and apply the corrections where there are any."""
+    data = data or Dataset.from_folder(
+        config.data.photos, duplicates=config.data.duplicates, settings=settings, progress=progress
+    )
+    if not config.data.corrections:
+        return data, None
+    corrected = correct(data, config.data.corrections, settings=settings, progress=progress)
+    say(f"corrections of {config.data.corrections}: {corrected}")
+    return corrected.data, corrected
+
+
+def _of_corrections(
+    corrected: Corrected | None, store: FeatureStore, sides: Split, seed: int
+) -> tuple[str, ...]:
+    """Say what a person's corrections changed, and what that brought on the training side."""
+    if corrected is None:
+        return ()
+    notes = [f"Corrections: {corrected}."]
+    if tested := len({*sides.test} & {*corrected.changed}):
+        notes.append(
+            f"{counted(tested, 'label')} of the test side changed, too: its photos are judged by them."
+        )
+    side = Side.of(store, (*sides.train, *sides.val))
+    known = dict(zip(store.classes, range(len(store.classes)), strict=True))
+    for name in corrected.changed.values():
+        known.setdefault(name, len(known))  # a class that has no photo any more
+    before = side.labels.copy()
+    for row, sample in enumerate(side.samples):
+        if sample.id in corrected.changed:
+            before[row] = known[corrected.changed[sample.id]]
+        elif sample.id in corrected.added:
+            before[row] = -1
+    if (before != side.labels).any():
+        found = brought(store.features()[side.rows], side.labels, before, side.groups, seed=seed)
+        notes += [str(found)] if found else []
+    return tuple(notes)
 
 
 def _head(name: str) -> type[Head]:

@@ -21,7 +21,7 @@ from topgraft.policies.policy import Policy, View
 from topgraft.predictor import PredictorCard
 from topgraft.run import Metrics, Run
 from topgraft.run.metrics import BackboneFacts
-from topgraft.run.origin import photos_of
+from topgraft.run.origin import read_photos
 from topgraft.run.predictions import Predicted, read_predictions
 from topgraft.run.results import Side, indicators
 from topgraft.selection.compare import FEWER, FOLDS, Choice, class_weights
@@ -115,7 +115,7 @@ class Base:
                 f" ({metrics.backbone.name}), got {got[:12]} ({backbone.card.name})."
                 " Give the backbone it was trained on."
             )
-        data = data or Dataset.from_folder(photos_of(run), settings=settings, progress=progress)
+        data = data or read_photos(run, settings=settings, progress=progress)
         photos = _match(run, data, metrics.classes, rows)
         place = {sample.id: i for i, sample in enumerate(photos.data.samples)}
         cv = sorted((row for row in rows if row.split == "cv"), key=lambda row: place[row.id])

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from markupsafe import Markup
-from PIL import Image as Pillow
 
 from topgraft.errors import TopgraftError
 from topgraft.photos.decode import decode
+from topgraft.photos.shrink import shrink
 from topgraft.run.origin import Origin
 from topgraft.types import Image
 
@@ -35,21 +34,6 @@ class Thumb:
     width: int
     height: int
     data: bytes
-
-
-def shrink(image: Image, side: int, quality: int = 62) -> tuple[int, int, bytes]:
-    """Make a picture small: (width, height, WebP bytes).
-
-    Args:
-        image: (H, W, 3) RGB.
-        side: its longest side, px.
-        quality: of WebP, 0 to 100.
-    """
-    picture = Pillow.fromarray(image)
-    picture.thumbnail((side, side), Pillow.Resampling.LANCZOS, reducing_gap=2.0)
-    out = io.BytesIO()
-    picture.save(out, "WEBP", quality=quality, method=4)
-    return picture.width, picture.height, out.getvalue()
 
 
 def budget(photos: int) -> int:

@@ -273,7 +273,7 @@ class Dataset:
         entries = sorted((entry for entry in entries if not unnameable(entry)), key=lambda entry: entry.id)
         unique(entries, root)
         digests, looks = _look_at(entries, root, settings, progress)
-        classes = tuple(sorted({name for entry in entries for name in entry.names}, key=_natural))
+        classes = tuple(sorted({name for entry in entries for name in entry.names}, key=natural))
         index = {name: i for i, name in enumerate(classes)}
         multilabel = any(len(entry.names) > 1 for entry in entries)
         samples = []
@@ -423,7 +423,7 @@ def _common(paths: list[str]) -> tuple[str, list[str]]:
     return before + root, [Path(os.path.relpath(path, root)).as_posix() for path in whole]
 
 
-def _natural(name: str) -> tuple[list[str | tuple[int, str]], str]:
+def natural(name: str) -> tuple[list[str | tuple[int, str]], str]:
     """Sort class 10 after class 9, and 01 before 1: text and numbers alternate, then the name decides."""
     parts = enumerate(re.split(r"(\d+)", name))
     # Numbers by their length, then their digits: int() takes 4,300 digits at most.

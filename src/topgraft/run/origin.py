@@ -13,8 +13,12 @@ from pathlib import Path, PurePath, PurePosixPath
 
 from topgraft import files
 from topgraft.errors import DataError
+from topgraft.photos.correct import correct
+from topgraft.photos.dataset import Dataset
 from topgraft.photos.entries import in_table
 from topgraft.run.run import Run
+from topgraft.settings import Settings
+from topgraft.types import Progress, silent
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,19 @@ def photos_of(run: Run) -> str:
                     " Give the table, too."
                 )
     return place
+
+
+def read_photos(run: Run, *, settings: Settings | None = None, progress: Progress = silent) -> Dataset:
+    """Read a run's photos again, with the labels that it learned.
+
+    Photos that came with corrections from other folders lie outside the place, and are left out.
+
+    Raises:
+        DataError: as `photos_of`, and where the run's table of corrections is gone or damaged.
+    """
+    data = Dataset.from_folder(photos_of(run), settings=settings, progress=progress)
+    table = run.config.data.corrections if run.config else None
+    return correct(data, table, add=False, settings=settings).data if table else data
 
 
 def inside(name: str) -> bool:

@@ -3,7 +3,8 @@
     app = topgraft.serve.create_app("runs/first")     # a FastAPI application, to run or to mount
 
 `app.py` has the routes, `desk.py` the one queue that all photos wait in, `limits.py` what a request may cost,
-`access.py` who may ask, `numbers.py` what Prometheus reads, `pages/` what people see, `start.py` uvicorn.
+`access.py` who may ask, `labelling.py` the page of a review, `numbers.py` what Prometheus reads, `pages/`
+what people see, `start.py` uvicorn.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from topgraft.serve.app import create_app
     from topgraft.serve.limits import Limits
-    from topgraft.serve.start import serve
+    from topgraft.serve.start import review, serve
 
-__all__ = ["Limits", "create_app", "serve"]
+__all__ = ["Limits", "create_app", "review", "serve"]
 
-_HOMES = {"Limits": "limits", "create_app": "app", "serve": "start"}
+_HOMES = {"Limits": "limits", "create_app": "app", "review": "start", "serve": "start"}
 
 
 def __getattr__(name: str) -> Any:

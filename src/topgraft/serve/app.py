@@ -14,11 +14,14 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException as StarletteError
 from starlette.formparsers import MultiPartException
 
+from topgraft._review import Review
+from topgraft.errors import UsageError
 from topgraft.predictor import PredictorCard, load
 from topgraft.run import Run
 from topgraft.serve import pages
 from topgraft.serve.desk import Desk, Given
 from topgraft.serve.gate import Gate, refuse
+from topgraft.serve.labelling import add_review
 from topgraft.serve.limits import Limits, Refused
 from topgraft.serve.numbers import Numbers
 from topgraft.settings import Settings
@@ -84,6 +87,7 @@ def create_app(
     limits: Limits | None = None,
     token: str | None = None,
     loopback: bool = False,
+    review: Review | None = None,
     settings: Settings | None = None,
 ) -> FastAPI:
     """Make the application that answers for a run.
@@ -93,6 +97,8 @@ def create_app(
         limits: what a request may cost.
         token: what `Authorization: Bearer` must carry; None lets everybody ask.
         loopback: take requests to this machine's own names alone.
+        review: what `/review` asks one person about; it writes to this machine's disk, so `loopback` must be
+            said, too.
         settings: how many cores to use.
 
     Returns:
@@ -102,7 +108,10 @@ def create_app(
     Raises:
         DataError: where there is no predictor.
         BackboneError: where a file is damaged.
+        UsageError: for a review that others could reach.
     """
+    if review is not None and not loopback:
+        raise UsageError("review: expected loopback=True, since a review is for one person on this machine.")
     limits = limits or Limits()
     settings = settings or Settings.load()
     card = load(Path(run)).card
@@ -136,6 +145,8 @@ def create_app(
     )
     _add_routes(app, desk, card, limits, numbers)
     pages.add_pages(app)
+    if review is not None:
+        add_review(app, review)
     return app
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import socket
@@ -14,11 +15,15 @@ from typing import TYPE_CHECKING, Any
 from topgraft.errors import UsageError, need
 from topgraft.serve.access import is_loopback, read_token
 from topgraft.settings import Settings
+from topgraft.types import Progress, silent
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from topgraft.run import Run
     from topgraft.serve.limits import Limits
+
+say = logging.getLogger(__name__).info
 
 CHOICES = "TOPGRAFT_SERVE_CHOICES"
 """How the choices reach the worker processes, which uvicorn starts anew; a token goes by its file's name."""
@@ -50,9 +55,7 @@ def serve(
         UsageError: for another host without a token, or a token that is none.
         DataError: where there is no predictor.
     """
-    uvicorn = need("uvicorn", "serve", "topgraft serve")
-    for module in ("fastapi", "python_multipart", "prometheus_client"):
-        need(module, "serve", "topgraft serve")
+    uvicorn = _needed("topgraft serve")
     from topgraft.serve.limits import Limits
 
     limits, settings = limits or Limits(), settings or Settings.load()
@@ -94,6 +97,62 @@ def serve(
         uvicorn.run("topgraft.serve.start:from_choices", factory=True, **options)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def review(
+    run: str | Path | Run,
+    photos: str | Path | None = None,
+    *,
+    corrections: str | Path | None = None,
+    port: int = 8010,
+    settings: Settings | None = None,
+    progress: Progress = silent,
+) -> Path:
+    """Ask one person on this machine about labels, on a page, until it is stopped.
+
+    Likely label errors of the run's photos come first, then near-duplicates with different labels, photos
+    unlike the others, and photos without labels, those first that the model would learn most from. Every
+    decision is on the disk before the next one; no photo is ever changed or moved.
+
+    Args:
+        run: a finished run.
+        photos: a folder of photos without labels.
+        corrections: the table that decisions are appended to; by default the one that the run was trained
+            with, else one beside the run.
+        port: where to listen on this machine.
+        settings: how many cores to use.
+        progress: told of photos that are read and looked at.
+
+    Returns:
+        The table, for `topgraft.train(photos, corrections=...)`.
+
+    Raises:
+        MissingExtraError: without the `serve` extra.
+        UsageError: for a port that cannot be had, or a table among the photos.
+        DataError: where the folder is no run, or holds no photos.
+        StoreError: where the table cannot be written, or another review writes to it.
+    """
+    uvicorn = _needed("topgraft review")
+    from topgraft._review import Review
+    from topgraft.serve.app import create_app
+
+    settings = settings or Settings.load()
+    _try("127.0.0.1", port)
+    opened = Review.open(run, photos, corrections=corrections, settings=settings, progress=progress)
+    try:
+        app = create_app(run, loopback=True, review=opened, settings=settings)
+        say(f"http://127.0.0.1:{port}/review  (decisions go to {opened.corrections.path}; Ctrl-C ends it)")
+        uvicorn.run(app, host="127.0.0.1", port=port, access_log=False, log_level="warning")
+    finally:
+        opened.close()
+    return opened.corrections.path
+
+
+def _needed(what: str) -> Any:
+    """Return uvicorn, where all of the extra is installed."""
+    for module in ("fastapi", "python_multipart", "prometheus_client"):
+        need(module, "serve", what)
+    return need("uvicorn", "serve", what)
 
 
 def _try(host: str, port: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 
 import jinja2
@@ -28,9 +29,6 @@ def add_pages(app: FastAPI) -> None:
     def page() -> Response:
         return Response(html, media_type="text/html", headers=policy)
 
-    def file(name: str, kind: str) -> Response:
-        return Response(_page.part(name), media_type=kind, headers={"Cache-Control": "no-cache"})
-
     def docs(request: Request) -> Response:
         environment = jinja2.Environment(
             loader=jinja2.PackageLoader("topgraft.serve.pages", "."),
@@ -44,5 +42,14 @@ def add_pages(app: FastAPI) -> None:
 
     app.add_api_route("/", page, include_in_schema=False)
     app.add_api_route("/docs", docs, include_in_schema=False)
-    for path, (name, kind) in FILES.items():
+    add_files(app, FILES)
+
+
+def add_files(app: FastAPI, files: Mapping[str, tuple[str, str]]) -> None:
+    """Add files of the pages: their names and media types by path."""
+
+    def file(name: str, kind: str) -> Response:
+        return Response(_page.part(name), media_type=kind, headers={"Cache-Control": "no-cache"})
+
+    for path, (name, kind) in files.items():
         app.add_api_route(path, partial(file, name, kind), include_in_schema=False)

@@ -1,0 +1,427 @@
+"""The label loop without a browser: what is asked, what is kept, and what training makes of it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image as Pillow
+from typer.testing import CliRunner
+
+import topgraft as tg
+from topgraft._review import Review, corrected_photos, table_of, write_layout
+from topgraft.cli import app
+from topgraft.config import Config
+from topgraft.errors import DataError, StoreError, UsageError
+from topgraft.photos.correct import correct
+from topgraft.photos.corrections import Correction, Corrections, current, read_corrections
+from topgraft.recipe import follow
+from topgraft.run import Run
+from topgraft.selection.brought import brought
+from topgraft.selection.teaching import most_useful, unit
+from topgraft.testing.drawing import draw_photos
+
+WRONG = ("sushi/wrong.jpg", "sandwich/wrong.jpg")
+
+
+def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Note bytes and times of all files."""
+    return {
+        str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    """Fourteen drawn photos a class, and one of each in the other's folder."""
+    root = tmp_path_factory.mktemp("review") / "photos"
+    draw_photos(root, 15, seed=0)
+    for wrong, right in (WRONG, WRONG[::-1]):
+        first = min((root / right.split("/")[0]).glob("*.jpg"))
+        first.rename(root / wrong)
+    return root
+
+
+@pytest.fixture(scope="module")
+def fresh(photos) -> Path:
+    """Photos without labels: eighteen new ones in one folder, and one that the run has."""
+    drawn = draw_photos(photos.parent / "drawn", 8, seed=5)
+    folder = photos.parent / "fresh"
+    (folder / "deep").mkdir(parents=True)
+    for path in sorted(drawn.rglob("*.jpg")):
+        copy = shutil.copy(path, folder / "deep" / f"{path.parent.name}-{path.name}")
+        if path.stem.endswith("_000"):  # and one a class that looks like another
+            Pillow.open(copy).save(copy.with_stem(f"{copy.stem}-again"), quality=60)
+    shutil.copy(min((photos / "sushi").glob("*.jpg")), folder / "known.jpg")
+    return folder
+
+
+def trained(photos: Path, out: Path, **options: object) -> Run:
+    config = Config.load(
+        data__photos=str(photos), data__test=0.0, policies__count=0, heads__names=("logistic",), **options
+    )
+    return follow(config, out)
+
+
+@pytest.fixture(scope="module")
+def run(photos, tmp_path_factory) -> Run:
+    return trained(photos, tmp_path_factory.mktemp("runs") / "first")
+
+
+@pytest.fixture
+def table(tmp_path) -> Path:
+    return tmp_path / "labels.csv"
+
+
+@pytest.fixture
+def review(run, fresh, table) -> Iterator[Review]:
+    opened = Review.open(run, fresh, corrections=table)
+    yield opened
+    opened.close()
+
+
+# the table
+
+
+decisions = st.lists(
+    st.one_of(
+        st.tuples(
+            st.sampled_from(["label", "none", "skip"]),
+            st.lists(st.sampled_from("abcde"), min_size=1, max_size=3, unique=True),
+            st.sampled_from(["=1+1", "-rice", "Käse, alt", "'quoted", 'a "b"', "-1"]),
+        ),
+        st.just("undo"),
+    ),
+    max_size=12,
+)
+
+
+@given(decisions)
+def test_what_is_read_again_is_what_was_said_and_not_taken_back(tmp_path_factory, pressed):
+    path = tmp_path_factory.mktemp("tables") / "labels.csv"
+    table = Corrections(path)
+    done: list[dict[str, tuple[str, str]]] = []  # a stack: what each press said
+    for press in pressed:
+        if press == "undo":
+            if (last := table.last_press()) is not None:
+                table.add([Correction(last, "undo")])
+                done.pop()
+            continue
+        decision, names, label = press
+        label = label if decision == "label" else ""
+        number = table.next_press()
+        table.add(Correction(number, decision, label, path=name, digest="d") for name in names)
+        done.append(dict.fromkeys(names, (decision, label)))
+    table.close()
+    expected: dict[str, tuple[str, str]] = {}
+    for said in done:
+        expected |= said
+    again = read_corrections(path)
+    assert {line.path: (line.decision, line.label) for line in current(again)} == expected
+    assert again == table.lines
+
+
+def test_a_kill_loses_one_decision_at_most(tmp_path):
+    path = tmp_path / "labels.csv"
+    script = textwrap.dedent("""
+        import sys
+        from topgraft.photos.corrections import Correction, Corrections
+        table = Corrections(sys.argv[1])
+        while True:
+            number = table.next_press()
+            table.add([Correction(number, "label", "rice" * 200, path=f"{number}.jpg", digest="d")])
+            print(number, flush=True)
+    """)
+    for _ in range(3):  # a table that was killed at is gone on with
+        command = [sys.executable, "-c", script, path]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            begun = said = int(process.stdout.readline())
+            while said < begun + 40:
+                said = int(process.stdout.readline())
+            process.send_signal(signal.SIGKILL)
+            # what it said last may be half a number
+            said = max([said, *map(int, process.stdout.read().split()[:-1])])
+        presses = [line.press for line in read_corrections(path)]
+        assert presses == list(range(1, len(presses) + 1))
+        assert len(presses) >= said
+
+
+def test_half_a_line_is_left_out_and_cut_off(table):
+    first = Corrections(table)
+    first.add([Correction(1, "label", "rice", path="a.jpg", digest="d")])
+    first.close()
+    with table.open("a") as file:
+        file.write("2,label,ri")
+    assert [line.press for line in read_corrections(table)] == [1]
+    second = Corrections(table)
+    second.add([Correction(2, "none", path="b.jpg", digest="e")])
+    second.close()
+    assert [(line.press, line.path) for line in read_corrections(table)] == [(1, "a.jpg"), (2, "b.jpg")]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("path,label\na.jpg,rice\n", "expected a table of corrections with the columns press"),
+        ("{head}x,label,rice,,a.jpg,,d,\n", "line 2: expected a press, a decision"),
+        ("{head}1,eat,rice,,a.jpg,,d,\n", "line 2: expected a press, a decision"),
+        ("{head}1,label,,,a.jpg,,d,\n", "line 2: expected a label, got an empty cell"),
+    ],
+)
+def test_what_is_no_table_is_refused_in_one_line(table, text, said):
+    table.write_text(text.format(head="press,decision,label,before,path,root,digest,time\n"))
+    with pytest.raises(DataError, match=said) as error:
+        read_corrections(table)
+    assert "\n" not in str(error.value)
+
+
+# the order
+
+
+def test_what_is_asked_first_is_in_doubt_and_typical_and_like_nothing_before_it():
+    dice = np.random.default_rng(0)
+    rows = unit(dice.normal(size=(40, 8)))
+    rows[20:] = rows[:20]  # everything twice
+    chances = np.tile(dice.uniform(0.2, 0.45, 20), 2)
+    order = most_useful(np.column_stack([chances, 1 - chances]), rows, 20)
+    assert len({i % 20 for i in order}) == 20  # no twin before every photo had its turn
+    crowd = np.eye(8)[[0] * 15 + [1] * 14 + [2]] + 0.1 * dice.normal(size=(30, 8))
+    rows = (crowd / np.linalg.norm(crowd, axis=1, keepdims=True)).astype(np.float32)
+    same = np.full((30, 2), 0.5)
+    first, second = most_useful(same, rows, 2)
+    assert {first < 15, second < 15} == {True, False}  # one of each crowd, and not the one that is odd
+    assert 29 not in (first, second)
+    sure = same.copy()
+    sure[[first, second]] = [0.99, 0.01]
+    assert not {first, second} & set(most_useful(sure, rows, 2))
+
+
+@given(st.integers(0, 12), st.integers(2, 4), st.integers(0, 2**16))
+def test_every_photo_comes_once(photos, classes, seed):
+    dice = np.random.default_rng(seed)
+    chances = dice.dirichlet(np.ones(classes), photos)
+    order = most_useful(chances, unit(dice.normal(size=(photos, 5))))
+    assert sorted(order) == list(range(photos))
+
+
+# a review
+
+
+def test_wrong_labels_come_first_then_what_is_strange_then_what_has_no_label(review, run):
+    order, why = [], {}
+    while photo := review.state()["photo"]:
+        order.append(photo["name"])
+        why[photo["name"]] = photo["why"]
+        review.decide([photo["key"]], "none")
+    issues = [issue["id"] for issue in run.metrics.trust.label_issues]
+    assert issues
+    assert order[: len(issues)] == issues
+    assert all("Looks like" in why[name] for name in issues)
+    new = [name for name in order if name.startswith("deep/")]
+    assert order[-18:] == new
+    assert len(new) == 18
+    assert "known.jpg" not in order
+    assert all("Unlike" in why[name] for name in order[len(issues) : -18])
+
+
+def test_a_review_goes_on_where_it_stopped_and_touches_no_photo(run, photos, fresh, table):
+    before = contents(photos) | contents(fresh)
+    review = Review.open(run, fresh, corrections=table)
+    first = review.state()["photo"]
+    review.decide([first["key"]], "label", "sandwich")
+    second = review.state()["photo"]
+    review.decide([second["key"]], "skip")
+    third = review.state()["photo"]
+    review.decide([third["key"]], "label", "  a new   class ")
+    assert review.state()["classes"] == ["sandwich", "sushi", "a new class"]
+    review.undo()
+    assert review.state()["classes"] == ["sandwich", "sushi"]
+    assert review.state()["photo"]["key"] == third["key"]
+    shown = review.state()
+    with pytest.raises(StoreError, match="another review writes to it"):
+        Corrections(table)
+    review.close()
+    again = Review.open(run, fresh, corrections=table)
+    assert all(again.state()[what] == shown[what] for what in ("classes", "done", "left", "last", "table"))
+    assert again.state()["photo"]["key"] == third["key"]  # what was taken back is asked about at once
+    left = shown["left"]
+    while again.state()["left"] > 1:
+        again.decide([again.state()["photo"]["key"]], "none")
+    assert again.state()["photo"]["key"] == second["key"]  # what was skipped comes last
+    assert again.state()["done"] == left
+    again.undo()
+    again.close()
+    assert contents(photos) | contents(fresh) == before
+
+
+def test_photos_like_the_last_one_are_offered_its_label_and_taken_back_together(review):
+    while (photo := review.state()["photo"]) and not photo["name"].startswith("deep/"):
+        review.decide([photo["key"]], "label", photo["label"])
+    offered: list[dict] = []
+    while not offered:
+        photo = review.state()["photo"]
+        review.decide([photo["key"]], "label", photo["name"].split("/")[1].split("-")[0])
+        offered = (review.state()["alike"] or {"photos": []})["photos"]
+    state = review.state()
+    assert {one["name"].split("/")[1].split("-")[0] for one in offered} == {state["alike"]["label"]}
+    review.decide([one["key"] for one in offered], "label", state["alike"]["label"])
+    assert review.state()["done"] == state["done"] + len(offered)
+    assert review.state()["alike"] is None  # they are asked about once
+    review.undo()
+    assert all(review.state()[what] == state[what] for what in ("done", "left", "last", "alike"))
+
+
+@pytest.mark.parametrize("name", ["", "  ", "..", "a/b", "a\\b", "a\x07"])
+def test_a_class_has_a_name_that_a_folder_can_have(review, table, name):
+    with pytest.raises(UsageError, match=r"expected (the|a) name"):
+        review.decide([review.state()["photo"]["key"]], "label", name)
+    assert read_corrections(table) == []
+
+
+def test_nothing_is_written_among_the_photos(run, photos):
+    with pytest.raises(UsageError, match="lies in the photo folder"):
+        Review.open(run, corrections=photos / "labels.csv")
+
+
+# what becomes of it
+
+
+@pytest.fixture(scope="module")
+def said(run, photos, fresh, tmp_path_factory) -> Path:
+    """The table of a person who knows better: wrong labels put right, new photos labelled, one thrown out."""
+    table = tmp_path_factory.mktemp("said") / "labels.csv"
+    review = Review.open(run, fresh, corrections=table)
+    thrown = sorted(path.name for path in (photos / "sushi").glob("*.jpg"))[5]
+    while photo := review.state()["photo"]:
+        name = photo["name"]
+        if name == f"sushi/{thrown}":
+            review.decide([photo["key"]], "none")
+        elif name in WRONG:
+            review.decide([photo["key"]], "label", "sandwich" if name.startswith("sushi") else "sushi")
+        elif name.startswith("deep/"):
+            review.decide([photo["key"]], "label", name.split("/")[1].split("-")[0])
+        else:
+            review.decide([photo["key"]], "label", photo["label"])
+    review.close()
+    lines = read_corrections(table)
+    asked = {line.path for line in lines}
+    rest = Corrections(table)  # what the model saw nothing wrong with, the person knows all the same
+    for one in tg.Dataset.from_folder(photos).samples:
+        if one.id in {*WRONG, f"sushi/{thrown}"} - asked:
+            had, other = ("sushi", "sandwich")[:: 1 if one.id.startswith("sushi") else -1]
+            said = ("label", other) if one.id in WRONG else ("none", "")
+            rest.add([Correction(rest.next_press(), *said, had, one.id, str(photos), one.digest)])
+    rest.close()
+    return table
+
+
+def test_training_applies_corrections_and_says_what_they_brought(said, run, photos, tmp_path):
+    out, layout = tmp_path / "better", tmp_path / "layout"
+    choices = ["--policies", "0", "--heads", "ridge", "--test", "0", "--corrections", str(said)]
+    printed = command("train", photos, "-o", out, *choices)
+    better = Run.open(out)
+    rows = better.read_table("predictions.csv")
+    label = {row["id"]: row["label"] for row in rows}
+    assert [label[name] for name in WRONG] == ["sandwich", "sushi"]
+    assert len(rows) == 30 - 1 + 18
+    first, second, *_ = better.metrics.notes
+    assert "2 labels changed" in first
+    assert "1 photo of no class left out, 18 labelled photos added" in first
+    assert "of 29 photos right, out of fold" in second
+    assert {first, second} <= set(printed.splitlines())
+    report = (out / "report.html").read_text(encoding="utf-8")
+    assert first in report
+    assert second in report
+    assert table_of(better) == said  # the next review goes on in the same table
+    assert table_of(run) == run.path.parent / "first-corrections.csv"
+    assert command("review", out, "--export-to", layout).strip() == str(layout)
+    assert (layout / "sandwich" / "wrong.jpg").is_file()
+
+
+def command(*words: object) -> str:
+    """Return what a command prints."""
+    done = CliRunner().invoke(app, list(map(str, words)), catch_exceptions=False)
+    assert done.exit_code == 0
+    return done.stdout
+
+
+@pytest.mark.parametrize("links", [False, True])
+def test_the_corrected_layout_is_a_folder_to_train_from(said, run, photos, fresh, tmp_path, links):
+    before = contents(photos) | contents(fresh)
+    folder = write_layout(corrected_photos(run, said), tmp_path / "layout", link=links)
+    made = tg.Dataset.from_folder(folder)
+    meant = correct(tg.Dataset.from_folder(photos), said).data
+    key = lambda data: sorted((one.digest, data.classes[one.label]) for one in data.samples)  # noqa: E731
+    assert key(made) == key(meant)
+    assert {path.is_symlink() for path in folder.rglob("*.jpg")} == {links}
+    assert contents(photos) | contents(fresh) == before
+    with pytest.raises(UsageError, match="expected a new or empty folder"):
+        write_layout(meant, folder)
+    with pytest.raises(UsageError, match="photo folder"):
+        write_layout(meant, photos / "out")
+
+
+def test_a_photo_is_known_wherever_it_lies_now(said, photos, tmp_path):
+    moved = tmp_path / "moved"
+    shutil.copytree(photos, moved)
+    (moved / "sushi" / "wrong.jpg").rename(moved / "sushi" / "renamed.jpg")
+    found = correct(tg.Dataset.from_folder(moved), said)
+    label = {one.id: found.data.classes[one.label] for one in found.data.samples}
+    assert label["sushi/renamed.jpg"] == "sandwich"
+    assert found.lost == 0
+    (moved / "sushi" / "renamed.jpg").unlink()
+    assert correct(tg.Dataset.from_folder(moved), said).lost == 1
+
+
+def test_corrections_bring_what_wrong_labels_cost():
+    dice = np.random.default_rng(0)
+    labels = np.repeat([0, 1, 2], 40)
+    rows = dice.normal(size=(120, 20)) + 1.2 * np.eye(20)[labels]
+    before = labels.copy()
+    before[dice.permutation(120)[:40]] = 0
+    found = brought(rows, labels, before, np.arange(120))
+    assert found.photos == 120
+    assert found.gain.value == pytest.approx(found.after - found.before)
+    assert found.gain.low > 0
+    before[:] = labels
+    before[::4] = -1  # bought photos are not judged, but learned from
+    assert brought(rows, labels, before, np.arange(120)).photos == 90
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows opens sockets otherwise")
+def test_only_this_machine_is_answered_and_only_what_a_page_of_ours_sends(review, run):
+    from fastapi.testclient import TestClient
+
+    from topgraft.serve import create_app
+
+    with pytest.raises(UsageError, match="one person on this machine"):
+        create_app(run, review=review)
+    client = TestClient(create_app(run, loopback=True, review=review), base_url="http://localhost")
+    with client:
+        state = client.get("/review/state").json()
+        key = state["photo"]["key"]
+        said = {"photos": [key], "decision": "label", "label": "sushi"}
+        assert client.get("/review/state", headers={"Host": "evil.test"}).status_code == 400
+        plain = client.post("/review/undo", content="{}", headers={"Content-Type": "text/plain"})
+        assert plain.status_code == 415
+        assert client.post("/review/decisions", json=said | {"photos": ["nobody"]}).status_code == 409
+        assert client.post("/review/decisions", json=said | {"decision": "undo"}).status_code == 422
+        assert client.get("/review/photos/nobody").status_code == 404
+        assert client.get("/review/state").json() == state
+        assert client.post("/review/decisions", json=said).json()["done"] == 1
+        assert client.post("/review/undo", json={}).json() == state | {"last": None, "alike": None}
+        picture = client.get(f"/review/photos/{key}", params={"side": 64})
+        assert picture.headers["content-type"] == "image/webp"
+        assert picture.content[8:12] == b"WEBP"
