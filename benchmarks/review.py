@@ -4,7 +4,7 @@
 
 For every set and draw, a third of the photos (or the set's own test photos) is put aside, and a head begins
 with `--start` labels a class. Then labels are bought twenty at a time: in random order, and in the order of
-`topgraft._review.learner`, which sees no label before it is bought. After every twenty a head is fitted and
+`topgraft._relabel.learner`, which sees no label before it is bought. After every twenty a head is fitted and
 answers for the photos that were put aside. Prints a Markdown table of accuracy over labels with intervals
 over draws (95 %, normal), and as its last line one JSON object with the goal: a third fewer labels for the
 accuracy that random order has at its end, in the mean over sets.
@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 import topgraft as tg
-from topgraft._review.learner import BATCH, Learner
+from topgraft._relabel.learner import BATCH, Learner
 from topgraft.heads import head_class
 from topgraft.selection.teaching import unit
 

@@ -19,7 +19,7 @@ from PIL import Image as Pillow
 from typer.testing import CliRunner
 
 import topgraft as tg
-from topgraft._review import Review, corrected_photos, table_of, write_layout
+from topgraft._relabel import Review, corrected_photos, table_of, write_layout
 from topgraft.cli import app
 from topgraft.config import Config
 from topgraft.errors import DataError, StoreError, UsageError

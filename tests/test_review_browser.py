@@ -11,7 +11,7 @@ import pytest
 from PIL import Image as Pillow
 
 from browsing import CHROMIUM, Served, Visitor, open_browser
-from topgraft._review import Review
+from topgraft._relabel import Review
 from topgraft.config import Config
 from topgraft.photos.corrections import current, read_corrections
 from topgraft.recipe import follow

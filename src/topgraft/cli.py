@@ -741,10 +741,10 @@ def review(
     link: Annotated[bool, typer.Option("--link", help="Link in place of copying.")] = False,
     threads: Threads = None,
 ) -> None:
-    """Correct labels that look wrong, and label the photos that teach most, by keyboard (extra serve).
+    """Correct labels and label new photos by keyboard (extra serve).
 
-    Shows likely label errors, near-duplicates with different labels, photos unlike the others and those of
-    PHOTOS, most useful first. Every decision is kept at once in a table: the one that the run was trained
+    Shows likely label errors, near-duplicates with different labels, photos unlike the others, and those of
+    PHOTOS that teach most, most useful first. Every decision is kept at once in a table: the one that the run was trained
     with, or one beside the run. No photo is changed or moved. `train --corrections TABLE` learns from it.
     """
     from topgraft.settings import Settings
@@ -752,7 +752,7 @@ def review(
     settings = Settings.load(threads=threads)
     with progress() as bar:
         if export_to is not None:
-            from topgraft._review import corrected_photos, table_of, write_layout
+            from topgraft._relabel import corrected_photos, table_of, write_layout
             from topgraft.run import Run
 
             opened = Run.open(run)

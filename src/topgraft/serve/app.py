@@ -14,7 +14,7 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException as StarletteError
 from starlette.formparsers import MultiPartException
 
-from topgraft._review import Review
+from topgraft._relabel import Review
 from topgraft.errors import UsageError
 from topgraft.predictor import PredictorCard, load
 from topgraft.run import Run

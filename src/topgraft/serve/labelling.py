@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
 from topgraft import _page
-from topgraft._review import Review
+from topgraft._relabel import Review
 from topgraft.errors import TopgraftError
 from topgraft.serve import pages
 from topgraft.serve.limits import Refused

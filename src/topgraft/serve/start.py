@@ -133,7 +133,7 @@ def review(
         StoreError: where the table cannot be written, or another review writes to it.
     """
     uvicorn = _needed("topgraft review")
-    from topgraft._review import Review
+    from topgraft._relabel import Review
     from topgraft.serve.app import create_app
 
     settings = settings or Settings.load()

@@ -11,9 +11,9 @@ from typing import Any, Self
 import numpy as np
 
 from topgraft import files
-from topgraft._review.learner import Learner
-from topgraft._review.photos import Photo, in_folder, of_the_run
-from topgraft._review.rows import Row, rows_of
+from topgraft._relabel.learner import Learner
+from topgraft._relabel.photos import Photo, in_folder, of_the_run
+from topgraft._relabel.rows import Row, rows_of
 from topgraft.errors import DataError, UsageError
 from topgraft.photos.corrections import Correction, Corrections, Decision, current
 from topgraft.photos.decode import decode
