@@ -157,7 +157,7 @@ def test_a_cell_shows_its_photos_and_a_photo_is_enlarged(
         assert page.locator(".cell:visible").count() == 1
         photos = page.locator("#cv-0-1 a.photo:visible")
         assert photos.count() == count > 0
-        assert "sandwich taken for sushi" in page.locator("#cv-0-1 h4").inner_text()
+        assert "sandwich taken for sushi" in page.locator("#cv-0-1 h3").inner_text()
         small = photos.first.bounding_box()
         photos.first.click()
         large = page.locator("dialog[open] .thumb" if script else ".large:target .thumb")

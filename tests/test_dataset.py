@@ -14,7 +14,7 @@ from photos import paint
 from topgraft import files
 from topgraft.errors import DataError, DecodeError, StoreError, TopgraftError, UnknownNameError
 from topgraft.fingerprint import digest
-from topgraft.photos.dataset import Dataset, _natural
+from topgraft.photos.dataset import Dataset, natural
 from topgraft.photos.looks import look
 from topgraft.settings import Settings
 from topgraft.store import FeatureStore
@@ -258,11 +258,11 @@ def test_a_name_with_a_line_break_takes_one_line(photos):
 
 
 def test_class_10_comes_after_class_9():
-    assert sorted(["c10", "c9", "b", "c"], key=_natural) == ["b", "c", "c9", "c10"]
+    assert sorted(["c10", "c9", "b", "c"], key=natural) == ["b", "c", "c9", "c10"]
 
 
 def test_classes_that_are_one_number_have_one_order():
-    assert sorted(["1", "01", "001"], key=_natural) == sorted(["001", "1", "01"], key=_natural)
+    assert sorted(["1", "01", "001"], key=natural) == sorted(["001", "1", "01"], key=natural)
 
 
 def test_a_folder_beside_the_splits_is_asked_about(tmp_path):

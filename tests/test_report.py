@@ -489,7 +489,7 @@ def test_a_number_that_may_be_chance_is_not_green(tmp_path: Path) -> None:
 def test_test_and_cross_validation_are_two_marks_on_one_scale(page: Page) -> None:
     (drawn,) = (one for one in page.all("svg") if "the largest class is" in one.get("aria-label", ""))
     for name in ("Held-out test", "Cross-validation"):
-        assert re.search(rf"{name} \d+ %, between \d+ and \d+ %", drawn["aria-label"])
+        assert re.search(rf"{name} \d+ %, between \d+ and \d+ %; ", drawn["aria-label"])
 
 
 def test_zeros_are_not_written_and_the_rest_of_the_matrix_is(tmp_path: Path) -> None:

@@ -32,8 +32,11 @@ def _which(facts: Facts, metrics: Numbers) -> list[Markup]:
     found = facts.run.metrics.believed
     names = {"test": "the held-out test", "cross_validation": "the cross-validation"}
     named = [
-        Markup("{} ({} of {} photos)").format(
-            names[key], metrics.estimate(f"/{key}/accuracy", "percent"), metrics(f"/{key}/n", "count")
+        Markup("{} ({}, {}, of {} photos)").format(
+            names[key],
+            metrics.value(f"/{key}/accuracy", "percent"),
+            metrics.interval(f"/{key}/accuracy", "percent"),
+            metrics(f"/{key}/n", "count"),
         )
         for key in (found.key, found.other)
         if found.why

@@ -14,7 +14,7 @@
     const cell = document.querySelector(link.getAttribute("href"));
     cell.classList.add("open");
     cell.scrollTop = 0;
-    cell.querySelector("h4").focus({ preventScroll: true });
+    cell.querySelector("h3").focus({ preventScroll: true });
     const hidden = link.getBoundingClientRect().bottom - cell.getBoundingClientRect().top;
     if (hidden > 0) scrollBy({ top: hidden + 24 });
   };
