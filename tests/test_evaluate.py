@@ -376,7 +376,7 @@ def test_the_page_of_new_photos_shows_them_and_every_number_can_be_traced(
     assert "of these" in text
     assert "held-out photos" not in text
     assert "data:image/webp" in text
-    assert any("than what it was trained on" in note for note in found.notes)
+    assert any("trained on" in note and "distance to the training photos" in note for note in found.notes)
     assert f"topgraft evaluate {runs[0].path} {drawn} -o {page}" in text
     missed = [line for line in table if line["split"] == "stranger"]
     unnoticed = len(missed) - found.flagged

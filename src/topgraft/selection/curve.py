@@ -32,8 +32,8 @@ SHARES = (0.2, 0.4, 0.6, 0.8, 1.0)
 """Parts of the photos that heads are fitted on."""
 STRENGTHS = (0.03, 0.01, 0.003, 0.001)
 """Of the ridge; the best at every size."""
-FOLDS, SCORED = 10, 6000
-"""Folds, and about how many answers there are at every size: few photos are dealt often."""
+FOLDS, SCORED, MOST = 10, 2000, 6
+"""Folds, and about how many answers there are at every size: few photos are dealt up to six times."""
 POWERS = (0.2, 1.0)
 """How slowly and how fast errors may fall: the c of n^-c, drawn evenly between them."""
 STEEPEST = 1.5
@@ -167,7 +167,7 @@ def _try(
     z = rows.at("equal" if columns is not None and columns.blocks else "last").z.astype(np.float64)
     n, target = len(labels), 2.0 * np.eye(classes)[labels] - 1
     folds = min(FOLDS, n if groups is None else len(np.unique(groups)))
-    repeats = int(np.clip(SCORED // n, 2, 20))
+    repeats = int(np.clip(SCORED // n, 2, MOST))
     right = np.zeros((len(SHARES), len(STRENGTHS), repeats, n))
     loss, learned = np.zeros((len(SHARES), len(STRENGTHS))), np.zeros(len(SHARES))
     alone = np.arange(n) if groups is None else groups
@@ -272,9 +272,10 @@ def _falls(tried: _Trials, draws: Floats, seed: int) -> _Falls:
     rng = np.random.default_rng([seed, 0xFA11])
     total = draws.sum(axis=1)
     errors = 1 - draws @ tried.right.T / total[:, None]  # (B, S)
-    # Which photos are learned from is chance, too: all but the whole are drawn anew in every repeat.
-    spread = tried.by_repeat.std(axis=1, ddof=1)
-    spread[-1] = spread[-2]
+    # Which photos are learned from is chance, too. All but the whole are drawn anew in every repeat, and the
+    # fewer they are, the more it matters.
+    variance = tried.by_repeat[:-1].var(axis=1, ddof=1)
+    spread = np.sqrt((variance * tried.learned[:-1]).mean() / tried.learned)
     errors[1:] += rng.normal(0, 1, (len(draws) - 1, len(spread))) * spread
     power = rng.uniform(*POWERS, len(draws))
     power[0] = np.mean(POWERS)

@@ -64,7 +64,7 @@ def _take(target: Path, table: Table, other: Path) -> None:
         for segment in rows.segments(part.address):
             if wanted.isdisjoint(segment.digests) or (target / segment.key).exists():
                 continue
-            for place in ("plans", "rows", f"rows/{part.address}"):
+            for place in (".", "plans", "rows", f"rows/{part.address}"):
                 _link(other / place / "zarr.json", target / place / "zarr.json")
             _link_all(other / "plans" / segment.plan, target / "plans" / segment.plan)
             _link_all(other / segment.key, target / segment.key)
