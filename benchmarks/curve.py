@@ -51,11 +51,11 @@ def drawn(labels, count, own, seed, most):
     )
 
 
-def trained(store, learn, rest, columns, seed):
+def trained(store, learn, rest, columns, seed, heads="linear"):
     """Choose and fit as `train` does: what cross-validation says, and probabilities for the rest."""
     classes, labels = np.unique(store.labels[learn], return_inverse=True)
     views, groups = stack(store, learn, columns), store.groups[learn]
-    found = compare(views, labels, groups, heads="linear", seed=seed, classes=len(classes), columns=columns)
+    found = compare(views, labels, groups, heads=heads, seed=seed, classes=len(classes), columns=columns)
     head = fit_chosen(found, views, labels, groups, classes=len(classes), seed=seed)
     logits = head.logits(stack(store, rest, columns)[0].astype(np.float32))
     said = to_probabilities(logits, multilabel=False, temperature=found.temperature)
@@ -65,15 +65,15 @@ def trained(store, learn, rest, columns, seed):
 def measured(given, name, work):
     """Measure one set: one row a draw."""
     store, own = embedded(given.shared, name, work)
-    columns = columns_of(store)
+    columns, heads = columns_of(store), given.heads.split(",")
     for count in map(int, given.counts.split(",")):
         for seed in range(given.draws):
             sides = drawn(store.labels, count, own, seed, given.most)
             if sides is None:
                 break
             half, whole, rest = sides
-            found, labels, said, truth = trained(store, half, rest, columns, seed)
-            _, _, later, _ = trained(store, whole, rest, columns, seed)
+            found, labels, said, truth = trained(store, half, rest, columns, seed, heads)
+            _, _, later, _ = trained(store, whole, rest, columns, seed, heads)
             right = [float((answers.argmax(axis=1) == truth).mean()) for answers in (said, later)]
             out_of_fold = found.oof[0]
             error = float((out_of_fold.argmax(axis=1) != labels).mean())
@@ -123,6 +123,7 @@ def main():
     parser.add_argument("--sets", default=",".join(SETS))
     parser.add_argument("--counts", default="5,10,20,40")
     parser.add_argument("--draws", type=int, default=4)
+    parser.add_argument("--heads", default="linear", help="that are compared; logistic takes the longest")
     parser.add_argument("--most", type=int, default=3000, help="photos answered for, at most")
     parser.add_argument("--work", type=Path, help="where stores are kept [default: a temporary folder]")
     given = parser.parse_args()

@@ -150,8 +150,8 @@ def _in_one_group(data: Dataset) -> list[str]:
     else:
         which = f"Of {len(lumped)} classes ({_named(lumped)}) all photos are in one group each: they"
     what = (
-        "Add photos from other places or times, or name smaller groups; if they only look alike by nature, say"
-        " `--duplicates exact`."
+        "Add photos from other places or times, or name smaller groups; if they only look alike by nature,"
+        " say `--duplicates exact`."
     )
     return [f"{which} can be learned, but not measured. {what}"]
 

@@ -74,7 +74,7 @@ class Data(_Section):
     duplicates: Literal["looks", "exact", "off"] = "looks"
     corrections: str | None = None
     group_by: str | None = None
-    within: str | None = None
+    within: str | float | None = None
 
 
 class BackboneChoice(_Section):

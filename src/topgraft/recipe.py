@@ -90,7 +90,7 @@ def train(
     duplicates: str | None = None,
     corrections: str | Path | None = None,
     group_by: str | None = None,
-    within: str | None = None,
+    within: str | float | None = None,
     backbone: str | Backbone | None = None,
     card: str | Path | None = None,
     weights: str | None = None,
