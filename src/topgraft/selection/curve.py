@@ -173,7 +173,7 @@ def _try(
     folds = min(FOLDS, n if groups is None else len(np.unique(groups)))
     repeats = int(np.clip(SCORED // n, 2, MOST))
     right = np.zeros((len(SHARES), len(STRENGTHS), repeats, n))
-    loss, learned = np.zeros((len(SHARES), len(STRENGTHS))), np.zeros(len(SHARES))
+    learned = np.zeros(len(SHARES))
     alone = np.arange(n) if groups is None else groups
 
     for repeat in range(repeats):
@@ -197,9 +197,8 @@ def _try(
                 learned[size] += used
                 for strength, answer in enumerate(answers):
                     right[size, strength, repeat, score] = answer.argmax(axis=1) == labels[score]
-                    loss[size, strength] += ((answer - target[score]) ** 2).sum()
     progress("learning curve", repeats, repeats)
-    best = loss.argmin(axis=1)
+    best = right.mean(axis=(2, 3)).argmax(axis=1)
     chosen = right[np.arange(len(SHARES)), best]
     return _Trials(learned / (folds * repeats), chosen.mean(axis=1), chosen.mean(axis=2))
 
