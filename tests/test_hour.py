@@ -132,7 +132,7 @@ def test_a_biologists_hour(desk: Path) -> None:
     told = [line for line in lines if line["answer"]]
     own = [line for line in told if Path(line["path"]).name.split("-")[0] in COUNTS]
     right = sum(line["answer"] == Path(line["path"]).name.split("-")[0] for line in own)
-    assert right / len(own) > 0.9
+    assert right >= len(own) - 2
     strangers = [line for line in lines if Path(line["path"]).name.split("-")[0] in STRANGERS]
     assert len(strangers) > 200
     assert sum(not line["answer"] for line in strangers) / len(strangers) > 0.8
