@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from topgraft.errors import DataError
+from topgraft.progress import watched
 from topgraft.run import Run
 from topgraft.run.predictions import learned, learned_by
 from topgraft.selection.curve import Curve
@@ -12,16 +13,17 @@ from topgraft.selection.curve import curve as measure
 from topgraft.selection.source import columns_of, view_0
 from topgraft.settings import Settings
 from topgraft.store import FeatureStore
-from topgraft.types import Progress, silent
+from topgraft.types import Progress, auto
 
 
+@watched
 def curve(
     run: Run | FeatureStore | str | Path,
     *,
     store: FeatureStore | str | Path | None = None,
     seed: int = 0,
     settings: Settings | None = None,
-    progress: Progress = silent,
+    progress: Progress = auto,
 ) -> Curve:
     """Return the learning curve of a run's photos, and what more of them would bring.
 

@@ -37,8 +37,8 @@ from topgraft.progress import watched
 from topgraft.run import Run
 from topgraft.run.origin import noted
 from topgraft.run.results import Side
-from topgraft.selection.brought import brought
 from topgraft.run.run import beside
+from topgraft.selection.brought import brought
 from topgraft.selection.precision import worth_keeping
 from topgraft.settings import Settings
 from topgraft.splits import Split
