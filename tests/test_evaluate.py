@@ -365,6 +365,9 @@ def test_the_page_of_new_photos_shows_them_and_every_number_can_be_traced(
         elif "data-metric-sum" in one:
             parts = [resolve(facts, path) for path in one["data-metric-sum"].split()]
             assert json.loads(one["value"]) == sum(parts)
+        elif "data-card" in one:
+            card = json.loads((runs[0].path / "model" / "card.json").read_text())
+            assert json.loads(one["value"]) == resolve(card, one["data-card"])
         else:
             row, column = one["data-prediction"].split("/")
             assert one["value"] == table[int(row)][column]

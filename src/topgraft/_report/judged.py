@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from topgraft import files
 from topgraft._report.facts import Facts
 from topgraft._report.mistakes import GALLERY, Gallery, Shot, predicted_at
 from topgraft.run import Run
@@ -17,6 +18,7 @@ from topgraft.run.evaluation import Evaluation
 from topgraft.run.origin import Origin
 from topgraft.run.predictions import STRANGER, Predicted, read_predictions, write_predictions
 from topgraft.run.results import rounded
+from topgraft.text import pasted
 
 
 @dataclass(frozen=True)
@@ -86,12 +88,14 @@ class Judged(Facts):
 
     @property
     def command(self) -> str:
-        """How to repeat it."""
+        """How to repeat it, in a command that works wherever on this machine it is pasted."""
         evaluation, page = self._found
         shown = evaluation.shown
-        words = [*(str(run.path) for run in shown.runs), shown.place, "-o", str(page)]
+        place = files.local(shown.place)
+        runs = [os.path.abspath(run.path) for run in shown.runs]  # noqa: PTH100  no link is followed
+        photos = os.path.abspath(place) if Path(place).exists() else place  # noqa: PTH100
         tta = ["--tta", str(evaluation.tta["views"])] if evaluation.tta else []
-        return shlex.join(["topgraft", "evaluate", *words, *tta])
+        return pasted("topgraft", "evaluate", *runs, photos, "-o", os.path.abspath(page), *tta)  # noqa: PTH100
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
