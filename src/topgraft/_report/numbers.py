@@ -88,7 +88,7 @@ FORMATS: dict[Style, Callable[[float, bool], str]] = {
     "point": lambda value, fine: _with_sign(value, 1 if fine else 0),
     "count": lambda value, _fine: f"{value:,.0f}".replace(",", "\u202f"),
     "fixed": _fixed,
-    "gained": lambda value: f"{100 * value:+.1f}".replace("-", "−"),
+    "gained": lambda value, _fine: _with_sign(100 * value, 1),
     "seconds": _seconds,
 }
 

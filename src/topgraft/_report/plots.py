@@ -85,8 +85,9 @@ def more_photos(metrics: Numbers) -> Figure | None:
     found = metrics.get("/curve")
     sizes, fitted = found["sizes"], found["fitted"]
     lows = [point["accuracy"]["low"] for point in fitted] + [size["accuracy"]["value"] for size in sizes]
+    title = "Accuracy over photos"
     plot = Plot(
-        "Accuracy over photos",
+        title,
         (0.0, float(fitted[-1]["photos"])),
         (max(0.0, min(lows) - 0.02), 1.0),
         "photos learned from",
@@ -101,13 +102,9 @@ def more_photos(metrics: Numbers) -> Figure | None:
         plot.dot(size["photos"], value, 3.5, f"{size['photos']:.0f} photos: {value:.1%}")
     note = Markup(
         "Dots: a ridge regression on parts of the photos. Line: what follows for the head in use, up to four"
-        " times the photos there are; dashed: its 95 % interval. Twice the photos would bring {} points"
-        " ({})."
-    ).format(
-        metrics("/curve/gain/twice/value", "gained"),
-        metrics.interval("/curve/gain/twice", "gained"),
-    )
-    return Figure("Would more photos help?", plot, note)
+        " times the photos there are; dashed: its 95 % interval. Twice the photos would bring {} points."
+    ).format(metrics.inline("/curve/gain/twice", "gained"))
+    return Figure(title, plot, note)
 
 
 TITLES = {"loss": "Loss", "accuracy": "Accuracy", "rate": "Learning rate"}
