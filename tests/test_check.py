@@ -203,7 +203,7 @@ def test_a_class_in_one_group_is_said_before_anything_is_trained(tmp_path):
     assert [said for said in warnings if "not measured" in said] == [
         (
             "All 5 photos of dog are in one group: it can be learned, but not measured."
-            " Add photos of it from other places or times, or name smaller groups; if they only look alike by"
+            " Add photos from other places or times, or name smaller groups; if they only look alike by"
             " nature, say `--duplicates exact`."
         )
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -16,10 +17,13 @@ from PIL import Image
 
 import topgraft as tg
 from topgraft._evaluate import evaluate
+from topgraft._report.numbers import resolve
 from topgraft.errors import DataError, UsageError
+from topgraft.metrics import wilson
 from topgraft.run import Run
 from topgraft.selection.ensemble import ensemble, paired, weights_of
 from topgraft.testing.drawing import draw_photos
+from topgraft.trust.harder import apart, harder
 
 
 def test_a_hand_computed_ensemble() -> None:
@@ -331,3 +335,124 @@ def test_several_labels_are_counted_for_every_class(multilabel: tuple[tg.Dataset
 def test_one_and_several_labels_make_no_ensemble(multilabel: tuple[tg.Dataset, Run], runs: list[Run]) -> None:
     with pytest.raises(UsageError, match="one label a photo"):
         evaluate([multilabel[1], runs[0]], multilabel[0])
+
+
+# The page of an evaluation.
+
+
+def numbers_of(page: Path) -> list[dict[str, str]]:
+    """Find every traceable number on a page."""
+    elements = re.findall(r"<data ([^>]*)>([^<]*)</data>", page.read_text(encoding="utf-8"))
+    return [dict(re.findall(r'([\w-]+)="([^"]*)"', attributes)) for attributes, _ in elements]
+
+
+def test_the_page_of_new_photos_shows_them_and_every_number_can_be_traced(
+    runs: list[Run], tmp_path: Path
+) -> None:
+    drawn = Path(draw_photos(tmp_path / "new", 5, seed=11))
+    pizza = draw_photos(tmp_path / "more", 4, seed=12)
+    shutil.copytree(Path(pizza) / "sushi", drawn / "pizza")
+    found = evaluate(runs[0], tg.Dataset.from_folder(drawn))
+    page = tg.report(found, out=tmp_path / "out" / "judged.html")
+    facts = json.loads((tmp_path / "out" / "judged.json").read_text())
+    table = Run(page.parent).read_table("judged.csv")
+    assert len(table) == 14
+    assert sorted({line["split"] for line in table}) == ["stranger", "test"]
+    checked = 0
+    for one in numbers_of(page):
+        if "data-metric" in one:
+            assert json.loads(one["value"]) == resolve(facts, one["data-metric"])
+        elif "data-metric-sum" in one:
+            parts = [resolve(facts, path) for path in one["data-metric-sum"].split()]
+            assert json.loads(one["value"]) == sum(parts)
+        elif "data-card" in one:
+            card = json.loads((runs[0].path / "model" / "card.json").read_text())
+            assert json.loads(one["value"]) == resolve(card, one["data-card"])
+        else:
+            row, column = one["data-prediction"].split("/")
+            assert one["value"] == table[int(row)][column]
+        checked += 1
+    assert checked > 50
+    text = page.read_text(encoding="utf-8")
+    for section in ("numbers", "mistakes", "photos", "looked", "trust", "repeat"):
+        assert f'id="{section}"' in text
+    assert "of these" in text
+    assert "held-out photos" not in text
+    assert "data:image/webp" in text
+    assert any("trained on" in note and "distance to the training photos" in note for note in found.notes)
+    assert f"topgraft evaluate {runs[0].path} {drawn} -o {page}" in text
+    missed = [line for line in table if line["split"] == "stranger"]
+    unnoticed = len(missed) - found.flagged
+    assert ("not called unknown" in text) == (unnoticed > 0)
+
+
+def test_several_runs_have_the_page_of_their_mean(
+    runs: list[Run], data: tg.Dataset, both: Any, tmp_path: Path
+) -> None:
+    page = tg.report(both, out=tmp_path / "both.html")
+    facts = json.loads((tmp_path / "both.json").read_text())
+    assert facts["test"]["accuracy"]["value"] == pytest.approx(
+        both.ensembles[0].scores["accuracy"]["value"], abs=1e-11
+    )
+    assert facts["head"]["name"] == "mean of 2 runs"
+    assert facts["cross_validation"] is None
+    assert "Topgraft evaluation of plain, near" in page.read_text(encoding="utf-8")
+
+
+def test_what_tta_changed_is_said(runs: list[Run], data: tg.Dataset) -> None:
+    found = evaluate(runs[0], data, tta=2)
+    plain = evaluate(runs[0], data)
+    assert plain.tta is None
+    gap = found.members[0].scores["accuracy"]["value"] - plain.members[0].scores["accuracy"]["value"]
+    assert found.tta["accuracy"]["value"] == pytest.approx(gap)
+    loss = found.members[0].scores["log_loss"]["value"] - plain.members[0].scores["log_loss"]["value"]
+    assert found.tta["log_loss"]["value"] == pytest.approx(loss)
+    (said,) = [note for note in found.notes if note.startswith("Test-time augmentation with 2 views made")]
+    assert ("made it worse" in said) == (
+        found.tta["accuracy"]["high"] < 0
+        or (found.tta["log_loss"]["low"] > 0 and found.tta["accuracy"]["value"] <= 0)
+    )
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "shift", "said"),
+    [
+        (0.60, 2.0, "This folder is harder than what it was trained on: accuracy -0.300"),
+        (0.60, 0.0, "look at the labels"),
+        (0.90, 2.0, "These photos are unlike those it was trained on"),
+        (0.90, 0.0, "about as hard as what it was trained on"),
+        (0.99, 0.0, "easier than what it was trained on"),
+    ],
+)
+def test_how_hard_photos_are_is_told_by_accuracy_and_by_distance(
+    accuracy: float, shift: float, said: str
+) -> None:
+    rng = np.random.default_rng(0)
+    there, here = rng.normal(5, 1, 400), rng.normal(5 + shift, 1, 300)
+    found = harder(wilson(300 * accuracy, 300), wilson(360, 400), here, there)
+    assert said in str(found)
+    assert found.accuracy.value == pytest.approx(accuracy - 0.9)
+    # of two normals one unit wide, shifted by two: Phi(2 / sqrt 2) = 0.921
+    assert found.further.value == pytest.approx(0.921 if shift else 0.5, abs=0.03)
+    assert found.further.low < found.further.value < found.further.high
+
+
+def test_the_interval_between_independent_proportions_is_newcombes() -> None:
+    found = apart(wilson(56, 70), wilson(48, 80))  # Newcombe 1998, table II, contrast a, method 10
+    assert found.value == pytest.approx(0.2)
+    assert (found.low, found.high) == pytest.approx((0.0524, 0.3339), abs=1e-4)
+
+
+def test_the_command_writes_the_page(runs: list[Run], photos: Path, tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "topgraft.cli", "evaluate", str(runs[0].path), str(photos)]
+    told = subprocess.run(
+        [*words, "-o", "page.html"], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert told.returncode == 0, told.stderr
+    assert told.stdout.splitlines()[-1] == "page       page.html"
+    assert {path.name for path in tmp_path.iterdir()} == {"page.html", "page.json", "page.csv"}
+    told = subprocess.run(
+        [*words, "-o", str(photos / "page.html")], capture_output=True, text=True, check=False
+    )
+    assert told.returncode == 2
+    assert "lies in the photo folder" in told.stderr

@@ -338,3 +338,56 @@ def test_the_command_says_what_is_wrong_in_one_line(first, data, tmp_path):
     assert done.returncode == 2
     assert done.stderr.strip().splitlines()[-1].startswith("topgraft: `blocks` must be 0 to 16")
     assert "Traceback" not in done.stderr
+
+
+def test_a_quick_split_is_judged_on_its_photos_alone(first, data, tmp_path, caplog):
+    caplog.set_level("INFO")
+    told = []
+    made = tg.finetune(
+        first,
+        data,
+        folds=1,
+        out=tmp_path / "quick",
+        settings=SETTINGS,
+        progress=lambda what, done, total: told.append((what, done, total)),
+        **OPTIONS,
+    )
+    before = first.read_table("predictions.csv")
+    own = {row["id"] for row in before if row["fold"] == "0"}
+    after = made.read_table("predictions.csv")
+    assert {row["id"] for row in after if row["split"] == "cv"} == own
+    assert {row["id"] for row in after if row["split"] == "learned"} == {
+        row["id"] for row in before if row["split"] == "cv"
+    } - own
+    facts = made.metrics
+    assert facts.cross_validation.n == len(own)
+    assert facts.cross_validation.folds == 1
+    assert facts.finetune["scored"] == len(own)
+    assert f"on a single split, {len(own)} photos of" in facts.notes[0]
+    # one fold and all photos, each twice: one bar over all of it
+    totals = {total for what, _, total in told if what == "fine-tuning"}
+    assert totals == {4 * OPTIONS["epochs"]}
+    assert any("1 fold of at most 3 epochs, and once on all photos" in line for line in caplog.messages)
+    assert "a single split" in tg.report(made).read_text(encoding="utf-8")
+    # what was learned from and not scored is known all the same
+    (note,) = [note for note in tg.evaluate(made, data).notes if "left out" in note]
+    assert f"{len(own) + sum(row['split'] == 'learned' for row in after)} more were used" in note
+    with pytest.raises(DataError, match="fine-tuned on a single split"):
+        tg.finetune(made, data, out=tmp_path / "again", settings=SETTINGS)
+    with pytest.raises(UsageError, match="folds must be 1 or 2"):
+        tg.finetune(first, data, folds=3, out=tmp_path / "other", settings=SETTINGS)
+
+
+def test_it_stops_where_no_gain_is_in_sight(data, tmp_path, caplog):
+    caplog.set_level("INFO")
+    store = tg.embed(data, tmp_path / "features.zarr")
+    run = tg.train(store, heads="logistic", folds=4, out=tmp_path / "run")
+    wild = OPTIONS | {"views": 0, "rate": 3.0, "head_rate": 3.0, "blend": 1.0, "patience": 3, "refit": False}
+    made = tg.finetune(run, data, out=tmp_path / "tuned", settings=SETTINGS, **wild)
+    assert made.metrics.finetune["blocks"] == 0
+    (tried,) = made.metrics.finetune["tried"]
+    assert len(tried["epochs"]) < 4
+    said = f"no gain in sight after {len(tried['epochs'])} of 4 folds"
+    assert said in made.metrics.notes[1]
+    assert any("left in all" in line for line in caplog.messages)
+    assert made.metrics.cross_validation == run.metrics.cross_validation

@@ -197,7 +197,7 @@ def test_a_training_that_breaks_off_is_no_finished_run_and_goes_on(run, config, 
 
 
 def test_a_run_that_is_there_is_not_overwritten(run, config):
-    with pytest.raises(UsageError, match="give --overwrite or --resume"):
+    with pytest.raises(UsageError, match=r"holds a finished run, which stays as it is\. Give `-o .*-2`"):
         follow(config, run.path)
 
 

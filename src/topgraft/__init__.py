@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from topgraft._check import Health, check
     from topgraft._compare_heads import compare_heads
+    from topgraft._curve import curve
     from topgraft._demo import demo
     from topgraft._doctor import doctor
     from topgraft._embed import embed
@@ -65,6 +66,7 @@ __all__ = [
     "View",
     "check",
     "compare_heads",
+    "curve",
     "demo",
     "doctor",
     "draw",
@@ -105,6 +107,7 @@ _HOMES = {
     "View": "policies.policy",
     "check": "_check",
     "compare_heads": "_compare_heads",
+    "curve": "_curve",
     "demo": "_demo",
     "doctor": "_doctor",
     "draw": "policies.grid",

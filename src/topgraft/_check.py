@@ -12,6 +12,7 @@ from unicodedata import normalize
 from topgraft.errors import DataError
 from topgraft.photos.dataset import Dataset, Sample
 from topgraft.photos.entries import SPLITS
+from topgraft.photos.grouping import exif
 from topgraft.photos.remarks import SIXTEEN, TWELVE
 from topgraft.text import counted
 
@@ -20,6 +21,11 @@ TINY = 5
 """A class with fewer photos is named in a warning."""
 MANY_ALIKE, LARGE_GROUP = 0.1, 5
 """More photos in groups than this share, and a larger group than this, put grouping itself in doubt."""
+SEQUENCES, STEMS = 3, 3
+"""So many rows of near-duplicates whose names follow one another look like bursts; so many beginnings of
+names a class tell more than the class."""
+BEFORE = re.compile(r"([^/]*?)[-_ ]?(\d+)\.\w+$")
+STEM = r"([^/]*?)[-_ ]?\d+\.\w+$"
 MAX_REFUSED = 0.2
 """More unreadable files than this share stop the work: something is wrong with the whole folder."""
 BACKSLASHES = " Write paths with forward slashes, as photos/a.jpg."
@@ -95,7 +101,9 @@ def check(data: Dataset, *, strict: bool = True) -> Health:
         warnings=[],
         failed=_failure(data, classes),
     )
-    health.warnings.extend([*_of_folders(data), *_sentences(health), *_in_one_group(data)])
+    health.warnings.extend(
+        [*_of_folders(data), *_sentences(health), *_of_sequences(data, duplicates), *_in_one_group(data)]
+    )
     if strict and health.failed:
         raise DataError(health.failed)
     return health
@@ -129,13 +137,23 @@ def _in_one_group(data: Dataset) -> list[str]:
     for sample, group in zip(data.samples, data.groups.tolist(), strict=True):
         for label in sample.labels or (sample.label,):
             groups.setdefault(label, []).append(group)
-    return [
-        f"All {len(found)} photos of {data.classes[label]} are in one group: it can be learned, but not"
-        " measured. Add photos of it from other places or times, or name smaller groups; if they only look"
-        " alike by nature, say `--duplicates exact`."
+    lumped = [
+        (data.classes[label], len(found))
         for label, found in sorted(groups.items())
         if len(found) > 1 and len(set(found)) == 1
     ]
+    if not lumped:
+        return []
+    name, photos = lumped[0]
+    if len(lumped) == 1:
+        which = f"All {photos} photos of {name} are in one group: it"
+    else:
+        which = f"Of {len(lumped)} classes ({_named(lumped)}) all photos are in one group each: they"
+    what = (
+        "Add photos from other places or times, or name smaller groups; if they only look alike by nature,"
+        " say `--duplicates exact`."
+    )
+    return [f"{which} can be learned, but not measured. {what}"]
 
 
 def _disagreeing_first(group: list[int], samples: Sequence[Sample]) -> list[int]:
@@ -214,13 +232,54 @@ def _sentences(health: Health) -> list[str]:
     return said
 
 
+def _of_sequences(data: Dataset, duplicates: list[list[str]]) -> list[str]:
+    """Propose how to group, where near-duplicates follow one another: bursts, or frames of a film."""
+    runs = [run for group in duplicates if (run := _in_a_row(group))]
+    if data.grouping or len(runs) < SEQUENCES:
+        return []
+    first = runs[0]
+    found = (
+        f"Near-duplicates follow one another {len(runs)} times (first: {first[0]} to {first[-1]}), as in"
+        " bursts, of which other photos are no independent witnesses either."
+    )
+    place = {sample.id: i for i, sample in enumerate(data.samples)}
+    if all(exif(data.read(place[name]), "DateTimeOriginal") for name in first):
+        return [f"{found} `--group-by exif:DateTimeOriginal --within 60s` keeps each on one side."]
+    stems = {stem for sample in data.samples if (stem := _numbered(sample.id)[0])}
+    if len(stems) >= STEMS * len(data.classes):  # what stands before the number tells photos apart
+        return [f"{found} `--group-by '{STEM}'` keeps what is named alike on one side."]
+    return [f"{found} Name what they share in their paths (site, animal, camera, date): `--group-by REGEX`."]
+
+
+def _in_a_row(group: list[str]) -> list[str]:
+    """Return the photos of a group whose names follow one another, none where fewer than two do."""
+    known = {_numbered(name): name for name in group}
+    row = [
+        name
+        for (stem, number), name in sorted(known.items())
+        if {(stem, number - 1), (stem, number + 1)} & known.keys()
+    ]
+    return row if len(row) > 1 else []
+
+
+def _numbered(name: str) -> tuple[str, int]:
+    """Part a name into what stands before its last number, and the number; -9 without one."""
+    found = BEFORE.search(name)
+    return (found[1], int(found[2][:15])) if found else (name, -9)
+
+
 def _of_tiny(classes: dict[str, int]) -> list[str]:
     if not classes:
         return []
-    named = ", ".join(f"{name} {n}" for name, n in list(classes.items())[:8])
-    more = f" and {len(classes) - 8} more" if len(classes) > 8 else ""
+    named = _named(list(classes.items()))
     which, whose = ("1 class has", "its") if len(classes) == 1 else (f"{len(classes)} classes have", "their")
-    return [f"{which} fewer than {TINY} photos ({named}{more}); {whose} numbers will say little."]
+    return [f"{which} fewer than {TINY} photos ({named}); {whose} numbers will say little."]
+
+
+def _named(counts: list[tuple[str, int]]) -> str:
+    """List classes with their photos, the first eight of them."""
+    more = f" and {len(counts) - 8} more" if len(counts) > 8 else ""
+    return ", ".join(f"{name} {n}" for name, n in counts[:8]) + more
 
 
 def _and_more(n: int, what: str) -> str:
@@ -233,7 +292,10 @@ def _files(found: list[Any]) -> str:
 
 def _of_folders(data: Dataset) -> list[str]:
     """Say what the names and contents of folders suggest."""
-    said = [f"Folder {name} holds no photo and is no class." for name in data.empty]
+    said = [
+        f"Folder {name} holds no photo and is no class{_and_more(len(data.empty), 'such folder')}."
+        for name in data.empty[:1]
+    ]
     written: dict[str, str] = {}
     for name in data.classes:
         alike = written.setdefault(SPACES.sub("", normalize("NFC", name).casefold()), name)

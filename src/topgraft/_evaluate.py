@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from topgraft import metrics, notebook
+from topgraft import metrics
 from topgraft.errors import DataError, DecodeError, UsageError
 from topgraft.metrics import Estimate
 from topgraft.photos.dataset import Dataset, Refused, Sample
@@ -20,135 +19,21 @@ from topgraft.policies.policy import Policy, render_all
 from topgraft.predictor import PredictorCard, load
 from topgraft.progress import watched
 from topgraft.run import Run
+from topgraft.run.evaluation import Evaluation, Result, Shown
+from topgraft.run.origin import Origin
 from topgraft.run.predictions import read_predictions
-from topgraft.selection.ensemble import ensemble, paired, weights_of
+from topgraft.run.results import Answers, Side
+from topgraft.selection.ensemble import ensemble, paired, paired_loss, weights_of
 from topgraft.settings import Settings
 from topgraft.store.table import views_of
 from topgraft.text import counted
+from topgraft.trust.coverage import in_words
+from topgraft.trust.harder import Harder, harder
+from topgraft.trust.trust import judge, label_issues
 from topgraft.types import Labels, Probabilities, Progress, auto, silent
 
 BATCH = 8
 """Photos held in memory at once, all their views with them."""
-HEADLINES = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced",
-    "log_loss": "log loss",
-    "roc_auc": "ROC AUC",
-}
-
-
-@dataclass(frozen=True)
-class Result:
-    """The scores of one run, or of an ensemble of them.
-
-    Attributes:
-        name: the run's folder, or `mean` or `weighted`.
-        scores: as in metrics.json.
-        weight: a run's share in the weighted ensemble.
-        against: an ensemble's accuracy minus each member's, by the member's name.
-    """
-
-    name: str
-    scores: dict[str, Any]
-    weight: float | None = None
-    against: dict[str, Estimate] | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain data for JSON."""
-        facts: dict[str, Any] = {"name": self.name}
-        if self.weight is not None:
-            facts["weight"] = self.weight
-        if self.against is not None:
-            facts["against"] = {name: estimate.as_dict() for name, estimate in self.against.items()}
-        return facts | {"scores": self.scores}
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """How good runs are on some photos. Print it, or take `as_dict()`.
-
-    Attributes:
-        classes: names.
-        members: one result a run.
-        ensembles: the plain and the weighted mean; none for one run.
-        strangers: photos of classes the runs do not know, by class; in no score.
-        flagged: how many of those the first run calls unknown.
-        refused: photos that could not be read; in no score.
-        notes: what should be known, in sentences.
-    """
-
-    classes: tuple[str, ...]
-    members: tuple[Result, ...]
-    ensembles: tuple[Result, ...]
-    strangers: dict[str, int]
-    flagged: int
-    refused: tuple[Refused, ...]
-    notes: tuple[str, ...]
-
-    @property
-    def results(self) -> tuple[Result, ...]:
-        """Members and ensembles."""
-        return self.members + self.ensembles
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain data for JSON: numbers only, so that equal evaluations are equal bytes."""
-        return {
-            "schema": 1,
-            "classes": list(self.classes),
-            "members": [result.as_dict() for result in self.members],
-            "ensembles": [result.as_dict() for result in self.ensembles],
-            "strangers": {"classes": self.strangers, "flagged": self.flagged},
-            "refused": [{"id": file.id, "reason": file.reason} for file in self.refused],
-            "notes": list(self.notes),
-        }
-
-    def __str__(self) -> str:
-        width = max(len(result.name) for result in self.results)
-        lines = [f"{result.name:{width}}  {_headline(result.scores)}" for result in self.results]
-        return "\n".join([*lines, *self.notes])
-
-    def __repr__(self) -> str:
-        first = self.results[0].scores
-        return f"Evaluation(accuracy {Estimate(**first['accuracy'])}, {first['n']:,} photos)"
-
-    def _repr_html_(self) -> str:
-        """Show the headline numbers and the notes, in a notebook."""
-        shown = [(row["name"], row["n"], *(_said(row, key) for key in HEADLINES)) for row in self._rows()]
-        notes = "".join(f"<p>{escape(note)}</p>" for note in self.notes)
-        return notebook.table("Evaluation", ("", "photos", *HEADLINES.values()), shown) + notes
-
-    def to_frame(self) -> Any:
-        """Return a pandas DataFrame: a run or ensemble a row, each score with its `_low` and `_high`.
-
-        Raises:
-            MissingPandasError: where pandas is not installed.
-        """
-        return notebook.frame(self._rows())
-
-    def _rows(self) -> list[dict[str, Any]]:
-        """Return the scores flat, one row a result."""
-        return [
-            {"name": result.name, "n": result.scores["n"]}
-            | {
-                key if part == "value" else f"{key}_{part}": number
-                for key in HEADLINES
-                for part, number in (result.scores.get(key) or {}).items()
-            }
-            for result in self.results
-        ]
-
-
-def _said(row: dict[str, Any], key: str) -> str:
-    return str(Estimate(row[key], row[f"{key}_low"], row[f"{key}_high"])) if key in row else "–"
-
-
-def _headline(scores: dict[str, Any]) -> str:
-    parts = [
-        f"{said} {Estimate(**scores[key])}" if scores[key] else f"{said} –"
-        for key, said in HEADLINES.items()
-        if key in scores
-    ]
-    return f"{'  '.join(parts)}  ({scores['n']} photos)"
 
 
 @dataclass(frozen=True)
@@ -157,11 +42,19 @@ class _Answers:
 
     Attributes:
         probabilities: (N, C); nan where the photo could not be read.
+        plain: (N, C) the same of the photo as it is, without augmented views.
         unknown: (N,) whether it called the photo unknown.
+        distance: (N,) how far the photo lies from the training photos.
     """
 
     probabilities: Probabilities
+    plain: Probabilities
     unknown: NDArray[np.bool_]
+    distance: NDArray[np.float64]
+
+    def of(self, read: NDArray[np.bool_]) -> _Answers:
+        """Return the answers for some of the photos."""
+        return _Answers(self.probabilities[read], self.plain[read], self.unknown[read], self.distance[read])
 
 
 @watched
@@ -200,7 +93,7 @@ def evaluate(
     if tta < 0:
         raise UsageError(f"tta must be 0 or more views, got {tta}.")
     data = data if ids is None else data.subset(ids)
-    chosen, notes = _choose(runs, data, split, given=ids is not None)
+    chosen, notes, known_before = _choose(runs, data, split, given=ids is not None)
     multilabel = _takes_multilabel(runs)
     named = {i: _names(data, i, multilabel=multilabel) for i in chosen}
     known = [i for i in chosen if set(named[i]) <= set(classes)]
@@ -219,19 +112,136 @@ def evaluate(
         raise DataError(
             f"{data.root}: none of the {len(known)} photos can be read. Look at `topgraft check`."
         )
-    shown = np.array([[name in named[i] for name in classes] for i in known])[read]
-    labels: Labels = shown.astype(np.int64) if multilabel else shown.argmax(axis=1)
+    labels = _labels(named, [i for i, ok in zip(known, read, strict=True) if ok], classes, multilabel)
     groups = data.groups[known][read]
-    answered = [answer.probabilities[read] for answer in answers]
-    members, ensembles = _score(runs, labels, answered, classes, groups=groups, seed=seed)
-    flagged = int(_ask(runs[0], data, strange, classes, settings=settings).unknown.sum())
+    answers = [answer.of(read) for answer in answers]
+    members, ensembles = _score(
+        runs, labels, [answer.probabilities for answer in answers], classes, groups=groups, seed=seed
+    )
+    odd = _ask(runs[0], data, strange, classes, settings=settings)
+    flagged = int(odd.unknown.sum())
     counts = Counter(name for i in strange for name in named[i] if name not in classes)
+    said = ensemble([answer.probabilities for answer in answers])
+    card = PredictorCard.read(runs[0].model / "card.json")
+    believed, answered = judge(labels, said, groups, seed=seed)
+    beside = None if known_before else _harder(runs, members[0], answers[0], labels, groups, seed)
+    augmented = _augmented(labels, said, ensemble([answer.plain for answer in answers]), tta, groups, seed)
+    told = ([_of_tta(augmented)] if augmented else []) + ([str(beside)] if beside else [])
     notes += filter(None, [metrics.silent(labels)])
+    notes += told
+    if card.answer_above is not None and answered is not None:
+        notes.append(in_words(answered.at(card.answer_above)))
     notes += _strangers(counts, flagged) + _worse(members, ensembles)
     if refused:
         notes.append(f"{len(refused)} unreadable photos are in no number (first: {refused[0].id}).")
+    ids = [data.samples[i].id for i, ok in zip(known, read, strict=True) if ok]
+    names = {sample.id: sample.path for sample in data.samples}
+    seen: NDArray[np.bool_] = np.asarray(~np.isnan(odd.probabilities).any(axis=1))
     return Evaluation(
-        classes, members, ensembles, dict(sorted(counts.items())), flagged, refused, tuple(notes)
+        classes,
+        members,
+        ensembles,
+        dict(sorted(counts.items())),
+        flagged,
+        refused,
+        tuple(notes),
+        trust={
+            "temperature": card.temperature,
+            **believed,
+            "unknown": card.unknown.model_dump() if card.unknown else None,
+            "label_issues": _issues(labels, said, ids, classes),
+        },
+        harder=beside.as_dict() if beside else None,
+        tta=augmented,
+        shown=Shown(
+            runs=tuple(runs),
+            answers={
+                "test": _as_answers(data, known, read, said, answers[0].distance),
+                "stranger": _as_answers(data, strange, seen, odd.probabilities[seen], odd.distance[seen]),
+            },
+            classes=data.classes,
+            origin=Origin(data.root, listed=names),
+            place=data.place,
+            notes=tuple(told),
+        ),
+    )
+
+
+def _labels(
+    named: dict[int, list[str]], photos: list[int], classes: tuple[str, ...], multilabel: bool
+) -> Labels:
+    """Return labels by the runs' classes: (N,), or a 0/1 table (N, C)."""
+    shown = np.array([[name in named[i] for name in classes] for i in photos])
+    return shown.astype(np.int64) if multilabel else np.asarray(shown.argmax(axis=1))
+
+
+def _as_answers(
+    data: Dataset,
+    photos: list[int],
+    read: NDArray[np.bool_],
+    probabilities: Probabilities,
+    distance: NDArray[np.float64],
+) -> Answers:
+    rows = np.array(photos, np.int64)[read]
+    side = Side(rows, tuple(data.samples[i] for i in rows.tolist()), data.labels[rows], data.groups[rows])
+    return Answers(side, probabilities[None], np.full(len(rows), -1, np.int64), distance)
+
+
+def _issues(
+    labels: Labels, probabilities: Probabilities, ids: list[str], classes: tuple[str, ...]
+) -> list[dict[str, Any]]:
+    """List photos whose label looks wrong, in the form of metrics.json."""
+    found = [] if labels.ndim == 2 else label_issues(labels, probabilities)
+    return [
+        {"id": ids[i], "label": classes[labels[i]], "suggested": classes[other], "probability": chance}
+        for i, other, chance in found
+    ]
+
+
+def _harder(
+    runs: list[Run], member: Result, answers: _Answers, labels: Labels, groups: Labels, seed: int
+) -> Harder | None:
+    """Hold the photos against those the run was trained on, where it says how far those lie."""
+    run = runs[0].metrics
+    there = [
+        row.distance
+        for row in read_predictions(runs[0], run.classes)
+        if row.split == "cv" and row.distance is not None
+    ]
+    if len(runs) > 1 or labels.ndim == 2 or not there:
+        return None
+    return harder(
+        Estimate(**member.scores["accuracy"]),
+        run.cross_validation.accuracy,
+        answers.distance,
+        np.array(there),
+        groups,
+        seed=seed,
+    )
+
+
+def _augmented(
+    labels: Labels, said: Probabilities, plain: Probabilities, tta: int, groups: Labels, seed: int
+) -> dict[str, Any] | None:
+    """Say what test-time augmentation changed; None without."""
+    if not tta:
+        return None
+    return {
+        "views": tta,
+        "accuracy": paired(labels, said, plain, groups=groups).as_dict(),
+        "log_loss": paired_loss(labels, said, plain, groups=groups, seed=seed).as_dict(),
+    }
+
+
+def _of_tta(found: dict[str, Any]) -> str:
+    gap, loss = Estimate(**found["accuracy"]), Estimate(**found["log_loss"])
+    better = gap.low > 0 or (loss.high < 0 and gap.value >= 0)
+    worse = gap.high < 0 or (loss.low > 0 and gap.value <= 0)
+    verdict = "made it better" if better else "made it worse" if worse else "made no measurable difference"
+    return (
+        f"Test-time augmentation with {counted(found['views'], 'view')} {verdict}: accuracy"
+        f" {gap.value:+.3f} [{gap.low:+.2f}, {gap.high:+.2f}], log loss"
+        f" {loss.value:+.3f} [{loss.low:+.3f}, {loss.high:+.3f}] on the same photos without it."
     )
 
 
@@ -253,8 +263,14 @@ def _classes_of(runs: list[Run]) -> tuple[str, ...]:
     return first
 
 
-def _choose(runs: list[Run], data: Dataset, split: str | None, *, given: bool) -> tuple[list[int], list[str]]:
-    """Choose the photos to measure, in the order of their content; say where that flatters."""
+def _choose(
+    runs: list[Run], data: Dataset, split: str | None, *, given: bool
+) -> tuple[list[int], list[str], int]:
+    """Choose the photos to measure, in the order of their content; say where that flatters.
+
+    Returns:
+        Indices, notes, and how many of the photos were used for training.
+    """
     if split not in (None, "test", "all"):
         raise UsageError(f"split must be test or all, got {split!r}.")
     sides = [_sides(run) for run in runs]
@@ -262,7 +278,7 @@ def _choose(runs: list[Run], data: Dataset, split: str | None, *, given: bool) -
     held = set.intersection(
         *({address for address, side in photos.items() if side == "test"} for photos in sides)
     )
-    seen = {address for photos in sides for address, side in photos.items() if side == "cv"}
+    seen = {address for photos in sides for address, side in photos.items() if side != "test"}
     if split is None:
         ours = any(_is_in(sample, seen) for sample in data.samples)
         split = "test" if held and ours and not given else "all"
@@ -286,7 +302,7 @@ def _choose(runs: list[Run], data: Dataset, split: str | None, *, given: bool) -
         f"{path} does not say which photos it was trained from: where these are among them, it flatters."
         for path in unsaid
     ]
-    return chosen, notes
+    return chosen, notes, trained
 
 
 def _sides(run: Run) -> dict[str, str]:
@@ -315,7 +331,10 @@ def _ask(
         raise UsageError(f"{run.path}: tta must be 0 to {len(names)}, the run's policies, got {tta}.")
     views = views_of([Policy.parse(name) for name in names[:tta]], run.metrics.seed)
     predictor = load(run.path, settings=settings)
-    probabilities, unknown = np.full((len(indices), len(classes)), np.nan), np.zeros(len(indices), bool)
+    shape = (len(indices), len(classes))
+    found = _Answers(
+        np.full(shape, np.nan), np.full(shape, np.nan), np.zeros(shape[0], bool), np.full(shape[0], np.nan)
+    )
     for start in range(0, len(indices), BATCH):
         places, seen = [], []
         for place, i in enumerate(indices[start : start + BATCH], start):
@@ -327,12 +346,15 @@ def _ask(
             seen += render_all(image, views, data.samples[i].digest)
             places.append(place)
         said = predictor.predict(seen)
-        answers = [[prediction.probabilities[name] for name in classes] for prediction in said]
-        shape = (len(places), len(views), len(classes))
-        probabilities[places] = np.reshape(answers, shape).mean(axis=1)
-        unknown[places] = [prediction.unknown for prediction in said[:: len(views)]]
+        answers = np.reshape(
+            [[prediction.probabilities[name] for name in classes] for prediction in said],
+            (len(places), len(views), len(classes)),
+        )
+        found.probabilities[places], found.plain[places] = answers.mean(axis=1), answers[:, 0]
+        found.unknown[places] = [prediction.unknown for prediction in said[:: len(views)]]
+        found.distance[places] = [prediction.distance for prediction in said[:: len(views)]]
         progress(f"evaluating {run.path.name}", min(start + BATCH, len(indices)), len(indices))
-    return _Answers(probabilities, unknown)
+    return found
 
 
 def _refused(data: Dataset, known: list[int], read: NDArray[np.bool_]) -> tuple[Refused, ...]:

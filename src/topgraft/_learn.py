@@ -29,6 +29,7 @@ from topgraft.run.results import (
     same_work,
 )
 from topgraft.selection.compare import FEWER, Comparison, compare, fit_chosen
+from topgraft.selection.curve import FEWEST, Curve, curve
 from topgraft.selection.leaning import lean_in_words, leaning
 from topgraft.selection.nested import ENOUGH
 from topgraft.selection.rule import SAID
@@ -40,7 +41,7 @@ from topgraft.splits import Split
 from topgraft.store import FeatureStore
 from topgraft.trust.coverage import in_words
 from topgraft.trust.trust import Trust, trust
-from topgraft.types import Labels, Progress, silent
+from topgraft.types import Labels, Probabilities, Progress, silent
 
 say = logging.getLogger(__name__).info
 
@@ -154,6 +155,7 @@ def learn(
             seed=seed,
             settings=settings,
         )
+    grown = _curve(store, training, columns, found.oof[0], seed, run, settings, progress)
     few = min(folds or FEWER, len(found.folds[0]))  # what policies change needs no better level
     measured = _worth(store, training, few, seed, run, settings, progress) if worth else None
     threshold = _threshold(judged, answer_above, right)
@@ -170,6 +172,7 @@ def learn(
         "seed": seed,
         **_learned(found, answers, store.classes, seed, leans),
         "trust": judged.numbers,
+        "curve": grown.numbers if grown else None,
         "worth": measured.numbers if measured else None,
         "notes": [
             *notes,
@@ -178,6 +181,7 @@ def learn(
             *filter(None, [metrics.silent(test.labels)]),
             *judged.notes,
             *_of_answers(judged, threshold, right),
+            *(grown.sentences if grown else ()),
             *(measured.brief if measured else ()),
         ],
     }
@@ -217,6 +221,33 @@ def _worth(
             training.groups,
             photos=training.rows,
             folds=folds,
+            seed=seed,
+            settings=settings,
+            progress=progress,
+        )
+
+
+def _curve(
+    store: FeatureStore,
+    training: Side,
+    columns: Depths | None,
+    answers: Probabilities,
+    seed: int,
+    run: Run,
+    settings: Settings,
+    progress: Progress,
+) -> Curve | None:
+    """Measure what more photos would bring, where that can be told."""
+    if training.labels.ndim == 2 or len(np.unique(training.groups)) < FEWEST:
+        return None
+    with run.timed("learning curve"):
+        return curve(
+            view_0(store, training.rows, columns),
+            training.labels,
+            training.groups,
+            classes=store.classes,
+            columns=columns,
+            error=float((answers.argmax(axis=1) != training.labels).mean()),
             seed=seed,
             settings=settings,
             progress=progress,

@@ -18,15 +18,18 @@ from typer.core import TyperCommand, TyperOption
 
 from topgraft.errors import DataError, TopgraftError, UsageError
 from topgraft.show import (
+    json_list,
     listen,
     print_backbones,
     print_comparison,
+    print_curve,
     print_findings,
     print_json,
     print_prediction,
     print_stop,
     print_store,
     print_verdict,
+    print_worth,
     progress,
 )
 from topgraft.text import counted, one_line
@@ -85,6 +88,13 @@ Duplicates = Annotated[
 CorrectionsTable = Annotated[
     Path | None, typer.Option("--corrections", help="Table of labels that `topgraft review` writes.")
 ]
+GroupBy = Annotated[
+    str | None,
+    typer.Option(help="What else does: a regex on their paths (site, animal, date), or exif:TAG."),
+]
+Within = Annotated[
+    str | None, typer.Option(help="With exif:DateTimeOriginal: taken so soon after another, as 60s.")
+]
 Seed = Annotated[
     int | None, typer.Option(help="Decides all that is drawn: sides, policies, views, folds.", min=0)
 ]
@@ -104,6 +114,7 @@ VERBS = {
     "train": "train",
     "heads": "compare_heads",
     "worth": "worth",
+    "curve": "curve",
     "finetune": "finetune",
     "predict": "predict",
     "serve": "serve.serve",
@@ -226,7 +237,13 @@ def topgraft(
 
 
 @app.command(cls=Verb)
-def check(photos: Photos, duplicates: Duplicates = None, as_json: AsJson = False) -> None:
+def check(
+    photos: Photos,
+    duplicates: Duplicates = None,
+    group_by: GroupBy = None,
+    within: Within = None,
+    as_json: AsJson = False,
+) -> None:
     """Look for unreadable, duplicate or leaking photos.
 
     Fails, with exit code 1, for fewer than two classes, a class with fewer than two readable photos, or more
@@ -236,13 +253,17 @@ def check(photos: Photos, duplicates: Duplicates = None, as_json: AsJson = False
     from topgraft.photos.dataset import Dataset
 
     with progress() as bar:
-        data = Dataset.from_folder(photos, duplicates=duplicates, progress=bar)
+        data = Dataset.from_folder(
+            photos, duplicates=duplicates, group_by=group_by, within=within, progress=bar
+        )
     health = look(data, strict=False)
     if as_json:
         print_json(health.as_dict())
     else:
         counts = ", ".join(f"{name} {n}" for name, n in health.classes.items())
         print(one_line(f"{counted(health.photos, 'photo')}: {counts}"))
+        if data.grouping:
+            print(one_line(data.grouping))
         for line in health.warnings or ([] if health.failed else ["Nothing to complain about."]):
             print(one_line(line))
         for file in health.refused:
@@ -298,6 +319,8 @@ def embed(
     grid: GridChoice = None,
     seed: Seed = None,
     duplicates: Duplicates = None,
+    group_by: GroupBy = None,
+    within: Within = None,
     depths: Annotated[
         str,
         typer.Option(help="all keeps statistics of every block, last none; auto all where there are any."),
@@ -330,10 +353,19 @@ def embed(
         grid=grid,
         seed=seed,
         duplicates=duplicates,
+        group_by=group_by,
+        within=within,
     )
     settings = Settings.load(threads=threads, offline=offline)
     with progress() as bar:
-        data = Dataset.from_folder(photos, duplicates=chosen.data.duplicates, settings=settings, progress=bar)
+        data = Dataset.from_folder(
+            photos,
+            duplicates=chosen.data.duplicates,
+            group_by=chosen.data.group_by,
+            within=chosen.data.within,
+            settings=settings,
+            progress=bar,
+        )
         asked = chosen.backbone
         loaded = load_backbone(
             asked.name,
@@ -409,6 +441,8 @@ def train(
     seed: Seed = None,
     duplicates: Duplicates = None,
     corrections: CorrectionsTable = None,
+    group_by: GroupBy = None,
+    within: Within = None,
     store: Annotated[
         str | None, typer.Option(help="Feature store to use and add to. [default: in the run]")
     ] = None,
@@ -450,10 +484,14 @@ def train(
         seed=seed,
         duplicates=duplicates,
         corrections=corrections,
+        group_by=group_by,
+        within=within,
     )
     settings = Settings.load(threads=threads, offline=offline)
     from topgraft.recipe import train as do  # after the options were judged: it takes a second
 
+    if out and not overwrite and not resume:
+        out = _offered(out)
     with progress() as bar:
         run = do(
             photos,
@@ -473,6 +511,17 @@ def train(
         print((run.path / "metrics.json").read_text(encoding="utf-8"), end="")
     else:
         print_verdict(run)
+
+
+def _offered(out: Path) -> Path:
+    """Offer the next name where a finished run lies, if somebody is there to be asked."""
+    from topgraft.run.run import is_finished, next_name
+
+    if not is_finished(out) or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return out
+    other = next_name(out)
+    said = f"{out} holds a finished run. Train into {other}, with its features?"
+    return other if typer.confirm(said, default=True, err=True) else out
 
 
 @app.command(cls=Verb)
@@ -541,7 +590,34 @@ def worth(
     if as_json:
         print_json({**found.numbers, "sentences": found.sentences})
     else:
-        print("\n".join(found.sentences))
+        print_worth(found)
+
+
+@app.command(cls=Verb)
+def curve(
+    run: Annotated[str, typer.Argument(help="A run, or a feature store.", show_default=False)],
+    store: Annotated[
+        str | None, typer.Option(help="Where the run's features lie. [default: in the run]")
+    ] = None,
+    seed: Seed = None,
+    threads: Threads = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what more photos would bring, from stored features.
+
+    Heads on a fifth to all of the photos; twice as many, and ten more of each class, with intervals.
+    """
+    from topgraft._curve import curve as measure
+    from topgraft.settings import Settings
+
+    with progress() as bar:
+        found = measure(
+            run, store=store, settings=Settings.load(threads=threads), progress=bar, **_given(seed=seed)
+        )
+    if as_json:
+        print_json({**found.numbers, "sentences": found.sentences})
+    else:
+        print_curve(found)
 
 
 @app.command(cls=Verb)
@@ -560,6 +636,13 @@ def finetune(
     views: Annotated[
         int, typer.Option(help="How many of the run's augmented views to train on beside each photo.")
     ] = 0,
+    folds: Annotated[
+        int | None, typer.Option(help="1: judge on one of the run's folds. [default: all of them]")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="The same as --folds 1.")] = False,
+    to_the_end: Annotated[
+        bool, typer.Option("--to-the-end", help="Go on where no gain is in sight any more.")
+    ] = False,
     epochs: Annotated[
         int | None, typer.Option(help="How often each photo is shown, at most. [default: 30]")
     ] = None,
@@ -585,12 +668,13 @@ def finetune(
 ) -> None:
     """Train the last blocks of a run's backbone, too (extra timm).
 
-    Takes minutes where `train` takes seconds; says how long first.
+    Takes minutes where `train` takes seconds; says how long first. Stops where no gain is in sight.
     """
     from topgraft._finetune import finetune as tune
     from topgraft._report import report
     from topgraft.importers.load import load_backbone
-    from topgraft.photos.dataset import Dataset
+    from topgraft.run import Run
+    from topgraft.run.origin import read_photos
     from topgraft.settings import Settings
 
     options = _given(epochs=epochs, batch=batch, rate=rate, batch_norm=batch_norm, seed=seed)
@@ -598,10 +682,12 @@ def finetune(
     with progress() as bar:
         made = tune(
             run,
-            Dataset.from_folder(photos, settings=settings, progress=bar) if photos else None,
+            read_photos(Run.open(run), photos, settings=settings, progress=bar) if photos else None,
             backbone=load_backbone(backbone, settings=settings, progress=bar) if backbone else None,
             blocks=int(blocks) if blocks.isdecimal() else blocks,  # type: ignore[arg-type]
             views=views,
+            folds=1 if quick else folds,
+            to_the_end=to_the_end,
             out=out,
             overwrite=overwrite,
             resume=resume,
@@ -650,8 +736,8 @@ def predict(
     predictor = load(run, settings=settings)
     sorter = Sorter(sort_into, predictor.classes, link=link) if sort_into else None
     given = (line.rstrip("\r\n") for line in sys.stdin if line.strip()) if photos == ["-"] else photos
-    failed, found = 0, []
-    with progress() as bar, _table(table) as file:
+    failed = 0
+    with progress() as bar, _table(table) as file, json_list(wanted=as_json) as listed:
         written = Table(file) if file else None
         for prediction in answers(
             predictor, given, answer_above=answer_above, settings=settings, progress=bar
@@ -662,13 +748,11 @@ def predict(
             if sorter:
                 sorter.add(prediction)
             if as_json:
-                found.append(prediction.as_dict())
+                listed(prediction.as_dict())
             elif lines:
                 print(json.dumps(prediction.as_dict(), ensure_ascii=False, allow_nan=False), flush=True)
             else:
                 print_prediction(prediction)
-    if as_json:
-        print_json(found)
     if sorter:
         print(f"topgraft: {sorter}", file=sys.stderr)
     if failed:
@@ -778,13 +862,25 @@ def evaluate(
         str | None,
         typer.Option(help="test or all. [default: test for photos the runs were trained from, else all]"),
     ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Write the page, too: like a run's report.", show_default=False),
+    ] = None,
     tta: Annotated[int, typer.Option(help="Average the photo with so many of the run's policies.")] = 0,
+    group_by: Annotated[
+        str | None, typer.Option(help="Photos that count as one: a regex on their paths, or exif:TAG.")
+    ] = None,
+    within: Within = None,
     seed: Seed = None,
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure runs on labelled photos, alone and together."""
+    """Measure runs on labelled photos, alone and together.
+
+    Says whether these photos are harder than those it was trained on. -o PAGE.html shows every mistake.
+    """
     from topgraft._evaluate import evaluate as measure
+    from topgraft._report import report
     from topgraft.photos.dataset import Dataset
     from topgraft.run import Run
     from topgraft.run.origin import read_photos
@@ -797,17 +893,21 @@ def evaluate(
     settings = Settings.load(threads=threads)
     with progress() as bar:
         data = (
-            Dataset.from_folder(last, settings=settings, progress=bar)
+            Dataset.from_folder(last, group_by=group_by, within=within, settings=settings, progress=bar)
             if named
             else read_photos(opened[0], settings=settings, progress=bar)
         )
+        data.keep_out(out)
         found = measure(
             opened, data, split=split, tta=tta, settings=settings, progress=bar, **_given(seed=seed)
         )
+    page = report(found, out=out, settings=settings) if out else None
     if as_json:
         print_json(found.as_dict())
     else:
         print("\n".join(map(one_line, str(found).splitlines())))
+        if page:
+            print(f"page       {page}")
 
 
 @app.command(cls=Verb)

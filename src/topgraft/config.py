@@ -19,6 +19,8 @@ OPTIONS = {
     "val": "data__val",
     "duplicates": "data__duplicates",
     "corrections": "data__corrections",
+    "group_by": "data__group_by",
+    "within": "data__within",
     "backbone": "backbone__name",
     "card": "backbone__card",
     "weights": "backbone__weights",
@@ -62,6 +64,8 @@ class Data(_Section):
         duplicates: what keeps photos on one side of every split: `looks` (near-duplicates), `exact` (the same
             pixels) or `off`.
         corrections: a table that `topgraft review` wrote; its labels count in place of the photos' own.
+        group_by: what else does: a regular expression looked for in their paths, or `exif:TAG`.
+        within: with a time of EXIF, how soon after another a photo is of its group: 60s, 5min, 2h.
     """
 
     photos: Text = ""
@@ -69,6 +73,8 @@ class Data(_Section):
     val: float = Field(default=0.0, ge=0, lt=1)
     duplicates: Literal["looks", "exact", "off"] = "looks"
     corrections: str | None = None
+    group_by: str | None = None
+    within: str | float | None = None
 
 
 class BackboneChoice(_Section):
@@ -138,6 +144,8 @@ class Finetune(_Section):
     refit: bool
     batch_norm: Literal["frozen", "train"]
     seed: int
+    folds: int | None = None
+    to_the_end: bool = False
 
 
 class Answers(_Section):

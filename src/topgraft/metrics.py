@@ -97,7 +97,7 @@ def effective(groups: Labels | None, n: int) -> float:
 
 def resample(n: int, groups: Labels | None = None, *, seed: int = 0, draws: int = 1000) -> Floats:
     """Draw groups with replacement: (draws, n), how often each photo was drawn."""
-    _, index = _numbered(groups, n)
+    _, index = numbered(groups, n)
     count = int(index.max(initial=-1)) + 1
     rng = np.random.default_rng([seed, 0xB007])
     picked = rng.multinomial(count, np.full(count, 1 / max(count, 1)), size=draws)
@@ -142,7 +142,7 @@ def mean_of(values: Floats, draws: Floats, groups: Labels | None = None, *, wort
         groups: (N,) or None.
         worth: of a photo: the standard error is that of so many times the photos.
     """
-    first, index = _numbered(groups, len(values))
+    first, index = numbered(groups, len(values))
     total, size = np.bincount(index, values), np.bincount(index).astype(np.float64)
 
     def mean_and_error(weights: Floats) -> tuple[Floats, Floats]:
@@ -350,8 +350,8 @@ def headline(cross_validated: Estimate, test: Estimate | None, tested: int = 0) 
     return Headline("cross_validation" if wider else "test", why)
 
 
-def _numbered(groups: Labels | None, n: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Number groups as they appear, whatever they are called: each one's first photo, each photo's group."""
+def numbered(groups: Labels | None, n: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return each group's first photo (G,) and each photo's group (n,), numbered as they appear."""
     if groups is None:
         return np.arange(n), np.arange(n)
     _, first, index = np.unique(groups, return_index=True, return_inverse=True)

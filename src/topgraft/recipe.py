@@ -15,7 +15,7 @@ import numpy as np
 
 from topgraft import files
 from topgraft._check import Health, check
-from topgraft._embed import embed
+from topgraft._embed import asked_for, embed
 from topgraft._learn import learn
 from topgraft._report import report
 from topgraft._split import split
@@ -37,11 +37,13 @@ from topgraft.progress import watched
 from topgraft.run import Run
 from topgraft.run.origin import noted
 from topgraft.run.results import Side
+from topgraft.run.run import beside
 from topgraft.selection.brought import brought
 from topgraft.selection.precision import worth_keeping
 from topgraft.settings import Settings
 from topgraft.splits import Split
 from topgraft.store import FeatureStore
+from topgraft.store.adopt import adopt, lacking
 from topgraft.text import counted, duration
 from topgraft.trust.unknown import say_of_unknown
 from topgraft.types import Progress, auto, silent
@@ -87,6 +89,8 @@ def train(
     val: float | None = None,
     duplicates: str | None = None,
     corrections: str | Path | None = None,
+    group_by: str | None = None,
+    within: str | float | None = None,
     backbone: str | Backbone | None = None,
     card: str | Path | None = None,
     weights: str | None = None,
@@ -254,10 +258,20 @@ def follow(
             )
 
         with run.timed("embed"):
-            _estimate(
-                backbone, len({sample.digest for sample in data.samples}) * (len(policies) + 1), settings
+            where = store or run.path / "features.zarr"
+            table = asked_for(
+                data,
+                backbone,
+                policies,
+                seed=config.seed,
+                precision=backbone.card.precision,
+                depths=config.heads.depths,
             )
-            features = kept(store or run.path / "features.zarr", backbone, config.heads.depths)
+            if store is None:
+                for other in adopt(where, table, beside(run.path, config.data.photos)):
+                    say(f"features that {other.parent} has are used again")
+            _estimate(backbone, lacking(where, table), len(table.digests) * len(table.views), settings)
+            features = kept(where, backbone, config.heads.depths)
         maps = None
         if any(head.on_map for head in named):
             with run.timed("embed maps"):
@@ -324,7 +338,12 @@ def _photos(
 ) -> tuple[Dataset, Corrected | None]:
     """Read the photos, and apply the corrections where there are any."""
     data = data or Dataset.from_folder(
-        config.data.photos, duplicates=config.data.duplicates, settings=settings, progress=progress
+        config.data.photos,
+        duplicates=config.data.duplicates,
+        group_by=config.data.group_by,
+        within=config.data.within,
+        settings=settings,
+        progress=progress,
     )
     if not config.data.corrections:
         return data, None
@@ -407,6 +426,8 @@ def _announce(data: Dataset, health: Health, sides: Split) -> None:
             say(f"  {name:5} {len(ids):5}  ({listed}{more})")
     if sides.val:
         say("  validation photos are learned from too: cross-validation does their work")
+    if data.grouping:
+        say(f"  {data.grouping}")
     for line in health.warnings:
         say(f"  ! {line}")
 
@@ -445,12 +466,23 @@ def _quantized(
     return coarse if verdict.keep else backbone
 
 
-def _estimate(backbone: Backbone, rows: int, settings: Settings) -> None:
-    """Say how long embedding will take, from a quarter of a second of trying."""
+def _estimate(backbone: Backbone, rows: int, total: int, settings: Settings) -> None:
+    """Say how long embedding will take, from a quarter of a second of trying; nothing where all is stored.
+
+    Args:
+        backbone: what is embedded with.
+        rows: views that are not stored yet.
+        total: all there will be.
+        settings: cores.
+    """
+    if not rows:
+        say(f"all {total:,} views are stored already")
+        return
     with open_engine(backbone, precision=backbone.card.precision, settings=settings) as engine:
         pace = engine.images_per_second(8 * settings.threads)
         note_pace(settings.cache_dir, backbone.card, pace)
         say(
             f"{backbone.card.name} on {engine.name} ({settings.threads} cores): {pace:.0f} images/s,"
-            f" so {rows:,} views take about {duration(rows / pace)} where none is stored yet"
+            f" so {rows:,} {'views' if rows == total else f'of {total:,} views, not stored yet,'} take about"
+            f" {duration(rows / pace)}"
         )

@@ -10,8 +10,9 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
 from topgraft.text import counted, duration, one_line
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from topgraft.run import Run
     from topgraft.run.metrics import Scores
     from topgraft.selection.compare import Comparison
+    from topgraft.selection.curve import Curve
+    from topgraft.selection.worth import Worth
     from topgraft.types import Progress  # brings numpy, which --help can do without
 
 SHOWN_ABOVE = 0.9
@@ -90,6 +93,67 @@ def print_comparison(found: Comparison) -> None:
         f"{len(found.rows)} head settings x {len(found.folds[0])} folds x {len(found.folds)} repeats. Chosen:"
         f" {found.chosen}: {SAID[found.rule]}."
     )
+
+
+def print_worth(found: Worth) -> None:
+    """Print what each part of the policies adds, the most useful first, and the verdict."""
+    numbers = found.numbers
+    parts = [
+        (entry.get("level") or entry["policy"], entry) for entry in numbers["levels"] + numbers["policies"]
+    ]
+    parts.sort(key=lambda part: part[1]["to_view_0"]["log_loss"]["value"])
+
+    def written(gap: dict[str, float]) -> str:
+        return f"{gap['value']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}]"
+
+    print("Log loss, beside photos as they are and beside all other views; below 0 is a gain.")
+    print_table(
+        ("part of the policies", ">beside photos as they are", ">beside all others", ""),
+        (
+            (
+                one_line(name),
+                written(entry["to_view_0"]["log_loss"]),
+                written(entry["to_the_rest"]["log_loss"]),
+                _telling(entry),
+            )
+            for name, entry in parts
+        ),
+    )
+    for sentence in (found.sentences[0], found.sentences[-1]):
+        print(sentence)
+
+
+def _telling(entry: dict[str, Any]) -> str:
+    """Say where an interval does not hold 0."""
+    gaps = [entry[beside]["log_loss"] for beside in ("to_view_0", "to_the_rest")]
+    words = {"gain": any(gap["high"] < 0 for gap in gaps), "harm": any(gap["low"] > 0 for gap in gaps)}
+    return " and ".join(word for word, told in words.items() if told)
+
+
+def print_curve(found: Curve) -> None:
+    """Print a learning curve: a table of sizes, one of classes, and what more photos would bring."""
+    from topgraft.metrics import Estimate
+    from topgraft.selection.curve import in_points
+
+    numbers = found.numbers
+    print_table(
+        (">photos", "accuracy of a ridge fitted on so many"),
+        ((f"{size['photos']:,.0f}", str(Estimate(**size["accuracy"]))) for size in numbers["sizes"]),
+    )
+    print_table(
+        ("class", ">photos", ">found", f">{numbers['more']} more would bring"),
+        (
+            (
+                one_line(entry["class"]),
+                str(entry["photos"]),
+                f"{entry['found']:.0%}",
+                in_points(entry["gain"]),
+            )
+            for entry in numbers["classes"]
+        ),
+    )
+    for sentence in found.sentences:
+        print(one_line(sentence))
 
 
 def print_backbones(listed: Iterable[Listed]) -> None:
@@ -220,6 +284,42 @@ def _known(facts: Any) -> Any:
     return [_known(value) for value in facts] if isinstance(facts, list | tuple) else facts
 
 
+@contextmanager
+def json_list(*, wanted: bool) -> Iterator[Callable[[Any], None]]:
+    """Print plain data as one JSON list on stdout, entry by entry: however many there are, none is kept.
+
+    Args:
+        wanted: False prints nothing at all.
+    """
+    count = 0
+
+    def add(facts: Any) -> None:
+        nonlocal count
+        text = json.dumps(facts, indent=1, ensure_ascii=False)
+        print("[" if not count else ",", end="\n")
+        print(indent(text, " "), end="")
+        count += 1
+
+    yield add
+    if wanted:
+        print("\n]" if count else "[]")
+
+
+class _Once(logging.Filter):
+    """Lets a warning through once: the same again says nothing more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether it is new."""
+        text = record.getMessage()
+        new = text not in self._said
+        self._said.add(text)
+        return new
+
+
 class _Line(logging.Formatter):
     """One line a message, whatever names are in it."""
 
@@ -231,6 +331,7 @@ def listen(verbose: bool) -> None:
     """Let what the stages say through to stderr, as plain lines."""
     said = logging.StreamHandler()
     said.setFormatter(_Line("%(message)s"))
+    said.addFilter(_Once())
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal without UTF-8 gets codes for what it lacks
             stream.reconfigure(errors="backslashreplace")

@@ -91,9 +91,7 @@ def embed(
     if not isinstance(backbone, Backbone):
         backbone = load_backbone(backbone, settings=settings, progress=progress)
     engine, precision = resolve_engine(engine, precision, settings)
-    label = precision if engine != "fake" else "fake"  # no real engine may take these rows for its own
-    views = views_of(policies, seed)
-    table = Table.of(data, backbone.card, label, views, depths=_deep(depths, backbone.card))
+    table = asked_for(data, backbone, policies, seed=seed, precision=precision, depths=depths, engine=engine)
     place = Place.at(path)
     with place.locked(wait=wait):
         store = FeatureStore.create(place.path, settings=settings)
@@ -115,6 +113,22 @@ def embed(
             _run(whole, readers, progress)
         store.commit(table)
     return store
+
+
+def asked_for(
+    data: Dataset,
+    backbone: Backbone,
+    policies: Sequence[Policy],
+    *,
+    seed: int = 0,
+    precision: str = "f32",
+    depths: str = "auto",
+    engine: str = "openvino",
+) -> Table:
+    """Return what `embed` of these choices asks a store for; nothing is computed."""
+    label = precision if engine != "fake" else "fake"  # no real engine may take these rows for its own
+    views = views_of(policies, seed)
+    return Table.of(data, backbone.card, label, views, depths=_deep(depths, backbone.card))
 
 
 def _deep(depths: str, card: Card) -> bool:

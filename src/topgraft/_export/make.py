@@ -194,5 +194,5 @@ def _numbers(run: Run) -> dict[str, Any]:
 
 def _learned(run: Run, data: Dataset) -> list[int]:
     """Return which photos the run learned from; all where it does not say."""
-    seen = {row.digest for row in read_predictions(run, run.metrics.classes) if row.split == "cv"}
+    seen = {row.digest for row in read_predictions(run, run.metrics.classes) if row.split != "test"}
     return [i for i, sample in enumerate(data.samples) if sample.digest in seen] or list(range(len(data)))

@@ -13,6 +13,7 @@ import numpy as np
 
 from topgraft import files
 from topgraft._finetune.base import Base
+from topgraft._finetune.left import Left
 from topgraft._finetune.plan import Blocks, Training, choices
 from topgraft._finetune.result import Finished, Outcome
 from topgraft.backbones._cache import SUMS, sums
@@ -49,6 +50,8 @@ def finetune(
     *,
     blocks: Blocks = 3,
     views: int = 0,
+    folds: int | None = None,
+    to_the_end: bool = False,
     out: str | Path | None = None,
     backbone: Backbone | None = None,
     overwrite: bool = False,
@@ -68,6 +71,10 @@ def finetune(
         blocks: how many of the backbone's last blocks are trained; `auto` tries a few and keeps none where
             nothing is gained.
         views: how many of the run's policies give cached augmented views beside each photo as it is.
+        folds: how many of the run's folds are trained anew; None is all, 1 a quick single split, judged on
+            the photos of that fold alone.
+        to_the_end: train all folds where no gain is in sight any more, too. Without, such a fine-tuning is
+            stopped, and the result is the run it began with.
         out: the new run's folder; None takes the next free number in `runs/`.
         backbone: the run's; None finds it by the fingerprint the run noted.
         overwrite: replace the run that is there.
@@ -92,16 +99,19 @@ def finetune(
     base = Base.of(run, data, backbone, settings=settings, progress=progress)
     plan = _plan(base.seed, options)
     counts = choices(base.backbone.card, blocks)
+    if folds not in (None, 1, len(base.folds)):
+        raise UsageError(f"folds must be 1 or {len(base.folds)}, those of {base.run.path}, got {folds}.")
+    folds = None if folds == len(base.folds) else folds
     shown = base.views(views)
-    asked = Finetune(run=base.run.path.name, blocks=blocks, views=views, **plan.facts())
+    asked = Finetune(
+        run=base.run.path.name, blocks=blocks, views=views, folds=folds, to_the_end=to_the_end, **plan.facts()
+    )
     config = base.config.model_copy(update={"finetune": asked})
     made = _folder(base, out, config, overwrite=overwrite, resume=resume)
     with made.locked():
         if not (made.path / "metrics.json").exists():
             made.write_config(config)
-            _tune(
-                base, made, counts, shown, plan, choose=blocks == "auto", settings=settings, progress=progress
-            )
+            _tune(base, made, counts, shown, plan, asked, settings=settings, progress=progress)
         write_model_card(made)
         shutil.rmtree(made.path / CHECKPOINTS, ignore_errors=True)
     return made
@@ -113,33 +123,44 @@ def _tune(
     counts: Sequence[int],
     shown: Sequence[View],
     plan: Training,
+    asked: Finetune,
     *,
-    choose: bool,
     settings: Settings,
     progress: Progress,
 ) -> None:
     """Cross-validate each number of blocks and write the best; where one may choose, perhaps none."""
     from topgraft._finetune.tuner import Tuner, cores
 
+    choose = asked.blocks == "auto"
+    trainings = len(counts) * len(base.folds[: asked.folds]) + 1
+    left = Left(trainings * (1 + plan.refit), plan.epochs, progress)
     best: tuple[Tuner, Outcome] | None = None
     tried = []
     with cores(settings.threads):
         for count in counts:
             try:
                 tuner = Tuner(
-                    base, count, shown, plan, made.path / CHECKPOINTS, settings=settings, progress=progress
+                    base,
+                    count,
+                    shown,
+                    plan,
+                    made.path / CHECKPOINTS,
+                    settings=settings,
+                    progress=progress,
+                    left=left,
                 )
             except BackboneError as error:
                 if not choose:
                     raise
                 say(f"{count} blocks cannot be trained: {error}")
                 continue
-            _announce(tuner)
+            _announce(tuner, asked.folds, len(counts))
             with made.timed(f"fine-tune, {count} blocks"):
-                outcome = tuner.cross_validate()
+                outcome = tuner.cross_validate(asked.folds, to_the_end=asked.to_the_end)
             say(outcome.said)
             tried.append(outcome)
-            if (not choose or outcome.gained) and (best is None or outcome.loss < best[1].loss):
+            stopped = not outcome.whole and asked.folds is None
+            if (outcome.gained if choose else not stopped) and (best is None or outcome.loss < best[1].loss):
                 best = tuner, outcome
         if best is None:
             _keep(base, made, tried)
@@ -170,12 +191,14 @@ def _folder(base: Base, out: str | Path | None, config: Config, *, overwrite: bo
     return made
 
 
-def _announce(tuner: Tuner) -> None:
-    seconds = tuner.longest_s()
+def _announce(tuner: Tuner, folds: int | None, counts: int) -> None:
+    tuner.left.seconds = tuner.longest_s(folds) * counts
+    every = len(tuner.base.folds[:folds])
     say(
         f"fine-tuning {len(tuner.names)} blocks ({', '.join(tuner.names)}; {tuner.parameters:,} weights) on"
-        f" {tuner.inputs.device.type}: {len(tuner.base.folds)} folds of at most {tuner.plan.epochs} epochs"
-        f" take at most about {duration(seconds)}"
+        f" {tuner.inputs.device.type}: {every} {'fold' if every == 1 else 'folds'} of at most"
+        f" {tuner.plan.epochs} epochs, and once on all photos; all of it takes at most about"
+        f" {duration(tuner.left.at_most())}"
     )
 
 

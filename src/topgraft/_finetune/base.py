@@ -22,7 +22,7 @@ from topgraft.predictor import PredictorCard
 from topgraft.run import Metrics, Run
 from topgraft.run.metrics import BackboneFacts
 from topgraft.run.origin import read_photos
-from topgraft.run.predictions import Predicted, read_predictions
+from topgraft.run.predictions import LEARNED, Predicted, read_predictions
 from topgraft.run.results import Side, indicators
 from topgraft.selection.compare import FEWER, FOLDS, Choice, class_weights
 from topgraft.settings import Settings
@@ -117,6 +117,11 @@ class Base:
             )
         data = data or read_photos(run, settings=settings, progress=progress)
         photos = _match(run, data, metrics.classes, rows)
+        if any(row.split == LEARNED for row in rows):
+            raise DataError(
+                f"{run.path}: was fine-tuned on a single split, so it has no folds to go by."
+                " Fine-tune the run it began with."
+            )
         place = {sample.id: i for i, sample in enumerate(photos.data.samples)}
         cv = sorted((row for row in rows if row.split == "cv"), key=lambda row: place[row.id])
         learn = np.array([place[row.id] for row in cv], np.int64)

@@ -13,11 +13,12 @@ from topgraft import metrics
 from topgraft._finetune.base import PLAIN, Base
 from topgraft._finetune.plan import Line
 from topgraft.backbones.card import Card
-from topgraft.heads import setting_text
+from topgraft.heads import setting_text, to_probabilities
+from topgraft.heads._base import Fold
 from topgraft.metrics import Estimate
 from topgraft.run import Run, versions
 from topgraft.run.metrics import Metrics
-from topgraft.run.predictions import write_predictions
+from topgraft.run.predictions import LEARNED, write_predictions
 from topgraft.run.results import Answers, backbone_facts, rounded
 from topgraft.selection.calibrate import calibrate, cross_calibrate
 from topgraft.selection.candidates import difference
@@ -39,9 +40,10 @@ class Outcome:
         names: of the blocks.
         parameters: weights trained, without the head.
         shapes: of the activations at the cut.
-        logits: (n, C) out-of-fold, before any temperature.
-        distances: (n,) out-of-fold, how strange each photo is; nan where that is told from the logits.
+        logits: (m, C) out-of-fold, before any temperature, of the photos that were scored.
+        distances: (m,) out-of-fold, how strange each photo is; nan where that is told from the logits.
         lines: one list a fold, one line an epoch.
+        scored: (m,) which of the training side were scored: all n, or those of the folds that were done.
     """
 
     base: Base
@@ -52,28 +54,80 @@ class Outcome:
     logits: Logits
     distances: NDArray[np.float64]
     lines: tuple[list[Line], ...] = field(repr=False)
+    scored: Labels = field(repr=False)
+
+    @cached_property
+    def labels(self) -> Labels:
+        """Of the photos that were scored: (m,), or (m, C) with several labels."""
+        return self.base.labels[self.scored]
+
+    @cached_property
+    def groups(self) -> Labels:
+        """Of the photos that were scored: (m,)."""
+        return self.base.groups[self.scored]
+
+    @cached_property
+    def before(self) -> Probabilities:
+        """(m, C) what the run answered."""
+        return self.base.answers[self.scored]
+
+    @property
+    def whole(self) -> bool:
+        """Whether every photo of the training side was scored."""
+        return len(self.scored) == len(self.base.learn)
+
+    @cached_property
+    def folds(self) -> list[Fold]:
+        """Pairs (fit, score) of positions in `scored`; of one fold alone, all of it and all of it."""
+        own = self.base.fold[self.scored]
+        parts = np.unique(own)
+        if len(parts) == 1:
+            return [(np.arange(len(own)), np.arange(len(own)))]
+        return [(np.flatnonzero(own != part), np.flatnonzero(own == part)) for part in parts]
 
     @cached_property
     def temperature(self) -> float:
         """What logits are divided by."""
-        base = self.base
-        return calibrate(self.logits, base.labels, multilabel=base.multilabel)
+        return calibrate(self.logits, self.labels, multilabel=self.base.multilabel)
 
     @cached_property
     def answers(self) -> Probabilities:
-        """(n, C), each fold's temperature from the other folds."""
-        base = self.base
-        return cross_calibrate(self.logits, base.labels, base.folds, multilabel=base.multilabel)
+        """(m, C), each fold's temperature from the others; of one alone, that of the head it began with."""
+        multilabel = self.base.multilabel
+        if len(self.folds) == 1:
+            return to_probabilities(self.logits, multilabel=multilabel, temperature=1.0)
+        return cross_calibrate(self.logits, self.labels, self.folds, multilabel=multilabel)
 
     @cached_property
     def gain(self) -> dict[str, Estimate]:
         """Its accuracy and log loss minus the run's, photo by photo."""
-        base = self.base
-        return gains(base.labels, self.answers, base.answers, groups=base.groups, seed=base.seed)
+        return gains(self.labels, self.answers, self.before, groups=self.groups, seed=self.base.seed)
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether the photos still to be scored can hardly make a gain of it any more."""
+        gaps = metrics.losses(self.labels, self.answers) - metrics.losses(self.labels, self.before)
+        return no_gain_in_sight(gaps, self.groups, len(self.base.learn))
+
+    @property
+    def so_far(self) -> str:
+        """Say what was gained, briefly."""
+        loss = self.gain["log_loss"]
+        return (
+            f"log loss {loss.value:+.3f} [{loss.low:+.3f}, {loss.high:+.3f}] against the frozen backbone on"
+            f" {counted(len(self.scored), 'photo')}"
+        )
 
     @property
     def said(self) -> str:
         """Say in words what was gained."""
+        done = len(self.folds)
+        if not self.whole and done > 1:
+            return (
+                f"Fine-tuning {counted(self.blocks, 'block')}: no gain in sight after {done} of"
+                f" {len(self.base.folds)} folds, so it was stopped: {self.so_far}, of which the rest can"
+                " hardly make a gain."
+            )
         loss = self.gain["log_loss"]
         if loss.high < 0:
             verdict = "better, by more than chance explains"
@@ -85,15 +139,18 @@ class Outcome:
             f"{name.replace('_', ' ')} {estimate.value:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}]"
             for name, estimate in self.gain.items()
         ]
+        how = "cross-validated on the same photos and folds"
+        if not self.whole:
+            how = f"on a single split, {counted(len(self.scored), 'photo')} of {len(self.base.learn)}"
         return (
             f"Fine-tuning {counted(self.blocks, 'block')} makes it {verdict}. Against the frozen backbone,"
-            f" cross-validated on the same photos and folds: {', '.join(parts)} (a lower log loss is better)."
+            f" {how}: {', '.join(parts)} (a lower log loss is better)."
         )
 
     @property
     def loss(self) -> float:
         """Its mean log loss."""
-        return float(metrics.losses(self.base.labels, self.answers).mean())
+        return float(metrics.losses(self.labels, self.answers).mean())
 
     @property
     def gained(self) -> bool:
@@ -109,17 +166,18 @@ class Outcome:
             "activations": [list(shape) for shape in self.shapes],
             "epochs": [len(lines) - 1 for lines in self.lines],
             "best_epochs": [best_epoch(lines) for lines in self.lines],
+            "scored": len(self.scored),
             "gain": {name: estimate.as_dict() for name, estimate in self.gain.items()},
         }
 
     def comparison(self) -> Comparison:
         """Put it in the form of a comparison of heads: itself and the run it began with."""
-        base, folds = self.base, [self.base.folds]
+        base, folds = self.base, [self.folds]
         ours, theirs = (
-            metrics.losses(base.labels, probabilities) for probabilities in (self.answers, base.answers)
+            metrics.losses(self.labels, probabilities) for probabilities in (self.answers, self.before)
         )
         by_fold = {
-            name: np.array([losses[score].mean() for _, score in base.folds])
+            name: np.array([losses[score].mean() for _, score in self.folds])
             for name, losses in {"ours": ours, "theirs": theirs}.items()
         }
         lead = min(by_fold, key=lambda name: by_fold[name].mean())
@@ -128,19 +186,19 @@ class Outcome:
                 "head": name,
                 "setting": said,
                 **metrics.brief(
-                    base.labels,
+                    self.labels,
                     probabilities[None],
                     losses=lost[None],
-                    groups=base.groups,
+                    groups=self.groups,
                     seed=base.seed,
                     out_of_fold=True,
                 ),
-                "difference": difference(by_fold[key], by_fold[lead], folds)[0].as_dict(),
+                "difference": self._difference(key, lead, by_fold).as_dict(),
                 "chosen": key == "ours",
             }
             for key, name, said, probabilities, lost in (
                 ("ours", base.head.head, self.setting, self.answers, ours),
-                ("theirs", base.card.head, setting_text(base.card.setting), base.answers, theirs),
+                ("theirs", base.card.head, setting_text(base.card.setting), self.before, theirs),
             )
         ]
         rows.sort(key=lambda row: row["log_loss"]["value"])
@@ -151,10 +209,19 @@ class Outcome:
             logits=self.logits[None],
             temperature=self.temperature,
             folds=folds,
-            sample_weight=base.weight,
+            sample_weight=None if base.weight is None else base.weight[self.scored],
             notes=[],
             seconds={},
         )
+
+    def _difference(self, name: str, lead: str, by_fold: dict[str, NDArray[np.float64]]) -> Estimate:
+        """Return how far the log losses of `ours` and `theirs` lie apart; of one fold, photo by photo."""
+        if len(self.folds) > 1:
+            return difference(by_fold[name], by_fold[lead], [self.folds])[0]
+        gap = self.gain["log_loss"]
+        if name == lead:
+            return Estimate(0.0, 0.0, 0.0)
+        return gap if name == "ours" else Estimate(-gap.value, -gap.high, -gap.low)
 
     @property
     def setting(self) -> str:
@@ -169,6 +236,7 @@ class Outcome:
         """
         base = self.base
         how = fit_distance(base.method, features, base.labels, self.temperature)
+        features = features[self.scored]
         distances = self.distances
         if isinstance(how, Energy):
             distances = measure(how, features, self.logits)
@@ -177,9 +245,9 @@ class Outcome:
         return trust(
             self.comparison(),
             features,
-            base.labels,
-            base.groups,
-            ids=[base.photos.data.samples[i].id for i in base.learn],
+            self.labels,
+            self.groups,
+            ids=[base.photos.data.samples[i].id for i in base.learn[self.scored]],
             classes=base.photos.classes,
             unknown=(Unknown(base.method, how, limit, accepted, evidence={}), distances),
             seed=base.seed,
@@ -213,8 +281,13 @@ class Finished:
     def write(self, run: Run) -> None:
         """Write all of a run that is numbers."""
         base, outcome = self.outcome.base, self.outcome
-        side = base.photos.side(base.learn)
-        answers = {"cv": Answers(side, outcome.answers[None], base.fold, self.judged.distances)}
+        side = base.photos.side(base.learn[outcome.scored])
+        fold = base.fold[outcome.scored]
+        answers = {"cv": Answers(side, outcome.answers[None], fold, self.judged.distances)}
+        rest = np.setdiff1d(np.arange(len(base.learn)), outcome.scored)
+        if len(rest):  # learned from and not scored: the frozen run's answers stand in their lines
+            nowhere = np.full(len(rest), -1, np.int64)
+            answers[LEARNED] = Answers(base.photos.side(base.learn[rest]), base.answers[rest][None], nowhere)
         if self.tested:
             answers["test"] = self.tested
         folds = {f"fold {part + 1}": lines for part, lines in enumerate(outcome.lines)}
@@ -241,7 +314,7 @@ class Finished:
                 "depths": [],
             },
             "cross_validation": {
-                "folds": len(base.folds),
+                "folds": len(outcome.folds),
                 "repeats": 1,
                 **answers["cv"].scores(names, seed),
             },
@@ -249,6 +322,7 @@ class Finished:
             "leaderboard": outcome.comparison().rows,
             "trust": self.judged.numbers,
             "worth": None,
+            "curve": None,
             "finetune": {
                 **outcome.facts(),
                 "epoch": best_epoch(self.lines),
@@ -268,6 +342,11 @@ class Finished:
             f"Epoch {kept} of {len(self.lines) - 1} was the best on photos kept apart from the training side:"
         )
         notes = [self.outcome.said, best + then]
+        if not self.outcome.whole:
+            notes.append(
+                f"Judged on one of {len(base.folds)} folds alone, {len(self.outcome.scored)} photos; without"
+                " --quick, on all."
+            )
         if unseen := len(base.metrics.policies) * (self.views == 1):
             notes.append(
                 f"The frozen run's head learned from {unseen} augmented views as well, this training from the"
@@ -314,6 +393,27 @@ def gains(
     """
     found = {"accuracy": paired(labels, new, old, groups=groups)} if labels.ndim == 1 else {}
     return found | {"log_loss": paired_loss(labels, new, old, groups=groups, seed=seed)}
+
+
+def no_gain_in_sight(gaps: NDArray[np.float64], groups: Labels, photos: int) -> bool:
+    """Tell whether a gain has become impossible: stopping for futility, as clinical trials do.
+
+    The photos still to come are given the best mean that 95 % confidence allows after those seen; where even
+    then the interval of all of them would hold 0, no gain is in sight (Lan, Simon & Halperin 1982).
+
+    Args:
+        gaps: (m,) log loss minus the frozen run's, of the photos scored so far.
+        groups: (m,) photos that count as one.
+        photos: n, how many there are to score in all.
+    """
+    m = metrics.effective(groups, len(gaps))
+    n = m * photos / len(gaps)
+    if m < 2 or n <= m:
+        return False
+    mean, spread = float(gaps.mean()), float(gaps.std(ddof=1))
+    rest = mean - metrics.Z * spread * np.sqrt(1 / m + 1 / (n - m))
+    best = (m * mean + (n - m) * rest) / n
+    return bool(best + metrics.Z * spread / np.sqrt(n) >= 0)
 
 
 def best_epoch(lines: list[Line]) -> int:

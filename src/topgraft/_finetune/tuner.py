@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from topgraft._finetune import train as training
 from topgraft._finetune.base import Base
 from topgraft._finetune.checkpoint import Checkpoint
 from topgraft._finetune.cut import cut
+from topgraft._finetune.left import Left
 from topgraft._finetune.photos import activations
 from topgraft._finetune.pixels import normalised
 from topgraft._finetune.plan import Line, Training
@@ -30,8 +33,11 @@ from topgraft.policies.policy import View
 from topgraft.settings import Settings
 from topgraft.speed import per_second
 from topgraft.splits import holdout
+from topgraft.text import duration
 from topgraft.trust.unknown import measure
 from topgraft.types import Features, Image, Labels, Logits, Progress, silent
+
+say = logging.getLogger(__name__).info
 
 
 class Tuner:
@@ -44,7 +50,8 @@ class Tuner:
         plan: how.
         keep: folder of the checkpoints.
         settings: cores, device, cache.
-        progress: told of views and epochs.
+        progress: told of views.
+        left: counts the epochs of this and all other trainings.
 
     Attributes:
         model: the whole network; its last blocks change with every training.
@@ -64,10 +71,11 @@ class Tuner:
         *,
         settings: Settings,
         progress: Progress = silent,
+        left: Left | None = None,
     ) -> None:
         self.base, self.photos, self.plan = base, base.photos, plan
         self._settings = settings
-        self._keep, self._progress = keep / f"{blocks}-blocks", progress
+        self._keep, self.left = keep / f"{blocks}-blocks", left or Left(1, plan.epochs)
         card, data = base.backbone.card, base.photos.data
         self.model: nn.Module = torch_model(base.backbone).to(memory_format=torch.channels_last)
         self.model.requires_grad_(False)
@@ -123,7 +131,6 @@ class Tuner:
         self, name: str, head: Affine, fitted: Labels, held: Labels, until: int | None = None
     ) -> list[Line]:
         """Put the network back to its start and train it."""
-        epochs = self.plan.epochs if until is None else until
         self.cut.tail.load_state_dict(self._start)
         self.net = training.Tuned(self.cut.tail, self._weights, head).to(self.inputs.device)
         lines = training.train(
@@ -139,9 +146,9 @@ class Tuner:
                 self._keep / f"{name}.safetensors",
                 fingerprint([self._what, fitted.tolist(), held.tolist(), until]),
             ),
-            tell=lambda epoch: self._progress(f"fine-tuning {name}", epoch, epochs),
+            tell=self.left.epoch,
         )
-        self._progress(f"fine-tuning {name}", epochs, epochs)
+        self.left.training()
         return lines
 
     def answers(self, rows: Labels) -> tuple[Features, Logits]:
@@ -161,32 +168,66 @@ class Tuner:
         """Copy the whole network to the CPU, in PyTorch's own memory layout, as files and exports want it."""
         return copy.deepcopy(self.model).to("cpu", memory_format=torch.contiguous_format)
 
-    def cross_validate(self) -> Outcome:
-        """Train once for each of the run's folds, without it, and answer for its photos."""
+    def cross_validate(self, folds: int | None = None, *, to_the_end: bool = False) -> Outcome:
+        """Train once for each of the run's folds, without it, and answer for its photos.
+
+        Args:
+            folds: only so many of them; None is all.
+            to_the_end: go on where a gain has become impossible, too.
+
+        Returns:
+            The outcome on the photos of the folds that were done.
+        """
         base = self.base
         logits = np.empty((len(base.learn), len(base.photos.classes)))
         distances = np.full(len(base.learn), np.nan)
-        lines = []
-        for part, (learnt, score) in enumerate(base.folds):
+        lines: list[list[Line]] = []
+        scored: list[Labels] = []
+        wanted = base.folds[:folds]
+        for part, (learnt, score) in enumerate(wanted):
             lines.append(self.fit(base.learn[learnt], f"fold {part + 1}"))
             features, logits[score] = self.answers(base.learn[score])
             if base.method != "energy":
                 known, _ = self.answers(base.learn[learnt])
                 how = fit_distance(base.method, known, base.labels[learnt], 1.0)
                 distances[score] = measure(how, features, logits[score])
+            scored.append(score)
+            found = self._outcome(logits, distances, lines, scored)
+            if part + 1 == len(wanted):
+                break
+            say(
+                f"fold {part + 1} of {len(wanted)}: {found.so_far}; at most"
+                f" {duration(self.left.at_most())} left in all"
+            )
+            if part and not to_the_end and found.hopeless:
+                break
+        return found
+
+    def _outcome(
+        self,
+        logits: Logits,
+        distances: NDArray[np.float64],
+        lines: Sequence[list[Line]],
+        scored: Sequence[Labels],
+    ) -> Outcome:
+        rows = np.sort(np.concatenate(scored))
         return Outcome(
-            base=base,
+            base=self.base,
             blocks=len(self.names),
             names=self.names,
             parameters=self.parameters,
             shapes=self.cut.shapes,
-            logits=logits,
-            distances=distances,
+            logits=logits[rows],
+            distances=distances[rows],
             lines=tuple(lines),
+            scored=rows,
         )
 
-    def longest_s(self) -> float:
-        """Try a few steps, and say how long cross-validating takes where nothing stops early, in seconds."""
+    def longest_s(self, folds: int | None = None) -> float:
+        """Try a few steps, and return how long all takes where nothing stops early, in seconds.
+
+        All is every fold, or so many of them, and the training on all photos.
+        """
         width, classes = self.base.backbone.card.features, len(self.photos.classes)
         nothing = Affine(np.zeros((width, classes), np.float32), np.zeros(classes, np.float32))
         net = training.Tuned(self.cut.tail, self._weights, nothing).to(self.inputs.device)
@@ -199,7 +240,8 @@ class Tuner:
             training.take_step(net, still, self.inputs.take(batch), self.photos.labels[batch])
             return len(batch)
 
-        photos = sum(len(fit) for fit, _ in self.base.folds) * (1 - self.plan.held + self.plan.refit)
+        shown = sum(len(fit) for fit, _ in self.base.folds[:folds]) + len(self.base.learn)
+        photos = shown * (1 - self.plan.held + self.plan.refit)
         return photos * self.plan.epochs / per_second(step)
 
     def _inside(self, rows: Labels) -> tuple[Labels, Labels]:

@@ -33,12 +33,14 @@ from topgraft._report import (
     verdict,
 )
 from topgraft._report.facts import TITLES, Facts
+from topgraft._report.judged import Judged
 from topgraft._report.numbers import Numbers, Style, pointer
 from topgraft._report.photos import LARGE_PX, Book, budget
 from topgraft._report.svg import whisker
 from topgraft.errors import DataError, TopgraftError, UsageError
 from topgraft.files import is_file
 from topgraft.run import Run
+from topgraft.run.evaluation import Evaluation
 from topgraft.settings import Settings
 
 warn = logging.getLogger(__name__).warning
@@ -64,19 +66,21 @@ MEASURES: list[tuple[str, str, Style, str]] = [
 
 
 def report(
-    run: Run | str | Path | Sequence[Run | str | Path],
+    run: Run | Evaluation | str | Path | Sequence[Run | str | Path],
     *,
     photos: str | Path | None = None,
     out: str | Path | None = None,
     settings: Settings | None = None,
 ) -> Path:
-    """Write a run's report, `report.html` in its folder; or put several runs side by side.
+    """Write a run's report, `report.html` in its folder; that of an evaluation; or runs side by side.
 
     Args:
-        run: a finished run or its folder; several are compared in one page, `compare.html`.
+        run: a finished run or its folder; several are compared in one page, `compare.html`. An evaluation
+            gets the same page about its photos, its numbers beside it under the page's name (.json, .csv).
         photos: where the run's photos are: a folder, URL or table. None goes by the run's word, which is not
             enough for another machine, or for photos outside the folder that it names.
-        out: where the page goes; None is the folder of the run, of the first of several.
+        out: where the page goes; None is the folder of the run, of the first of several; of an evaluation
+            `evaluation.html` here.
         settings: cores.
 
     Returns:
@@ -85,6 +89,9 @@ def report(
     Raises:
         DataError: where a folder is no run, or one of its files is damaged.
     """
+    if isinstance(run, Evaluation):
+        place = Path("evaluation.html") if out is None else Path(out)
+        return _write(page(Judged.write(run, place, settings=settings or Settings.load())), place)
     if isinstance(run, Run | str | Path):
         opened = _open(run)
         facts = Facts(opened, photos, settings or Settings.load())
@@ -168,7 +175,8 @@ def page(facts: Facts) -> str:
     """Make the page of one run."""
     metrics, health = Numbers(facts.metrics), facts.health
     key = verdict.headline(facts)
-    tables, found = mistakes.matrices(facts, metrics), mistakes.galleries(facts, metrics)
+    tables = mistakes.matrices(facts, metrics)
+    found = [*mistakes.galleries(facts, metrics), *facts.more_galleries()]
     photos = int(facts.metrics.get("counts", {}).get("photos", len(facts.rows)))
     book = Book(facts.origin, budget(photos), facts.settings.threads)
     sheet = policies.sheet(facts, book)
@@ -191,6 +199,8 @@ def page(facts: Facts) -> str:
         "splits": facts.splits,
         "titles": facts.titles,
         "measures": _measures(facts, metrics),
+        "eyebrow": facts.eyebrow,
+        "named": facts.named,
         "pointer": pointer,
         "sentences": verdict.verdict(facts, metrics),
         "scale": scale.scale(facts, metrics, key),
@@ -213,6 +223,7 @@ def page(facts: Facts) -> str:
         "ranks_columns": _ranks_columns(metrics),
         "depths": depths.depths(metrics),
         "learning": plots.learning(facts),
+        "more": plots.more_photos(metrics),
         "looked": looks,
         "worth": _worth(metrics),
         "brought": policies.brought(metrics),
@@ -268,6 +279,7 @@ def _contents(context: dict[str, Any]) -> list[tuple[str, str]]:
         ("looked", "Where it looked", context["looked"]),
         ("numbers", "Numbers", True),
         ("heads", "Heads", context["metrics"].get("leaderboard")),
+        ("more", "Would more photos help?", context["more"]),
         ("learning", "Learning curves", context["learning"]),
         ("policies", "Policies", context["metrics"].get("policies")),
         ("health", "Data health", context["health"]),

@@ -6,9 +6,10 @@ import os
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from markupsafe import Markup
 
 from topgraft import files
 from topgraft.errors import DataError
@@ -18,6 +19,9 @@ from topgraft.run.predictions import Predicted, read_predictions
 from topgraft.settings import Settings
 from topgraft.text import pasted
 from topgraft.types import Labels, Probabilities
+
+if TYPE_CHECKING:
+    from topgraft._report.mistakes import Gallery
 
 TITLES = {"test": "Held-out test", "cv": "Cross-validation"}
 
@@ -37,9 +41,29 @@ class Facts:
     settings: Settings = field(default_factory=Settings.load)
 
     @property
+    def named(self) -> dict[str, str]:
+        """The files that the numbers are in."""
+        return {"metrics": "metrics.json", "predictions": "predictions.csv"}
+
+    @property
+    def own(self) -> bool:
+        """Whether it is about the run's own photos."""
+        return True
+
+    @property
+    def eyebrow(self) -> str:
+        """What stands above the title."""
+        return "Topgraft report"
+
+    @property
     def titles(self) -> dict[str, str]:
         """What was measured, in words."""
         return TITLES
+
+    @property
+    def said(self) -> list[Markup]:
+        """Sentences that stand beside the verdict."""
+        return []
 
     @property
     def command(self) -> str:
@@ -52,6 +76,10 @@ class Facts:
             photos = os.path.abspath(photos)  # noqa: PTH100
         config = str(Path(folder) / "config.toml")
         return pasted("topgraft", "train", photos, "--config", config, "-o", f"{folder}-again")
+
+    def more_galleries(self) -> list[Gallery]:
+        """Galleries beside those of every page."""
+        return []
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
@@ -111,8 +139,8 @@ class Facts:
 
     @cached_property
     def rows(self) -> list[Predicted]:
-        """predictions.csv."""
-        return read_predictions(self.run, self.classes)
+        """The lines of predictions.csv that were scored."""
+        return [row for row in read_predictions(self.run, self.classes) if row.split in TITLES]
 
     def of(self, split: str) -> list[Predicted]:
         """The rows of one split."""

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from markupsafe import Markup
 
-Style = Literal["percent", "whole", "share", "signed", "point", "count", "fixed", "seconds"]
+Style = Literal["percent", "whole", "share", "signed", "point", "count", "fixed", "seconds", "gained"]
 
 
 def pointer(*parts: str | int) -> str:
@@ -51,7 +51,8 @@ def written(value: float | None, style: Style, *, fine: bool = True) -> str:
     Args:
         value: None is unknown, a dash.
         style: `percent` of 1, `whole` the same without decimals, `share` without its unit, `signed` to three
-            digits with its sign, `point` to one, `count` whole, `fixed` to three digits, `seconds`.
+            digits with its sign, `point` to one, `count` whole, `fixed` to three digits, `seconds`,
+            `gained` hundredths with their sign, as points.
         fine: False leaves the last digit out.
     """
     return "–" if value is None else FORMATS[style](value, fine)
@@ -87,6 +88,7 @@ FORMATS: dict[Style, Callable[[float, bool], str]] = {
     "point": lambda value, fine: _with_sign(value, 1 if fine else 0),
     "count": lambda value, _fine: f"{value:,.0f}".replace(",", "\u202f"),
     "fixed": _fixed,
+    "gained": lambda value, _fine: _with_sign(100 * value, 1),
     "seconds": _seconds,
 }
 

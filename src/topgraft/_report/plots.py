@@ -78,6 +78,35 @@ def _stairs(recall: curves.Curve, precision: curves.Curve) -> list[tuple[float, 
     return points
 
 
+def more_photos(metrics: Numbers) -> Figure | None:
+    """Plot accuracy over the number of photos learned from, and where it would go."""
+    if not metrics.has("/curve"):
+        return None
+    found = metrics.get("/curve")
+    sizes, fitted = found["sizes"], found["fitted"]
+    lows = [point["accuracy"]["low"] for point in fitted] + [size["accuracy"]["value"] for size in sizes]
+    title = "Accuracy over photos"
+    plot = Plot(
+        title,
+        (0.0, float(fitted[-1]["photos"])),
+        (max(0.0, min(lows) - 0.02), 1.0),
+        "photos learned from",
+        "accuracy",
+        y_ticks=percent,
+        whole_x=True,
+    )
+    for part, style in (("value", 0), ("low", "ideal"), ("high", "ideal")):
+        plot.line([(point["photos"], point["accuracy"][part]) for point in fitted], style)
+    for size in sizes:
+        value = size["accuracy"]["value"]
+        plot.dot(size["photos"], value, 3.5, f"{size['photos']:.0f} photos: {value:.1%}")
+    note = Markup(
+        "Dots: a ridge regression on parts of the photos. Line: what follows for the head in use, up to four"
+        " times the photos there are; dashed: its 95 % interval. Twice the photos would bring {} points."
+    ).format(metrics.inline("/curve/gain/twice", "gained"))
+    return Figure(title, plot, note)
+
+
 TITLES = {"loss": "Loss", "accuracy": "Accuracy", "rate": "Learning rate"}
 
 

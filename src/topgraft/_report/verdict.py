@@ -18,14 +18,10 @@ def headline(facts: Facts) -> str:
 
 
 def verdict(facts: Facts, metrics: Numbers) -> list[Markup]:
-    """Write the three sentences, and which of two measurements to believe where that has to be said."""
+    """Write the three sentences, which of two measurements to believe, and what else the page has to say."""
     key = headline(facts)
-    return [
-        _how_good(metrics, key),
-        *_which(facts, metrics),
-        _how_sure(metrics, key),
-        _where_it_fails(facts, metrics, key),
-    ]
+    good = [_how_good(metrics, key), *_which(facts, metrics)] if facts.own else [_how_good_here(metrics)]
+    return [*good, _how_sure(metrics, key), _where_it_fails(facts, metrics, key), *facts.said]
 
 
 def _which(facts: Facts, metrics: Numbers) -> list[Markup]:
@@ -44,6 +40,14 @@ def _which(facts: Facts, metrics: Numbers) -> list[Markup]:
     return [Markup(found.why).format(*named)] if named else []  # noqa: S704 - the sentence is ours
 
 
+def _how_good_here(metrics: Numbers) -> Markup:
+    """Say it of other photos than the run's own."""
+    n, share = metrics("/test/n", "count"), metrics("/test/accuracy/value", "percent")
+    if metrics.has("/test/confusion"):
+        return Markup("It named {} of these {} photos right: {}.").format(_right(metrics, "test"), n, share)
+    return Markup("It was right for {} of these {} photos.").format(share, n)
+
+
 def _how_good(metrics: Numbers, key: str) -> Markup:
     n, share = metrics(f"/{key}/n", "count"), metrics.value(f"/{key}/accuracy", "percent")
     if key == "test" and metrics.has("/test/confusion"):
@@ -57,6 +61,8 @@ def _how_good(metrics: Numbers, key: str) -> Markup:
     judged = Markup(
         "each judged by a version of it that had not seen that photo (cross-validation, {} folds)"
     ).format(metrics("/cross_validation/folds", "count"))
+    if metrics.get("/cross_validation/folds") == 1:
+        judged = Markup("those of a single split, judged by a version of it that had not seen them")
     if metrics.has("/cross_validation/confusion") and metrics.get("/cross_validation/repeats") == 1:
         return Markup("It named {} of {} photos right, {}: {}.").format(
             _right(metrics, key), n, judged, share

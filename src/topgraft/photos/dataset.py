@@ -28,6 +28,7 @@ from topgraft.photos.entries import (
     unique,
     unnameable,
 )
+from topgraft.photos.grouping import Grouping
 from topgraft.photos.looks import ALIKE, Alike, Look, Looks, look, twins
 from topgraft.photos.remarks import remark
 from topgraft.progress import watched
@@ -97,6 +98,7 @@ class Dataset:
         empty: class folders that hold no photo.
         duplicates: what joins photos into groups beside those that came with them: `looks` (near-duplicates),
             `exact` (the same pixels) or `off`.
+        grouping: what came of joining photos by their path or EXIF, in a sentence; empty without.
     """
 
     samples: tuple[Sample, ...]
@@ -108,6 +110,7 @@ class Dataset:
     source: str = ""
     empty: tuple[str, ...] = ()
     duplicates: Alike = "looks"
+    grouping: str = ""
 
     @property
     def is_folder(self) -> bool:
@@ -164,6 +167,8 @@ class Dataset:
         path: str | Path,
         *,
         duplicates: str | None = None,
+        group_by: str | None = None,
+        within: str | float | None = None,
         settings: Settings | None = None,
         progress: Progress = auto,
     ) -> Dataset:
@@ -172,21 +177,34 @@ class Dataset:
         Args:
             path: a local folder or an fsspec URL. A `.csv` file is read by `from_csv`.
             duplicates: what joins photos into groups: `looks`, `exact` (the same pixels) or `off`.
+            group_by: what joins them besides: a regular expression that is looked for in their paths (site,
+                animal, camera, date), or `exif:TAG`; what a table says of a photo's group goes first.
+            within: with `exif:DateTimeOriginal`, seconds or a text as `60s`: photos taken so soon after
+                another are of its group.
             settings: where looks are kept, how many threads read, whether a socket may be opened.
             progress: told of the photos as they are read.
 
         Raises:
             OfflineError: for a URL where no socket may be opened.
             DataError: for no folder, no photos in it, or a folder beside train/, val/ and test/.
+            UsageError: for a grouping that is none, or that no photo has.
         """
-        joined = _alike(duplicates)
+        joined, grouping = _alike(duplicates), Grouping.of(group_by, within)
         if str(path).lower().endswith(".csv"):
-            return cls.from_csv(path, duplicates=duplicates, settings=settings, progress=progress)
+            return cls.from_csv(
+                path,
+                duplicates=duplicates,
+                group_by=group_by,
+                within=within,
+                settings=settings,
+                progress=progress,
+            )
         settings = settings or Settings.load()
         files.stay_here(path, offline=settings.offline)
         entries, ignored, empty = in_folder(str(path))
         data = cls._open(entries, str(path), ignored, settings, progress)
-        return replace(data, source=str(path), empty=tuple(map(shown, empty)), duplicates=joined)
+        data = replace(data, source=str(path), empty=tuple(map(shown, empty)), duplicates=joined)
+        return data if grouping is None else data.grouped(grouping, settings=settings)
 
     @classmethod
     @watched
@@ -195,6 +213,8 @@ class Dataset:
         path: str | Path,
         *,
         duplicates: str | None = None,
+        group_by: str | None = None,
+        within: str | float | None = None,
         settings: Settings | None = None,
         progress: Progress = auto,
     ) -> Dataset:
@@ -209,9 +229,10 @@ class Dataset:
         """
         settings = settings or Settings.load()
         files.stay_here(path, offline=settings.offline)
-        table, joined = str(path), _alike(duplicates)
+        table, joined, grouping = str(path), _alike(duplicates), Grouping.of(group_by, within)
         data = cls._open(in_table(table), files.parent(table)[0], [], settings, progress)
-        return replace(data, source=table, duplicates=joined)
+        data = replace(data, source=table, duplicates=joined)
+        return data if grouping is None else data.grouped(grouping, settings=settings)
 
     @classmethod
     @watched
@@ -384,6 +405,24 @@ class Dataset:
                     )
                 if real.is_relative_to(target):
                     raise UsageError(f"{place}: holds photos ({folder}). Give a folder of its own.")
+
+    def grouped(self, grouping: Grouping, *, settings: Settings | None = None) -> Dataset:
+        """Return the photos joined into groups by their paths or EXIF; groups that came with them stay.
+
+        Raises:
+            UsageError: where no photo has what they are grouped by.
+        """
+        lone = {sample.id: sample.path for sample in self.samples if sample.group == sample.path}
+
+        def read(name: str) -> bytes:
+            try:
+                return files.read(self.root, lone[name])
+            except OSError:
+                return b""
+
+        keys = grouping.keys(list(lone), read, (settings or Settings.load()).threads)
+        samples = tuple(replace(sample, group=keys.get(sample.id, sample.group)) for sample in self.samples)
+        return replace(self, samples=samples, grouping=grouping.said(keys, len(lone)))
 
     def subset(self, ids: Iterable[str]) -> Dataset:
         """Keep the samples with these ids; classes, and so labels, stay as they are.

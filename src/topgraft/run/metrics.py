@@ -187,6 +187,7 @@ class Metrics(Part):
         worth: what the policies add; None where it was not measured.
         notes: what should be known, in sentences.
         finetune: what training the last blocks gained; None for a frozen backbone.
+        curve: what more photos would bring; None where that was not measured.
     """
 
     schema_version: int = Field(alias="schema")
@@ -203,6 +204,7 @@ class Metrics(Part):
     worth: Annotated[dict[str, Any] | None, of_form(WorthForm | None)]
     notes: list[str]
     finetune: dict[str, Any] | None = None
+    curve: dict[str, Any] | None = None
 
     @model_validator(mode="after")
     def _of_its_classes(self) -> Self:

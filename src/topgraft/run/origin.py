@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath, PurePosixPath
 
 from topgraft import files
+from topgraft.config import Config
 from topgraft.errors import DataError
 from topgraft.photos.correct import correct
 from topgraft.photos.dataset import Dataset
@@ -95,17 +96,38 @@ def photos_of(run: Run) -> str:
     return place
 
 
-def read_photos(run: Run, *, settings: Settings | None = None, progress: Progress = silent) -> Dataset:
-    """Read a run's photos again, with the labels that it learned.
+def read_photos(
+    run: Run,
+    place: str | Path | None = None,
+    *,
+    settings: Settings | None = None,
+    progress: Progress = silent,
+) -> Dataset:
+    """Read a run's photos again, with the labels that it learned, joined into groups as it did.
 
     Photos that came with corrections from other folders lie outside the place, and are left out.
+
+    Args:
+        run: its config says how, and where its photos are.
+        place: the folder or table; None is that of the run's own photos.
+        settings: cores and cache.
+        progress: told of photos.
 
     Raises:
         DataError: as `photos_of`, and where the run's table of corrections is gone or damaged.
     """
-    data = Dataset.from_folder(photos_of(run), settings=settings, progress=progress)
-    table = run.config.data.corrections if run.config else None
-    return correct(data, table, add=False, settings=settings).data if table else data
+    asked = (run.config or Config()).data
+    data = Dataset.from_folder(
+        photos_of(run) if place is None else place,
+        duplicates=asked.duplicates,
+        group_by=asked.group_by,
+        within=asked.within,
+        settings=settings,
+        progress=progress,
+    )
+    if not asked.corrections:
+        return data
+    return correct(data, asked.corrections, add=False, settings=settings).data
 
 
 def inside(name: str) -> bool:

@@ -19,7 +19,11 @@ from topgraft.text import counted, shortened
 
 COLUMNS = ("id", "digest", "pixels", "split", "fold", "label", "predicted", "probability")
 NAME = "predictions.csv"
-SPLITS = {"cv": 0, "test": -1}
+LEARNED = "learned"
+"""The side of photos that were learned from and not scored: their answers are another run's."""
+STRANGER = "stranger"
+"""The side of photos of classes that the run does not know."""
+SPLITS = {"cv": 0, "test": -1, LEARNED: -1, STRANGER: -1}
 """What a line may be of, and its lowest fold."""
 
 say = logging.getLogger(__name__).info
@@ -33,7 +37,7 @@ class Predicted:
         index: which line, from 0.
         id: the photo.
         digest: of its bytes.
-        split: `cv` or `test`.
+        split: `cv` or `test`; `learned` where it was learned from and not scored.
         fold: in which it was scored, in the first repeat; -1 for a test.
         labels: class indices; several where a photo carries several labels.
         predicted: class index.
@@ -41,6 +45,7 @@ class Predicted:
         probabilities: (C,).
         distance: how unlike the training photos it is; None where nobody measured.
         pixels: address of its decoded pixels; empty in older files.
+        named: the label as it is written; of a class the run does not know, it has no index.
     """
 
     index: int
@@ -54,6 +59,7 @@ class Predicted:
     probabilities: NDArray[np.float64]
     distance: float | None
     pixels: str = ""
+    named: str = ""
 
     @property
     def label(self) -> int:
@@ -66,14 +72,30 @@ class Predicted:
         return self.predicted in self.labels
 
 
-def write_predictions(run: Run, classes: Sequence[str], answers: dict[str, Answers]) -> None:
-    """Write what was answered for each side, `cv` or `test`."""
+def write_predictions(
+    run: Run,
+    classes: Sequence[str],
+    answers: dict[str, Answers],
+    *,
+    name: str = NAME,
+    labelled: Sequence[str] | None = None,
+) -> None:
+    """Write what was answered for each side, `cv` or `test`, or `stranger`.
+
+    Args:
+        run: in whose folder.
+        classes: its C names.
+        answers: by side.
+        name: of the table.
+        labelled: the names that the photos' labels are indices into; None is `classes`.
+    """
+    names = classes if labelled is None else labelled
     lines = []
     for split, given in answers.items():
         for row, sample in enumerate(given.side.samples):
             shares = given.probabilities[0, row]
             best = int(shares.argmax())
-            label = ";".join(classes[i] for i in sample.labels or (sample.label,))
+            label = ";".join(names[i] for i in sample.labels or (sample.label,))
             far = "" if given.distance is None else f"{given.distance[row]:.6f}"
             fold = "" if given.fold[row] < 0 else int(given.fold[row])
             lines.append(
@@ -82,15 +104,16 @@ def write_predictions(run: Run, classes: Sequence[str], answers: dict[str, Answe
                 + [f"{share:.6f}" for share in shares]
                 + [far]
             )
-    run.write_table(NAME, [*COLUMNS, *_columns(classes), "distance"], lines)
+    run.write_table(name, [*COLUMNS, *_columns(classes), "distance"], lines)
 
 
-def read_predictions(run: Run, classes: Sequence[str]) -> list[Predicted]:
+def read_predictions(run: Run, classes: Sequence[str], name: str = NAME) -> list[Predicted]:
     """Read what `write_predictions` wrote; none where there is no such file.
 
     Args:
         run: the run.
         classes: its C names.
+        name: of the table.
 
     Raises:
         DataError: for a damaged file.
@@ -105,23 +128,26 @@ def read_predictions(run: Run, classes: Sequence[str]) -> list[Predicted]:
                 line["split"],
                 int(line["fold"] or -1),
                 # A name may hold a semicolon; then it is one label, not two.
-                (index[line["label"]],)
+                ()
+                if line["split"] == STRANGER
+                else (index[line["label"]],)
                 if line["label"] in index
-                else tuple(index[name] for name in line["label"].split(";")),
+                else tuple(index[part] for part in line["label"].split(";")),
                 index[line["predicted"]],
                 _share(line["probability"]),
-                np.array([_share(line[name]) for name in _columns(classes)]),
+                np.array([_share(line[column]) for column in _columns(classes)]),
                 _finite(line["distance"]) if line["distance"] else None,
                 line.get("pixels") or "",
+                line["label"],
             )
-            for i, line in enumerate(run.read_table(NAME))
+            for i, line in enumerate(run.read_table(name))
         ]
         for row in rows:
             if row.split not in SPLITS or not SPLITS[row.split] <= row.fold < len(rows):
                 raise ValueError(f"{row.id}: split {row.split!r}, fold {row.fold}")
     except (KeyError, ValueError, TypeError) as error:
         raise DataError(
-            f"{run.path / NAME}: is damaged ({type(error).__name__}: {shortened(str(error))}). Train again."
+            f"{run.path / name}: is damaged ({type(error).__name__}: {shortened(str(error))}). Train again."
         ) from error
     return rows
 
@@ -156,6 +182,22 @@ def learned(store: FeatureStore, *, with_test: bool = False) -> Side:
     if out:
         say(f"{counted(len(out), 'held-out photo')} left out; --with-test takes them in.")
     return Side.of(store, [name for name in store.ids if name not in out])
+
+
+def learned_by(run: Run, store: FeatureStore) -> Side:
+    """Return the photos of a store that a run learned from; all, where it does not say which.
+
+    Raises:
+        DataError: where none of them is in the store.
+    """
+    digests = {row["digest"] for row in run.read_table(NAME) if row.get("split") in ("cv", LEARNED)}
+    ids = [sample.id for sample in store.samples if sample.digest in digests or not digests]
+    if not ids:
+        raise DataError(
+            f"{store.path}: expected features of the photos that {run.path} learned from, found none."
+            " Name its own store."
+        )
+    return Side.of(store, ids)
 
 
 def _columns(classes: Sequence[str]) -> list[str]:

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import platform
+import re
 import shutil
 import time
 import tomllib
@@ -39,6 +40,7 @@ LIBRARIES = (
     "zarr",
 )
 AGAIN = "run the same command again with --resume: what is done is kept"
+COUNTED = re.compile(r"-\d+$")
 MARK = ".topgraft-run"
 """A folder that holds this file is a run; no other folder is ever overwritten or gone on in."""
 
@@ -70,6 +72,11 @@ class Run:
             raise UsageError(
                 f"{folder}: cannot hold a run ({error.strerror}). Choose another name."
             ) from error
+        if {MARK, "metrics.json"} <= held and not (overwrite or resume):
+            raise UsageError(
+                f"{folder}: holds a finished run, which stays as it is. Give `-o {next_name(folder)}`: its"
+                " features are used again. Or --overwrite."
+            )
         if held and not (overwrite or resume):
             raise UsageError(
                 f"{folder}: expected an empty folder for the run, found {len(held)} files in it."
@@ -332,6 +339,36 @@ def _numbered(folder: Path) -> Path:
             with suppress(FileExistsError):
                 (free := _next_free(folder)).mkdir()
                 return free
+
+
+def is_finished(folder: Path) -> bool:
+    """Tell whether a finished run lies in a folder."""
+    return is_file(folder / MARK) and is_file(folder / "metrics.json")
+
+
+def next_name(folder: Path) -> Path:
+    """Return the next free name after a run's: 002 after 001, first-2 after first, first-3 after first-2."""
+    if folder.name.isdecimal():
+        return _next_free(folder.parent)
+    stem, number = COUNTED.sub("", folder.name), 2
+    while os.path.lexists(folder.with_name(f"{stem}-{number}")):
+        number += 1
+    return folder.with_name(f"{stem}-{number}")
+
+
+def beside(folder: Path, photos: str) -> list[Path]:
+    """Return the feature stores of runs on the same photos that lie beside a run's folder, by name."""
+    found = []
+    for other in sorted(folder.absolute().parent.glob(f"*/{MARK}")):
+        try:
+            config = Run(other.parent).config
+        except DataError:  # a damaged neighbour has nothing to give
+            continue
+        store = other.parent / "features.zarr"
+        same = config is not None and Path(config.data.photos).absolute() == Path(photos).absolute()
+        if same and other.parent != folder.absolute() and is_file(store / "zarr.json"):
+            found.append(store)
+    return found
 
 
 def _next_free(folder: Path) -> Path:

@@ -31,6 +31,7 @@ from topgraft.fingerprint import digest, fingerprint
 from topgraft.photos.dataset import Sample
 from topgraft.policies.policy import View
 from topgraft.settings import Settings
+from topgraft.store.adopt import lacking
 from topgraft.store.place import Place
 from topgraft.store.rows import BROKEN, Rows, Segment
 from topgraft.store.table import Part, Table
@@ -319,12 +320,7 @@ class FeatureStore:
 
     def missing(self) -> int:
         """Count the rows (photos x views) that the last `embed` asked for and that are not there, or half."""
-        table = self.pending or self.table
-        wanted = set(table.digests)
-        lost: dict[int, set[str]] = defaultdict(set)
-        for part in table.parts:
-            lost[part.view] |= wanted - self.rows.have(part.address).keys()
-        return sum(len(digests) for digests in lost.values())
+        return lacking(self.path, self.pending or self.table)
 
     def fingerprint(self) -> str:
         """Hash all that is learned from: samples, views and features; neither path nor photo folder.

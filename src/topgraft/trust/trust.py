@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topgraft.heads._base import Fold
-from topgraft.metrics import Estimate, resample
+from topgraft.metrics import Estimate, numbered, resample
 from topgraft.selection.compare import Comparison
 from topgraft.settings import Settings
 from topgraft.trust.coverage import Coverage, coverage
@@ -71,13 +71,8 @@ def trust(
     oof = comparison.oof[0]
     names = list(classes) if classes is not None else [str(c) for c in range(oof.shape[1])]
     photos = list(ids) if ids is not None else [str(i) for i in range(len(labels))]
-    sure, right = certainty(labels, oof)
-    # The surest of C answers is at least 1/C sure, a yes or no one half.
-    edges = np.linspace(0.5 if labels.ndim == 2 else 1 / oof.shape[1], 1, BINS + 1)
-    error = calibration_error(sure, right, edges, groups=groups, photos=len(labels), seed=seed)
-    perfect = if_calibrated(sure, edges, groups=groups, photos=len(labels), seed=seed)
-    if error.value <= perfect.high:  # no error at all would show as much
-        error = replace(error, low=0.0)
+    believed, answered = judge(labels, oof, groups, seed=seed)
+    error, perfect = (Estimate(**believed[name]) for name in ("ece", "ece_if_calibrated"))
     none_of_these, distances = unknown or learn_unknown(
         features,
         labels,
@@ -94,13 +89,9 @@ def trust(
     folds = [fold for dealt in comparison.folds for fold in dealt]
     unseen = [] if labels.ndim == 2 else never_learned(labels, folds)
     issues = [] if labels.ndim == 2 else label_issues(labels, comparison.oof.mean(axis=0), unseen)
-    answered = None if labels.ndim == 2 else coverage(sure, right, groups, seed=seed)
     numbers = {
         "temperature": comparison.temperature,
-        "ece": error.as_dict(),
-        "ece_if_calibrated": perfect.as_dict(),
-        "reliability": reliability(sure, right, edges),
-        "coverage": answered.as_dict() if answered else None,
+        **believed,
         "unknown": {
             "method": none_of_these.method,
             "threshold": none_of_these.threshold,
@@ -117,8 +108,38 @@ def trust(
         lumped = [c for c in unseen if (labels == c).sum() > 1]
         known = ~np.isin(labels, lumped)
         notes += _often_unknown(labels[known], distances[known] > none_of_these.threshold, names)
-        notes += [_unmeasured(names[c], int((labels == c).sum())) for c in lumped]
+        notes += _unmeasured([(names[c], int((labels == c).sum())) for c in lumped])
     return Trust(numbers, none_of_these, distances, notes, answered)
+
+
+def judge(
+    labels: Labels, probabilities: Probabilities, groups: Labels | None = None, *, seed: int = 0
+) -> tuple[dict[str, Any], Coverage | None]:
+    """Return how far probabilities (N, C) can be believed: calibration error, reliability, coverage.
+
+    Args:
+        labels: (N,) class indices, or 0/1 indicators (N, C): then without coverage.
+        probabilities: (N, C) of photos that were not learned from.
+        groups: (N,) photos that are drawn together, or None.
+        seed: of the draws.
+
+    Returns:
+        Part of the `trust` of metrics.json, and how many photos are answered above a threshold.
+    """
+    sure, right = certainty(labels, probabilities)
+    # The surest of C answers is at least 1/C sure, a yes or no one half.
+    edges = np.linspace(0.5 if labels.ndim == 2 else 1 / probabilities.shape[1], 1, BINS + 1)
+    error = calibration_error(sure, right, edges, groups=groups, photos=len(labels), seed=seed)
+    perfect = if_calibrated(sure, edges, groups=groups, photos=len(labels), seed=seed)
+    if error.value <= perfect.high:  # no error at all would show as much
+        error = replace(error, low=0.0)
+    answered = None if labels.ndim == 2 else coverage(sure, right, groups, seed=seed)
+    return {
+        "ece": error.as_dict(),
+        "ece_if_calibrated": perfect.as_dict(),
+        "reliability": reliability(sure, right, edges),
+        "coverage": answered.as_dict() if answered else None,
+    }, answered
 
 
 def certainty(
@@ -201,8 +222,7 @@ def if_calibrated(
     a group are right or wrong together. Arguments as for `calibration_error`.
     """
     n = photos or len(sure)
-    alone = np.arange(n)
-    index = alone if groups is None else np.unique(groups, return_inverse=True)[1]
+    _, index = numbered(groups, n)
     shape, which = (int(index.max()) + 1, len(sure) // n), _bins(sure, edges)
     rng, found = np.random.default_rng([seed, 0xECE]), np.empty(draws)
     for number in range(draws):
@@ -269,13 +289,23 @@ def _notes(error: Estimate, perfect: Estimate, unknown: Unknown, issues: int) ->
     return notes
 
 
-def _unmeasured(name: str, photos: int) -> str:
-    return (
-        f"All {photos} photos of {name} are in one group (near-duplicates, or one that came with them), so"
-        " none could be scored by what had learned others: how well it is recognised is not known, and in"
-        " the numbers above all its photos count as wrong. Add photos of it from other places or times; if"
-        " they only look alike by nature, say `--duplicates exact`."
+def _unmeasured(lumped: Sequence[tuple[str, int]]) -> list[str]:
+    """Return a note on classes, with their photos, of which every photo is in one group."""
+    if not lumped:
+        return []
+    name, photos = lumped[0]
+    which, they = f"All {photos} photos of {name} are in one group", "it is"
+    if len(lumped) > 1:
+        named = ", ".join(f"{name} {photos}" for name, photos in lumped[:8])
+        more = f" and {len(lumped) - 8} more" if len(lumped) > 8 else ""
+        which, they = f"Of {len(lumped)} classes ({named}{more}) all photos are in one group", "they are"
+    said = (
+        f"{which} (near-duplicates, or one that came with them), so none could be scored by what had learned"
+        f" others: how well {they} recognised is not known, and in the numbers above these photos count as"
+        " wrong. Add photos from other places or times; if they only look alike by nature, say `--duplicates"
+        " exact`."
     )
+    return [said]
 
 
 def _often_unknown(labels: Labels, called: NDArray[np.bool_], names: Sequence[str]) -> list[str]:
