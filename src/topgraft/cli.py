@@ -829,7 +829,8 @@ def review(
 
     Shows likely label errors, near-duplicates with different labels, photos unlike the others, and those of
     PHOTOS that teach most, most useful first. Every decision is kept at once in a table: the one that the
-    run was trained with, or one beside the run. No photo is changed or moved. `train --corrections TABLE` learns from it.
+    run was trained with, or one beside the run. No photo is changed or moved. `train --corrections TABLE`
+    learns from it.
     """
     from topgraft.settings import Settings
 
