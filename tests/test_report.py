@@ -19,8 +19,8 @@ import pytest
 from run_folder import POLICIES, load, write_run
 from topgraft import report
 from topgraft._report.believed import merged
+from topgraft._report.gallery import Shot
 from topgraft._report.looked import kept, outlined
-from topgraft._report.mistakes import Shot
 from topgraft._report.numbers import pointer, resolve, written
 from topgraft._report.photos import Thumb
 from topgraft._report.svg import Plot, thin, ticks

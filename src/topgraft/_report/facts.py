@@ -21,7 +21,7 @@ from topgraft.text import pasted
 from topgraft.types import Labels, Probabilities
 
 if TYPE_CHECKING:
-    from topgraft._report.mistakes import Gallery
+    from topgraft._report.gallery import Gallery
 
 TITLES = {"test": "Held-out test", "cv": "Cross-validation"}
 

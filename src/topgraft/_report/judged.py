@@ -12,7 +12,8 @@ from markupsafe import Markup
 
 from topgraft import files
 from topgraft._report.facts import Facts
-from topgraft._report.mistakes import GALLERY, Gallery, Shot, predicted_at
+from topgraft._report.gallery import Gallery, Shot
+from topgraft._report.mistakes import GALLERY, predicted_at
 from topgraft.run import Run
 from topgraft.run.evaluation import Evaluation
 from topgraft.run.origin import Origin

@@ -12,7 +12,8 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from topgraft._report.facts import Facts
-from topgraft._report.mistakes import Shot, shot
+from topgraft._report.gallery import Shot
+from topgraft._report.mistakes import shot
 from topgraft._report.photos import LARGE_PX, Book, Thumb, spread
 from topgraft.backbones.card import Card
 from topgraft.backbones.fit import axes

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from markupsafe import Markup
 
 from topgraft._report.facts import Facts, short
+from topgraft._report.gallery import Gallery, Shot
 from topgraft._report.numbers import Numbers, pointer, written
 from topgraft._report.photos import LARGE_PX, SMALL_PX, Book, spread
 from topgraft.run.predictions import Predicted
@@ -23,15 +24,6 @@ CELL_MOST, CELL_LEAST, CELLS_TOGETHER = 24, 4, 360
 GALLERY = 18
 SURE, UNSURE = 0.9, 0.6
 """From where on an answer is called sure, and below which it hesitated."""
-
-
-@dataclass(frozen=True)
-class Shot:
-    """One photo as it is shown: its id, what stands under it, and what a screen reader says."""
-
-    id: str
-    caption: Markup
-    alt: str
 
 
 @dataclass(frozen=True)
@@ -100,23 +92,6 @@ class Confusion:
         return [
             cell for cell in (self.filled if len(self.cells) <= MOST_CLASSES else self.pairs) if cell.shots
         ]
-
-
-@dataclass(frozen=True)
-class Gallery:
-    """Photos with something in common, and a sentence why they are worth a look.
-
-    Attributes:
-        also: those of them that a gallery above shows already.
-        left_out: how many more there are.
-    """
-
-    anchor: str
-    title: str
-    why: str
-    shots: list[Shot]
-    left_out: int = 0
-    also: tuple[Shot, ...] = ()
 
 
 def predicted_at(row: Predicted) -> Markup:
