@@ -246,6 +246,8 @@ def test_verbs_share_their_options():
         "split",
         "precision",
         "workers",
+        "folds",
+        "store",
     }
     said = {}
     for command in verbs().values():

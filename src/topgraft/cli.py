@@ -90,7 +90,7 @@ CorrectionsTable = Annotated[
 ]
 GroupBy = Annotated[
     str | None,
-    typer.Option(help="What else does: a regex on their paths (site, animal, date), or exif:TAG."),
+    typer.Option(help="Joins photos: a regex on their paths (site, animal, date), or exif:TAG."),
 ]
 Within = Annotated[
     str | None, typer.Option(help="With exif:DateTimeOriginal: taken so soon after another, as 60s.")
@@ -868,9 +868,7 @@ def evaluate(
         typer.Option("--out", "-o", help="Write the page, too: like a run's report.", show_default=False),
     ] = None,
     tta: Annotated[int, typer.Option(help="Average the photo with so many of the run's policies.")] = 0,
-    group_by: Annotated[
-        str | None, typer.Option(help="Photos that count as one: a regex on their paths, or exif:TAG.")
-    ] = None,
+    group_by: GroupBy = None,
     within: Within = None,
     seed: Seed = None,
     threads: Threads = None,
