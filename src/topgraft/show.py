@@ -295,7 +295,7 @@ def json_list(*, wanted: bool) -> Iterator[Callable[[Any], None]]:
 
     def add(facts: Any) -> None:
         nonlocal count
-        text = json.dumps(facts, indent=1, ensure_ascii=False)
+        text = json.dumps(_known(facts), indent=1, ensure_ascii=False, allow_nan=False)
         print("[" if not count else ",", end="\n")
         print(indent(text, " "), end="")
         count += 1
