@@ -30,8 +30,26 @@ MANY = pytest.param(30 * EDITS, marks=pytest.mark.nightly)
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("edited")
-    return write_run(folder / "run", photos=16, policies=POLICIES, with_photos=False)
+    folder = write_run(
+        tmp_path_factory.mktemp("edited") / "run", photos=16, policies=POLICIES, with_photos=False
+    )
+    facts = json.loads((folder / "metrics.json").read_text())
+    at = {"value": 0.8, "low": 0.6, "high": 0.9}
+    facts["trust"]["coverage"] = {
+        "area": at,
+        "table": [{"above": above, "answered": at, "right": at} for above in (0.5, 0.9)],
+        "curve": [{"above": 0.9, "answered": 0.5, "right": 0.9}, {"above": 0.5, "answered": 1, "right": 0.8}],
+    }
+    facts["curve"] = {
+        "photos": 12,
+        "sizes": [{"photos": 6.0, "accuracy": at}],
+        "fitted": [{"photos": n, "accuracy": at} for n in (6.0, 48.0)],
+        "gain": {"half_more": at, "twice": at, "four_times": at},
+        "more": 10,
+        "classes": [{"class": "sushi", "photos": 6, "found": 0.8, "gain": at}],
+    }
+    (folder / "metrics.json").write_text(json.dumps(facts))
+    return folder
 
 
 def read_run(folder: Path) -> None:

@@ -28,7 +28,7 @@ def test_numbers_that_are_none_are_never_written(tmp_path):
 def test_a_full_folder_is_refused_unless_asked(tmp_path):
     run = Run.create(tmp_path / "r")
     run.write_json("metrics.json", {})
-    with pytest.raises(UsageError, match="give --overwrite or --resume"):
+    with pytest.raises(UsageError, match=r"holds a finished run, which stays as it is\..*Or --overwrite"):
         Run.create(tmp_path / "r")
     assert Run.create(tmp_path / "r", resume=True).read("metrics.json") == {}
     assert [one.name for one in Run.create(tmp_path / "r", overwrite=True).path.iterdir()] == [

@@ -95,10 +95,18 @@ class Answered(BaseModel):
     right: Estimate | None
 
 
+class Point(BaseModel):
+    """A point of the curve of answers above thresholds."""
+
+    answered: Probability
+    right: Probability
+
+
 class CoverageForm(BaseModel):
-    """The table of answers above thresholds."""
+    """The table of answers above thresholds, and the curve."""
 
     table: list[Answered]
+    curve: Annotated[list[Point], Field(min_length=1)]
 
 
 class Gap(BaseModel):
@@ -123,6 +131,39 @@ class WorthForm(BaseModel):
     all: Gap
     difference: Gap
     levels: list[Level]
+
+
+class Size(BaseModel):
+    """How many photos were or would be learned from, and how often it is right then."""
+
+    photos: Annotated[float, Field(gt=0)]
+    accuracy: Estimate
+
+
+class Gains(BaseModel):
+    """What more photos would bring."""
+
+    twice: Estimate
+    four_times: Estimate
+
+
+class ClassGain(BaseModel):
+    """What more photos of a class would bring."""
+
+    name: str = Field(alias="class")
+    photos: Count
+    found: float
+    gain: Estimate
+
+
+class MorePhotosForm(BaseModel):
+    """Accuracy over the number of photos."""
+
+    sizes: list[Size]
+    fitted: Annotated[list[Size], Field(min_length=1)]
+    gain: Gains
+    more: Count
+    classes: list[ClassGain]
 
 
 # Files beside it

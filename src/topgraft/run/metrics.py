@@ -22,6 +22,7 @@ from topgraft.run.forms import (
     Count,
     CoverageForm,
     LabelIssue,
+    MorePhotosForm,
     Share,
     WorthForm,
     of_form,
@@ -204,7 +205,7 @@ class Metrics(Part):
     worth: Annotated[dict[str, Any] | None, of_form(WorthForm | None)]
     notes: list[str]
     finetune: dict[str, Any] | None = None
-    curve: dict[str, Any] | None = None
+    curve: Annotated[dict[str, Any] | None, of_form(MorePhotosForm | None)] = None
 
     @model_validator(mode="after")
     def _of_its_classes(self) -> Self:
