@@ -14,8 +14,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from topgraft.errors import DataError, OfflineError, StoreError, TopgraftError, UsageError, need
 
 MAX_BYTES = 10**9
@@ -318,6 +316,8 @@ def locked(folder: str | Path, *, wait: bool = False) -> Iterator[None]:
     Raises:
         StoreError: where another process is writing, or the folder cannot be made.
     """
+    from filelock import FileLock, Timeout  # whoever only reads, as predict does, needs none
+
     with guarded(folder):
         real = Path(folder).resolve()
         real.mkdir(parents=True, exist_ok=True)
