@@ -4,11 +4,14 @@ PYTHON ?= python3
 PIP_OPTIONS = --quiet --disable-pip-version-check
 DEV = .venv-dev/bin
 
-.PHONY: demo test lint unit coverage wheel browser notebooks nightly audit lock clean help
+.PHONY: demo test lint unit coverage wheel browser notebooks pages tutorial docs nightly audit lock clean help
 
 help:
 	@echo "make demo     install the core into .venv (no PyTorch) and run topgraft demo"
 	@echo "make test     install everything into .venv-dev, lint, and run the whole suite on the wheel"
+	@echo "make docs     build the site into site/, strictly"
+	@echo "make pages    write the generated pages of docs/ anew"
+	@echo "make tutorial run the tutorial's commands and write what they print"
 	@echo "make notebooks  run the notebooks from top to bottom"
 	@echo "make nightly  the long tests too"
 	@echo "make audit    an SBOM of the locked core in dist/sbom.json, and known holes in what is locked"
@@ -51,6 +54,15 @@ coverage: wheel
 
 test: lint unit
 
+pages: .venv-dev/installed
+	PYTHONPATH=src $(DEV)/python tools/pages.py
+
+tutorial: wheel
+	PATH="$(CURDIR)/$(DEV):$$PATH" $(DEV)/python tools/tutorial.py
+
+docs: .venv-dev/installed
+	$(DEV)/zensical build --clean --strict
+
 notebooks: wheel
 	$(DEV)/pytest tests/test_notebooks.py -m nightly
 
@@ -84,4 +96,4 @@ lock:
 	rm -rf .venv-lock
 
 clean:
-	rm -rf .venv .venv-dev .venv-audit dist build node_modules
+	rm -rf .venv .venv-dev .venv-audit dist build site .cache node_modules
