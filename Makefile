@@ -4,7 +4,7 @@ PYTHON ?= python3
 PIP_OPTIONS = --quiet --disable-pip-version-check
 DEV = .venv-dev/bin
 
-.PHONY: demo test lint unit coverage wheel browser notebooks pages tutorial docs nightly audit lock clean help
+.PHONY: demo test lint unit coverage wheel browser notebooks pages tutorial docs nightly audit release lock clean help
 
 help:
 	@echo "make demo     install the core into .venv (no PyTorch) and run topgraft demo"
@@ -17,14 +17,16 @@ help:
 	@echo "make audit    an SBOM of the locked core in dist/sbom.json, and known holes in what is locked"
 	@echo "make coverage  which lines the suite runs"
 	@echo "make browser  Chromium and axe-core, for the tests that open the report"
+	@echo "make release  wheel and sdist into dist/, checked as an index would"
 	@echo "make lock     write locks/ anew from fresh environments"
 
+# Without --no-compile pip writes 100 MB of bytecode, most of it of modules that are never imported.
 demo: .venv/installed
 	.venv/bin/topgraft demo
 
 .venv/installed: pyproject.toml locks/core.txt $(shell find src -type f -not -name '*.pyc')
 	test -d .venv || $(PYTHON) -m venv .venv
-	.venv/bin/pip install $(PIP_OPTIONS) -c locks/core.txt .
+	.venv/bin/pip install $(PIP_OPTIONS) --no-compile -c locks/core.txt .
 	touch $@
 
 .venv-dev/installed: pyproject.toml locks/dev.txt
@@ -38,6 +40,12 @@ wheel: .venv-dev/installed
 	rm -rf dist
 	$(DEV)/python -m build --wheel --outdir dist . > /dev/null
 	$(DEV)/pip install $(PIP_OPTIONS) --no-deps --force-reinstall dist/*.whl
+
+# Wheel and sdist, as they would be uploaded; nothing is.
+release: .venv-dev/installed
+	rm -rf dist
+	$(DEV)/python -m build --outdir dist . > /dev/null
+	$(DEV)/python -m twine check --strict dist/*
 
 lint: .venv-dev/installed
 	$(DEV)/ruff format --check .

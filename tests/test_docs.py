@@ -4,7 +4,6 @@ Python runs here, with fewer views; commands are held to the command line here, 
 block under `<!-- not run: REASON -->` is only parsed.
 """
 
-import ast
 import os
 import re
 import shlex
@@ -98,6 +97,12 @@ def test_toml_is_a_recipe_or_a_grid(block, tmp_path):
         Config.load(tmp_path / "block.toml")
 
 
+def test_the_recipe_that_is_shown_is_the_defaults(tmp_path):
+    first = next(block for block in blocks("toml") if block.page == "docs/recipes.md")
+    (tmp_path / "block.toml").write_text(first.text)
+    assert Config.load(tmp_path / "block.toml") == Config()
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A folder with photos, two single photos and a finished run, as the pages take for granted."""
@@ -123,11 +128,6 @@ def test_python_runs(block, place, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = block.text.replace("draw(16", "draw(2")
     exec(compile(text, named(block), "exec"), {"__name__": "page"})
-
-
-@pytest.mark.parametrize("block", [b for b in blocks("python") if b.why], ids=named)
-def test_python_that_does_not_run_is_python(block):
-    ast.parse(block.text)
 
 
 CONSOLE = sorted({block.page for block in blocks("console") if not block.why})
