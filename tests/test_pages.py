@@ -8,12 +8,16 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture(scope="module")
-def pages():
-    found = importlib.util.spec_from_file_location("pages", ROOT / "tools" / "pages.py")
+def tool(name):
+    found = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
     module = importlib.util.module_from_spec(found)
     found.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def pages():
+    return tool("pages")
 
 
 def test_the_page_of_commands_is_what_help_says(pages):
@@ -45,3 +49,11 @@ def test_the_table_of_choices_is_that_of_the_code(pages):
     assert all("|  |" not in line[-6:] for line in pages.choices_table().splitlines()[2:]), (
         "a choice has no words"
     )
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(("page", "name"), [("docs/tutorial.md", "tutorial"), ("README.md", "readme")])
+def test_what_a_page_shows_is_what_it_prints(page, name, tmp_path):
+    kept = (ROOT / page).read_text(encoding="utf-8")
+    assert getattr(tool("tutorial"), name)(kept, tmp_path) == kept, "run `make tutorial`"
