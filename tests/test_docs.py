@@ -107,7 +107,7 @@ def test_the_recipe_that_is_shown_is_the_defaults(tmp_path):
 def place(tmp_path_factory):
     """A folder with photos, two single photos and a finished run, as the pages take for granted."""
     folder = tmp_path_factory.mktemp("pages")
-    draw_photos(folder / "photos", 12, seed=1)
+    draw_photos(folder / "photos", 8, seed=1)
     for name, kind in (("lunch", "sushi"), ("dinner", "sandwich")):
         (folder / f"{name}.jpg").write_bytes(draw_jpeg(kind, 700))
     for k in range(4):
@@ -116,7 +116,7 @@ def place(tmp_path_factory):
     before = Path.cwd()
     os.chdir(folder)
     try:
-        tg.train("photos/", out="runs/first", policies=1, heads="linear", folds=2)
+        tg.train("photos/", out="runs/first", policies=0, heads="ridge", folds=2)
     finally:
         os.chdir(before)
     return folder
@@ -126,7 +126,7 @@ def place(tmp_path_factory):
 def test_python_runs(block, place, tmp_path, monkeypatch):
     shutil.copytree(place, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    text = block.text.replace("draw(16", "draw(2")
+    text = block.text.replace("draw(16", "draw(1")
     exec(compile(text, named(block), "exec"), {"__name__": "page"})
 
 
