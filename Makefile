@@ -12,7 +12,7 @@ help:
 	@echo "make docs     build the site into site/, strictly"
 	@echo "make pages    write the generated pages of docs/ anew"
 	@echo "make tutorial run the tutorial's commands and write what they print"
-	@echo "make notebooks  run the notebooks from top to bottom"
+	@echo "make notebooks  run the notebooks and the tutorial from top to bottom"
 	@echo "make nightly  the long tests too"
 	@echo "make audit    an SBOM of the locked core in dist/sbom.json, and known holes in what is locked"
 	@echo "make coverage  which lines the suite runs"
@@ -72,7 +72,7 @@ docs: .venv-dev/installed
 	$(DEV)/zensical build --clean --strict
 
 notebooks: wheel
-	$(DEV)/pytest tests/test_notebooks.py -m nightly
+	$(DEV)/pytest tests/test_notebooks.py tests/test_pages.py -m nightly
 
 nightly: wheel
 	$(DEV)/pytest -m "nightly or not nightly"

@@ -31,7 +31,7 @@ VERBS = sorted(typer.main.get_command(app).commands)
 
 def test_the_drawing_of_the_layers_is_the_contract():
     drawn = PAGE.partition("## The layers")[2].split("```")[1]
-    assert drawn.strip().splitlines() == LAYERS
+    assert drawn.strip().splitlines()[1:] == LAYERS  # behind the word "text"
 
 
 @pytest.mark.parametrize("name", sorted(set(re.findall(r"`(test_\w+|Test[A-Z]\w+)`", PAGE))))

@@ -24,7 +24,7 @@ EXPECTED = re.compile(r"accuracy (\d\.\d+) to (\d\.\d+), log loss (\d\.\d+) to (
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    return draw_photos(tmp_path_factory.mktemp("drawn") / "photos", 10, seed=0)
+    return draw_photos(tmp_path_factory.mktemp("drawn") / "photos", 6, seed=0)
 
 
 def opening(name):
@@ -78,7 +78,6 @@ def test_all_stages_and_what_is_done_is_passed_over(photos, tmp_path, monkeypatc
     recipe.write_text(SMALL.replace("seed = 0", "seed = 1"))
     with pytest.raises(UsageError, match="begun with seed = 0, got 1"):
         tg.run_recipe(recipe, photos, out=out)
-    assert tg.run_recipe(recipe, photos, out=out, overwrite=True).metrics.seed == 1
 
 
 @pytest.mark.timm
