@@ -1010,10 +1010,13 @@ def run(
 
     Train, then fine-tune and export where the recipe has a section for it.
     """
-    from topgraft._run_recipe import run_recipe
+    from topgraft.recipes import find_recipe
     from topgraft.settings import Settings
 
+    find_recipe(recipe)  # a misspelt name is told before what takes seconds to import
     settings = Settings.load(threads=threads, device=device, offline=offline)
+    from topgraft._run_recipe import run_recipe
+
     with progress() as bar:
         made = run_recipe(
             recipe,
