@@ -92,6 +92,14 @@ def test_a_missing_extra_prints_the_install_line():
     assert caught.value.exit_code == 3
 
 
+def test_no_address_is_named_where_the_server_is_missing():
+    code = "import sys; sys.modules['uvicorn'] = None; sys.argv = ['topgraft', 'serve', 'run']\n"
+    code += "from topgraft.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.returncode == 3
+    assert done.stderr == "topgraft: topgraft serve needs the `serve` extra: pip install 'topgraft[serve]'\n"
+
+
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [

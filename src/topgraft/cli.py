@@ -16,7 +16,7 @@ from typing import Annotated, Any, TextIO
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperOption
 
-from topgraft.errors import DataError, TopgraftError, UsageError
+from topgraft.errors import DataError, TopgraftError, UsageError, need
 from topgraft.show import (
     json_list,
     listen,
@@ -797,6 +797,7 @@ def serve(
     from topgraft.serve.start import serve as listen_at
     from topgraft.settings import Settings
 
+    need("uvicorn", "serve", "topgraft serve")  # before an address is named at which nobody will answer
     shown = f"[{host}]" if ":" in host else host
     print(
         f"topgraft: http://{shown}:{port}/ for people, /docs for programs. Ctrl-C ends it.", file=sys.stderr
