@@ -1,11 +1,13 @@
 """Generated pages are what the code makes now: `make pages` writes them."""
 
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
+NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e-?\d+)?")
 
 
 def tool(name):
@@ -55,5 +57,9 @@ def test_the_table_of_choices_is_that_of_the_code(pages):
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("page", "name"), [("docs/tutorial.md", "tutorial"), ("README.md", "readme")])
 def test_what_a_page_shows_is_what_it_prints(page, name, tmp_path):
+    """But for the last digits, which are other ones on other processors."""
     kept = (ROOT / page).read_text(encoding="utf-8")
-    assert getattr(tool("tutorial"), name)(kept, tmp_path) == kept, "run `make tutorial`"
+    made = getattr(tool("tutorial"), name)(kept, tmp_path)
+    assert NUMBER.sub("#", made) == NUMBER.sub("#", kept), "run `make tutorial`"
+    for new, old in zip(NUMBER.findall(made), NUMBER.findall(kept), strict=True):
+        assert abs(float(new) - float(old)) <= 0.03, f"{new} where {old} stands: run `make tutorial`"
