@@ -195,3 +195,13 @@ def test_every_public_name_is_in_the_reference(name):
 )
 def test_every_error_is_in_the_tree(kind):
     assert kind.__name__ in errors.__doc__
+
+
+def test_every_key_and_column_is_on_the_page_of_files():
+    from topgraft._predict import COLUMNS
+    from topgraft.run.metrics import Metrics
+    from topgraft.run.predictions import COLUMNS as KEPT
+
+    page = WRITTEN[ROOT / "docs" / "files.md"]
+    keys = [field.alias or name for name, field in Metrics.model_fields.items()]
+    assert not [name for name in (*keys, *KEPT, *COLUMNS) if f"`{name}`" not in page]
