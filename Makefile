@@ -4,24 +4,29 @@ PYTHON ?= python3
 PIP_OPTIONS = --quiet --disable-pip-version-check
 DEV = .venv-dev/bin
 
-.PHONY: demo test lint unit coverage wheel browser notebooks nightly audit lock clean help
+.PHONY: demo test lint unit coverage wheel browser notebooks pages tutorial docs nightly audit release lock clean help
 
 help:
 	@echo "make demo     install the core into .venv (no PyTorch) and run topgraft demo"
 	@echo "make test     install everything into .venv-dev, lint, and run the whole suite on the wheel"
-	@echo "make notebooks  run the notebooks from top to bottom"
+	@echo "make docs     build the site into site/, strictly"
+	@echo "make pages    write the generated pages of docs/ anew"
+	@echo "make tutorial run the tutorial's commands and write what they print"
+	@echo "make notebooks  run the notebooks and the tutorial from top to bottom"
 	@echo "make nightly  the long tests too"
 	@echo "make audit    an SBOM of the locked core in dist/sbom.json, and known holes in what is locked"
 	@echo "make coverage  which lines the suite runs"
 	@echo "make browser  Chromium and axe-core, for the tests that open the report"
+	@echo "make release  wheel and sdist into dist/, checked as an index would"
 	@echo "make lock     write locks/ anew from fresh environments"
 
+# Without --no-compile pip writes 100 MB of bytecode, most of it of modules that are never imported.
 demo: .venv/installed
 	.venv/bin/topgraft demo
 
 .venv/installed: pyproject.toml locks/core.txt $(shell find src -type f -not -name '*.pyc')
 	test -d .venv || $(PYTHON) -m venv .venv
-	.venv/bin/pip install $(PIP_OPTIONS) -c locks/core.txt .
+	.venv/bin/pip install $(PIP_OPTIONS) --no-compile -c locks/core.txt .
 	touch $@
 
 .venv-dev/installed: pyproject.toml locks/dev.txt
@@ -35,6 +40,12 @@ wheel: .venv-dev/installed
 	rm -rf dist
 	$(DEV)/python -m build --wheel --outdir dist . > /dev/null
 	$(DEV)/pip install $(PIP_OPTIONS) --no-deps --force-reinstall dist/*.whl
+
+# Wheel and sdist, as they would be uploaded; nothing is.
+release: .venv-dev/installed
+	rm -rf dist
+	$(DEV)/python -m build --outdir dist . > /dev/null
+	$(DEV)/python -m twine check --strict dist/*
 
 lint: .venv-dev/installed
 	$(DEV)/ruff format --check .
@@ -51,8 +62,17 @@ coverage: wheel
 
 test: lint unit
 
+pages: .venv-dev/installed
+	PYTHONPATH=src $(DEV)/python tools/pages.py
+
+tutorial: wheel
+	PATH="$(CURDIR)/$(DEV):$$PATH" $(DEV)/python tools/tutorial.py
+
+docs: .venv-dev/installed
+	$(DEV)/zensical build --clean --strict
+
 notebooks: wheel
-	$(DEV)/pytest tests/test_notebooks.py -m nightly
+	$(DEV)/pytest tests/test_notebooks.py tests/test_pages.py -m nightly
 
 nightly: wheel
 	$(DEV)/pytest -m "nightly or not nightly"
@@ -84,4 +104,4 @@ lock:
 	rm -rf .venv-lock
 
 clean:
-	rm -rf .venv .venv-dev .venv-audit dist build node_modules
+	rm -rf .venv .venv-dev .venv-audit dist build site .cache node_modules

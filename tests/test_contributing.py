@@ -20,6 +20,7 @@ from topgraft.testing.engines import EngineSuite
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 DOCS = {path.name: path.read_text(encoding="utf-8") for path in [ROOT / "README.md", *ROOT.glob("docs/*.md")]}
+del DOCS["cli.md"]  # is generated, and names them all
 TESTS = [*ROOT.glob("tests/test_*.py"), *ROOT.glob("src/topgraft/testing/*.py")]
 LAYERS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
     "contracts"
@@ -30,7 +31,7 @@ VERBS = sorted(typer.main.get_command(app).commands)
 
 def test_the_drawing_of_the_layers_is_the_contract():
     drawn = PAGE.partition("## The layers")[2].split("```")[1]
-    assert drawn.strip().splitlines() == LAYERS
+    assert drawn.strip().splitlines()[1:] == LAYERS  # behind the word "text"
 
 
 @pytest.mark.parametrize("name", sorted(set(re.findall(r"`(test_\w+|Test[A-Z]\w+)`", PAGE))))
@@ -78,7 +79,10 @@ def test_every_command_is_in_the_docs(name):
     assert any(re.search(rf"\btopgraft {name}\b", text) for text in DOCS.values())
 
 
-@pytest.mark.parametrize("verb", sorted({stage.removeprefix("_") for stage in STAGES} & set(VERBS)))
+SERVED = {"review"}  # a stage with a page: its function lives with the server
+
+
+@pytest.mark.parametrize("verb", sorted({stage.removeprefix("_") for stage in STAGES} & set(VERBS) - SERVED))
 def test_a_verb_that_is_a_stage_is_public(verb):
     assert verb in tg.__all__
     assert getattr(tg, verb) is getattr(importlib.import_module(f"topgraft._{verb}"), verb)

@@ -92,6 +92,14 @@ def test_a_missing_extra_prints_the_install_line():
     assert caught.value.exit_code == 3
 
 
+def test_no_address_is_named_where_the_server_is_missing():
+    code = "import sys; sys.modules['uvicorn'] = None; sys.argv = ['topgraft', 'serve', 'run']\n"
+    code += "from topgraft.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.returncode == 3
+    assert done.stderr == "topgraft: topgraft serve needs the `serve` extra: pip install 'topgraft[serve]'\n"
+
+
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
@@ -207,7 +215,7 @@ def test_every_verb_has_a_public_function_of_its_name():
         assert public.split(".")[0] in [*tg.__all__, "serve"]
         # Where a folder of the package has the name, a function cannot have it too.
         taken = (Path(tg.__file__).parent / own).is_dir()
-        assert name == own or (taken and name.endswith(f"_{own}")), verb
+        assert name == own or (taken and own in name.split("_")), verb
 
 
 def test_help_names_what_the_registries_hold_and_the_defaults():

@@ -1,41 +1,32 @@
-"""The README's Python runs, and its recipe is one."""
+"""The README's first lines: nothing named before it is explained, every link leads to a file, not too long.
+
+Its blocks run with those of the other pages, in `test_docs.py`.
+"""
 
 import re
 from pathlib import Path
 
 import pytest
 
-from topgraft.config import Config
-from topgraft.testing.drawing import draw_photos
-
-README = Path(__file__).resolve().parents[1] / "README.md"
-
-
-def blocks(language):
-    found = re.findall(rf"```{language}\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    assert found
-    return found
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PROSE = re.sub(r"```.*?```", "", README, flags=re.DOTALL)
 
 
-@pytest.mark.parametrize("code", blocks("python"))
-def test_python_blocks_run(code, tmp_path, monkeypatch, capsys):
-    draw_photos(tmp_path / "photos", 12, seed=1)
-    monkeypatch.chdir(tmp_path)
-    exec(compile(code.replace("draw(16", "draw(2"), str(README), "exec"), {})
-    assert "accuracy" in capsys.readouterr().out
+@pytest.mark.parametrize("word", ["backbone", "features", "policies", "views", "heads"])
+def test_a_word_is_explained_where_it_first_stands(word):
+    stem = word.removesuffix("s")
+    first = re.search(rf"\b{stem}s?\b", PROSE)
+    assert PROSE[first.start() - 1] == "*", (
+        f"{word} stands before it is explained: {PROSE[first.start() :][:60]!r}"
+    )
 
 
-@pytest.mark.parametrize("text", blocks("toml"))
-def test_recipes_are_the_defaults_they_show(text, tmp_path):
-    (tmp_path / "recipe.toml").write_text(text)
-    assert Config.load(tmp_path / "recipe.toml") == Config()
+@pytest.mark.parametrize("link", re.findall(r"\]\(([^)#]+)", README))
+def test_its_links_lead_somewhere(link):
+    assert (ROOT / link).exists()
 
 
-def test_every_command_named_is_there():
-    import typer.main
-
-    from topgraft.cli import app
-
-    known = set(typer.main.get_command(app).commands)
-    named = set(re.findall(r"^\$ topgraft (\w+)", README.read_text(encoding="utf-8"), re.MULTILINE))
-    assert named <= known, named - known
+def test_the_first_result_is_on_the_first_screen():
+    before = README.partition("held-out test")[0]
+    assert before.count("\n") < 30

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from topgraft._predict import predict
     from topgraft._preview import preview
     from topgraft._report import report
+    from topgraft._run_recipe import run_recipe
     from topgraft._split import split
     from topgraft._worth import worth
     from topgraft.backbones.backbone import Backbone
@@ -82,12 +83,13 @@ __all__ = [
     "preview",
     "report",
     "review",
+    "run_recipe",
     "split",
     "train",
     "worth",
 ]
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "Backbone": "backbones.backbone",
@@ -123,6 +125,7 @@ _HOMES = {
     "preview": "_preview",
     "report": "_report",
     "review": "serve.start",
+    "run_recipe": "_run_recipe",
     "split": "_split",
     "train": "recipe",
     "worth": "_worth",

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Annotated, Any, TextIO
 
 import typer
-from typer.core import TyperCommand, TyperOption
+from typer.core import TyperArgument, TyperCommand, TyperOption
 
-from topgraft.errors import DataError, TopgraftError, UsageError
+from topgraft.errors import DataError, TopgraftError, UsageError, need
 from topgraft.show import (
     json_list,
     listen,
@@ -122,6 +122,7 @@ VERBS = {
     "evaluate": "evaluate",
     "export": "export",
     "report": "report",
+    "run": "run_recipe",
     "demo": "demo",
     "backbones": "list_backbones",
     "fetch": "fetch",
@@ -141,10 +142,9 @@ class Verb(TyperCommand):
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the options, with names and defaults filled in."""
         for option in self.params:
-            if isinstance(option, TyperOption):
-                option.help = _filled(
-                    option.help or "", self.name or "", option.name if option.default is None else ""
-                )
+            if isinstance(option, TyperOption | TyperArgument):
+                left = isinstance(option, TyperOption) and option.default is None
+                option.help = _filled(option.help or "", self.name or "", option.name if left else "")
         super().format_options(ctx, formatter)
 
 
@@ -165,12 +165,14 @@ def _filled(text: str, verb: str, option: str | None) -> str:
         from topgraft.heads import HEADS
         from topgraft.photos.looks import ALIKE
         from topgraft.policies.grid import GRIDS
+        from topgraft.recipes import SHIPPED
 
         text = text.format(
             grids=", ".join(GRIDS),
             heads=", ".join(HEADS),
             engines=", ".join(("auto", *ENGINES)),
             duplicates=", ".join(ALIKE),
+            recipes=", ".join(SHIPPED),
         )
     default = _default(verb, option) if option and "[default: " not in text else None
     return f"{text} [default: {default}]" if default else text
@@ -795,6 +797,7 @@ def serve(
     from topgraft.serve.start import serve as listen_at
     from topgraft.settings import Settings
 
+    need("uvicorn", "serve", "topgraft serve")  # before an address is named at which nobody will answer
     shown = f"[{host}]" if ":" in host else host
     print(
         f"topgraft: http://{shown}:{port}/ for people, /docs for programs. Ctrl-C ends it.", file=sys.stderr
@@ -976,6 +979,57 @@ def report(
         raise UsageError(f"--out names one page, got {len(runs)} runs. Add --compare or leave --out away.")
     for run in runs:
         print(write(run, photos=photos, out=out))
+
+
+@app.command(cls=Verb)
+def run(
+    recipe: Annotated[
+        str,
+        typer.Argument(help="A TOML recipe, or one that comes along: {recipes}.", show_default=False),
+    ],
+    photos: Annotated[
+        str | None, typer.Argument(help="Folder or CSV table of photos. [default: as the recipe says]")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for all stages. [default: runs/RECIPE]")
+    ] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="In place of the recipe's. [default: as the recipe says]")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="In place of the recipe's. [default: as the recipe says]", min=0)
+    ] = None,
+    overwrite: Overwrite = False,
+    threads: Threads = None,
+    device: Device = None,
+    offline: Offline = None,
+    as_json: AsJson = False,
+) -> None:
+    """Do all stages of a recipe; what is done is passed over.
+
+    Train, then fine-tune and export where the recipe has a section for it.
+    """
+    from topgraft.recipes import find_recipe
+    from topgraft.settings import Settings
+
+    find_recipe(recipe)  # a misspelt name is told before what takes seconds to import
+    settings = Settings.load(threads=threads, device=device, offline=offline)
+    from topgraft._run_recipe import run_recipe
+
+    with progress() as bar:
+        made = run_recipe(
+            recipe,
+            photos,
+            out=out,
+            overwrite=overwrite,
+            settings=settings,
+            progress=bar,
+            **_given(backbone=backbone, seed=seed),
+        )
+    if as_json:
+        print((made.path / "metrics.json").read_text(encoding="utf-8"), end="")
+    else:
+        print_verdict(made)
 
 
 @app.command(cls=Verb)

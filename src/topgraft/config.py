@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -125,27 +125,35 @@ class Heads(_Section):
 class Finetune(_Section):
     """What a fine-tuned run was asked, beside the choices of the run it began with, named by `run`.
 
-    The other fields are those of `topgraft.finetune`; see there.
+    The other fields are those of `topgraft.finetune`; see there. In a recipe None is that function's default,
+    and `run` is left out: it is the run that the recipe trains.
     """
 
-    run: str
-    blocks: int | Literal["auto"]
-    views: int
-    epochs: int
-    batch: int
-    rate: float
-    depth: float
-    head_rate: float
-    blend: float
-    weight_decay: float
-    warmup: float
-    patience: int
-    held: float
-    refit: bool
-    batch_norm: Literal["frozen", "train"]
-    seed: int
+    run: str = ""
+    blocks: int | Literal["auto"] | None = None
+    views: int | None = None
+    epochs: int | None = None
+    batch: int | None = None
+    rate: float | None = None
+    depth: float | None = None
+    head_rate: float | None = None
+    blend: float | None = None
+    weight_decay: float | None = None
+    warmup: float | None = None
+    patience: int | None = None
+    held: float | None = None
+    refit: bool | None = None
+    batch_norm: Literal["frozen", "train"] | None = None
+    seed: int | None = None
     folds: int | None = None
     to_the_end: bool = False
+
+
+class Export(_Section):
+    """For which runtime a recipe's run is exported; see `topgraft.export`."""
+
+    format: Literal["onnx", "openvino", "web"] = "onnx"
+    precision: Literal["f32", "f16", "int8"] = "f32"
 
 
 class Answers(_Section):
@@ -167,7 +175,10 @@ class Answers(_Section):
 
 
 class Config(_Section):
-    """The whole of a run's choices; `seed` decides split, draw, views and folds."""
+    """The whole of a run's choices; `seed` decides split, draw, views and folds.
+
+    `finetune` and `export` are the later stages of a recipe, done by `topgraft run`.
+    """
 
     seed: int = Field(default=0, ge=0, lt=2**63, strict=True)
     data: Data = Data()
@@ -175,6 +186,7 @@ class Config(_Section):
     policies: Policies = Policies()
     heads: Heads = Heads()
     finetune: Finetune | None = None
+    export: Export | None = None
     answers: Answers = Answers()
 
     @classmethod
@@ -261,8 +273,10 @@ def _tell(error: Any, model: type[BaseModel]) -> str:
         return f"{place}: {error['msg'].lower()}, got {shortened(repr(error['input']))}"
     fields = model.model_fields
     for part in error["loc"][:-1]:
-        inner = fields[str(part)].annotation
-        fields = inner.model_fields if isinstance(inner, type) and issubclass(inner, BaseModel) else fields
+        kind = fields[str(part)].annotation
+        for inner in (kind, *get_args(kind)):  # a section may be there or None
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                fields = inner.model_fields
     close = difflib.get_close_matches(str(error["loc"][-1]), fields, n=1)
     hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(fields)}"
     return f"{place}: no such key, {hint}"

@@ -202,11 +202,13 @@ def follow(
         StoreError: where another process is at work in the run's folder.
         OfflineError: for photos or a store on another machine where no socket may be opened.
     """
-    if config.finetune is not None:
-        raise UsageError(
-            "finetune: a run is fine-tuned after it was trained. Take the section [finetune] out, train, and"
-            " give the run to `topgraft finetune`."
-        )
+    for later in ("finetune", "export"):
+        if getattr(config, later) is not None:
+            raise UsageError(
+                f"{later}: is done after training, got a section [{later}]. Give the recipe to"
+                " `topgraft run`, which does all stages; or take the section out, and give the run to"
+                f" `topgraft {later}`."
+            )
     settings = settings or Settings.load()
     # First all that can be wrong: a start that fails leaves nothing behind and replaces no run.
     named = [_head(name) for name in config.heads.names if name not in GROUPS]
