@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from topgraft._preview import preview
     from topgraft._report import report
     from topgraft._split import split
+    from topgraft._try_backbones import try_backbones
     from topgraft._worth import worth
     from topgraft.backbones.backbone import Backbone
     from topgraft.backbones.card import Card
@@ -84,6 +85,7 @@ __all__ = [
     "review",
     "split",
     "train",
+    "try_backbones",
     "worth",
 ]
 
@@ -125,6 +127,7 @@ _HOMES = {
     "review": "serve.start",
     "split": "_split",
     "train": "recipe",
+    "try_backbones": "_try_backbones",
     "worth": "_worth",
 }
 
