@@ -131,7 +131,7 @@ class Policies(_Section):
     """
 
     count: Annotated[int | str, PlainValidator(_count)] = 16
-    grid: Text = "grid288"
+    grid: Text = "grid288"  # it brought most where views bring anything: docs/policies.md, "Which grid"
     worth: bool = Field(default=False, strict=True)
 
     @property
