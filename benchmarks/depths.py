@@ -37,9 +37,9 @@ WAYS = ("last", "all", "auto")
 GOAL = {"accuracy": 0.03, "log_loss": -0.10, "worst_accuracy": -0.005}
 
 
-def embedded(shared, name, work):
-    """Embed a set's photos as they are: the store, and which photos are its own test."""
-    place, own = SETS[name]
+def photos_of(shared, name, work):
+    """Open a set's photos, unpacked where they lie in an archive."""
+    place, _ = SETS[name]
     source = shared / "data" / place
     if source.suffix == ".tar":
         folder = work / name
@@ -49,10 +49,16 @@ def embedded(shared, name, work):
         source = folder
         while len(inside := [path for path in source.iterdir() if path.is_dir()]) == 1:
             source = inside[0]
-    data = tg.Dataset.from_folder(source)
+    return tg.Dataset.from_folder(source)
+
+
+def embedded(shared, name, work):
+    """Embed a set's photos as they are: the photos, the store, and which photos are its own test."""
+    own = SETS[name][1]
+    data = photos_of(shared, name, work)
     store = tg.embed(data, work / f"{name}.zarr", policies=(), depths="all")
     split = np.array([sample.split or "" for sample in store.samples])
-    return store, split == own if own else None
+    return data, store, split == own if own else None
 
 
 def drawn(labels, count, own, seed, most):
@@ -111,7 +117,7 @@ def measured(given, name, temporary):
     """Measure one set; yields one row a number of photos."""
     work = given.work or Path(temporary)
     work.mkdir(parents=True, exist_ok=True)
-    store, own = embedded(given.shared, name, work)
+    _, store, own = embedded(given.shared, name, work)
     for count in map(int, given.counts.split(",")):
         told, took = {way: [] for way in WAYS}, dict.fromkeys(WAYS, 0.0)
         truth = []

@@ -49,7 +49,7 @@ print(len(split.train), "photos to learn from,", len(split.test), "held out")
 # photo as it is.
 
 # %%
-policies = tg.draw(4, seed=0)
+policies = tg.draw(4, seed=0, grid="grid288")
 for policy in policies:
     print(policy)
 show(tg.preview(data, policies=policies, ids=split.train, side_px=120), 720)

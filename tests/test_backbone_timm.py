@@ -14,6 +14,7 @@ pytest.importorskip("torch")
 pytest.importorskip("timm")
 
 import safetensors.torch
+import timm
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_score
@@ -22,6 +23,7 @@ from sklearn.preprocessing import StandardScaler
 
 from photos import paint_folder
 from topgraft import embed
+from topgraft.backbones._builtin import BUILTINS
 from topgraft.backbones._cache import SUMS, sums
 from topgraft.backbones._pictures import pictures
 from topgraft.backbones._torch import FromPixels, groups, torch_model
@@ -107,6 +109,20 @@ def test_a_moved_folder_is_the_same_backbone_and_needs_no_second_import(shared, 
     monkeypatch.setattr(_timm_create, "create", None)
     assert load_backbone(f"local-dir:{tmp_path / 'moved'}") == first
     assert find_backbone(first.card) == first
+
+
+@pytest.mark.parametrize("name", list(BUILTINS))
+def test_the_built_in_ones_are_timms(name):
+    """The same weights in timm's own network: a cosine of at least 0.9999, and timm's own preprocessing."""
+    backbone = load_backbone(name)
+    card, shown = backbone.card, pictures(2, *backbone.card.input_size, seed=5)
+    assert cosine(on_openvino(backbone, shown), on_torch(backbone, shown)) >= 0.9999
+    asked = timm.get_pretrained_cfg(name)
+    assert asked.input_size == (3, *card.input_size)
+    assert (asked.crop_pct, asked.interpolation) == (card.crop_fraction, card.interpolation)
+    assert (asked.mean, asked.std) == (card.mean, card.std)
+    groups_of = [name for name, _ in groups(torch_model(backbone))]
+    assert groups_of == [block.name for block in card.blocks] == [depth.name for depth in card.depths]
 
 
 # Blocks

@@ -1,6 +1,7 @@
 """A recipe's mistakes are all told at once, with the key they are in."""
 
 import pytest
+import tomli_w
 
 from topgraft.config import Config
 from topgraft.errors import UsageError
@@ -12,6 +13,38 @@ def test_flags_overrule_the_file_and_none_is_not_given(tmp_path):
     config = Config.load(tmp_path / "r.toml", seed=None, data__test=0.1, heads__folds=3)
     assert (config.seed, config.data.test, config.policies.count, config.heads.folds) == (3, 0.1, 4, 3)
     assert config.policies.grid == "gentle"
+    assert (config.policies.most, config.policies.fixed) == (4, False)
+
+
+@pytest.mark.parametrize(
+    ("given", "count", "most", "fixed"),
+    [(3, 3, 3, False), ("3", 3, 3, False), ("3!", "3!", 3, True), (0, 0, 0, False)],
+)
+def test_policies_are_at_most_so_many_or_exactly(given, count, most, fixed, tmp_path):
+    config = Config.load(policies__count=given)
+    found = config.policies
+    assert (found.count, found.most, found.fixed) == (count, most, fixed)
+    (tmp_path / "config.toml").write_text(tomli_w.dumps(config.as_dict()))
+    assert Config.load(tmp_path / "config.toml") == config
+    assert Config.load(policies__count=given, policies__worth=True).policies.fixed  # it measures them all
+
+
+@pytest.mark.parametrize("wrong", [-1, "-1", "many", "3?", True, 1.5, ""])
+def test_other_counts_are_refused_in_one_line(wrong):
+    with pytest.raises(
+        UsageError, match=r"policies\.count: expected how many policies at most, .* got "
+    ) as told:
+        Config.load(policies__count=wrong)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(("given", "seconds"), [("90s", 90), ("5m", 300), ("1h", 3600)])
+def test_a_time_is_for_auto(given, seconds):
+    assert Config.load(backbone__name="auto", backbone__time=given).backbone.seconds == seconds
+    with pytest.raises(UsageError, match="leave it out beside a name"):
+        Config.load(backbone__time=given)
+    with pytest.raises(UsageError, match=r"backbone\.time: expected a time as 90s, 5m or 1h, got '5 min'"):
+        Config.load(backbone__name="auto", backbone__time="5 min")
     assert Config.load() == Config()
 
 

@@ -1,6 +1,7 @@
 """The main job, end to end, on drawn photos and on the real ones: nothing in it is a stand-in."""
 
 import json
+import logging
 import shlex
 import shutil
 import subprocess
@@ -45,7 +46,7 @@ def photos(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def config(photos):
-    return Config.load(data__photos=str(photos), policies__count=3)
+    return Config.load(data__photos=str(photos), policies__count="3!")
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +58,7 @@ def test_the_run_has_all_its_files(run):
     assert {one.name for one in run.path.iterdir() if one.is_file()} == FILES
     assert {one.name for one in run.model.iterdir()} >= {"model.onnx", "card.json"}
     resolved = tomllib.loads((run.path / "config.toml").read_text())
-    assert Config.model_validate(resolved).policies.count == 3
+    assert Config.model_validate(resolved).policies.count == "3!"
 
 
 def test_numbers_are_neither_chance_nor_perfect_without_doubt(run):
@@ -71,6 +72,70 @@ def test_numbers_are_neither_chance_nor_perfect_without_doubt(run):
     assert metrics.cross_validation.n == metrics.counts.train
     assert metrics.test.n == metrics.counts.test
     assert sum(row.chosen for row in metrics.leaderboard) == 1
+
+
+def test_photos_held_out_are_embedded_as_they_are(run):
+    store = tg.FeatureStore.open(run.path / "features.zarr")
+    held = {row["id"] for row in run.read_table("predictions.csv") if row["split"] == "test"}
+    assert store.plain == held != set()
+    out = np.array([name in held for name in store.ids])
+    assert np.isfinite(store.features()).all()
+    for view in (1, 2, 3):
+        np.testing.assert_array_equal(np.isnan(store.features(view)).all(axis=1), out)
+    with pytest.raises(UsageError, match=r"\d+ photos were held out and have no view but 0\. Leave them out"):
+        tg.compare_heads(store, heads="mean", with_test=True)
+
+
+@pytest.fixture(scope="module")
+def grown(photos, tmp_path_factory):
+    said = []
+    log = logging.getLogger("topgraft")
+    note = type("Note", (logging.Handler,), {"emit": lambda _, record: said.append(record.getMessage())})()
+    log.addHandler(note)
+    log.setLevel(logging.INFO)
+    config = Config.load(data__photos=str(photos), policies__count=6, heads__names=("ridge",))
+    run = follow(config, tmp_path_factory.mktemp("grown") / "run")
+    log.removeHandler(note)
+    return config, run, said
+
+
+def test_the_first_answer_comes_first_and_views_are_kept_while_they_pay(grown):
+    _, run, said = grown
+    metrics = run.metrics
+    taken, kept = metrics.views["steps"], metrics.views["kept"]
+    assert [step["policies"] for step in taken] in ([4], [4, 6])
+    assert [step["pays"] for step in taken[:-1]] == [True] * (len(taken) - 1)
+    assert kept == max((step["policies"] for step in taken if step["pays"]), default=0)
+    assert len(metrics.policies) == kept == metrics.counts.views - 1
+    at = taken[-1 if taken[-1]["pays"] else -2] if kept else metrics.views["view_0"]
+    assert metrics.cross_validation.log_loss.value == pytest.approx(at["log_loss"])
+    assert metrics.cross_validation.accuracy.value == pytest.approx(at["accuracy"])
+    first = next(i for i, line in enumerate(said) if line.startswith("first answer, "))
+    after = [i for i, line in enumerate(said) if line.startswith("with ")]
+    assert len(after) == len(taken)
+    assert first < min(after)
+    assert f"log loss {metrics.views['view_0']['log_loss']:.3f} [" in said[first]
+    assert sum("Augmented views" in note for note in metrics.notes) == 1
+    store = tg.FeatureStore.open(run.path / "features.zarr")
+    assert [str(view.policy) for view in store.views[1:]] == metrics.policies
+    assert {"photos as they are", "4 views"} <= run.read("timings.json").keys()
+
+
+def test_steps_that_are_broken_off_end_in_the_same_numbers(grown, tmp_path):
+    config, run, _ = grown
+    seen = 0
+
+    def press(what, done, _total):
+        nonlocal seen
+        seen += what == "embedding" and done == 0
+        if seen == 2 and done > 20:  # in the middle of the first step
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        follow(config, tmp_path / "run", progress=press)
+    assert tg.FeatureStore.open(tmp_path / "run" / "features.zarr").missing()
+    again = follow(config, tmp_path / "run", resume=True)
+    assert (again.path / "metrics.json").read_bytes() == (run.path / "metrics.json").read_bytes()
 
 
 def test_predictions_add_up_to_the_metrics(run):
@@ -132,7 +197,7 @@ def test_train_says_what_is_for_photos_and_what_for_features(run, photos, tmp_pa
     ("choices", "words"),
     [
         ({"seed": 1}, r"begun with seed = 0, got 1\. Give the same to --resume, or --overwrite"),
-        ({"policies__count": 2}, r"policies\.count = 3, got 2"),
+        ({"policies__count": 2}, r"policies\.count = '3!', got 2"),
         ({"heads__names": ("mean",)}, r"heads\.names = \['linear'\], got \['mean'\]"),
         ({"backbone__card": "c.json"}, r"backbone\.card = None, got 'c\.json'"),
     ],
@@ -141,7 +206,7 @@ def test_a_run_is_not_gone_on_in_with_other_choices(run, photos, choices, words)
     before = {one: one.read_bytes() for one in run.path.iterdir() if one.is_file()}
     with pytest.raises(UsageError, match=words):
         follow(
-            Config.load(**{"data__photos": str(photos), "policies__count": 3} | choices),
+            Config.load(**{"data__photos": str(photos), "policies__count": "3!"} | choices),
             run.path,
             resume=True,
         )
@@ -180,7 +245,7 @@ def test_a_training_that_breaks_off_is_no_finished_run_and_goes_on(run, config, 
     shutil.copytree(photos, tmp_path / "photos")
     lost = min((tmp_path / "photos" / "sushi").iterdir())
     lost.unlink()
-    moved = Config.load(data__photos=str(tmp_path / "photos"), policies__count=3)
+    moved = Config.load(data__photos=str(tmp_path / "photos"), policies__count="3!")
 
     def press(what, _done, _total):
         if what not in ("reading photos", "checking photos", "embedding"):

@@ -156,7 +156,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("real")
     photos = draw_photos(folder / "photos", 14, seed=0)
-    config = Config.load(data__photos=str(photos), policies__count=2, heads__names=("mean", "ridge"))
+    config = Config.load(data__photos=str(photos), policies__count="2!", heads__names=("mean", "ridge"))
     return follow(config, folder / "run").path
 
 

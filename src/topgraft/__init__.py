@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from topgraft._report import report
     from topgraft._run_recipe import run_recipe
     from topgraft._split import split
+    from topgraft._try_backbones import try_backbones
     from topgraft._worth import worth
     from topgraft.backbones.backbone import Backbone
     from topgraft.backbones.card import Card
@@ -86,6 +87,7 @@ __all__ = [
     "run_recipe",
     "split",
     "train",
+    "try_backbones",
     "worth",
 ]
 
@@ -128,6 +130,7 @@ _HOMES = {
     "run_recipe": "_run_recipe",
     "split": "_split",
     "train": "recipe",
+    "try_backbones": "_try_backbones",
     "worth": "_worth",
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import numpy as np
 from topgraft import metrics
 from topgraft.backbones.backbone import Backbone
 from topgraft.backbones.depths import Depths
-from topgraft.heads import Head, setting_text, to_probabilities
+from topgraft.config import Config
+from topgraft.heads import HEADS, Head, setting_text, to_probabilities
 from topgraft.heads._base import last_layer
 from topgraft.importers.load import find_backbone
 from topgraft.predictor import Predictor
@@ -32,6 +34,7 @@ from topgraft.selection.compare import FEWER, Comparison, compare, fit_chosen
 from topgraft.selection.curve import FEWEST, Curve, curve
 from topgraft.selection.leaning import lean_in_words, leaning
 from topgraft.selection.nested import ENOUGH
+from topgraft.selection.payoff import in_words as views_in_words
 from topgraft.selection.rule import SAID
 from topgraft.selection.source import columns_of, stack, view_0
 from topgraft.selection.worth import Worth
@@ -41,9 +44,85 @@ from topgraft.splits import Split
 from topgraft.store import FeatureStore
 from topgraft.trust.coverage import in_words
 from topgraft.trust.trust import Trust, trust
-from topgraft.types import Labels, Probabilities, Progress, silent
+from topgraft.types import Features, Labels, Probabilities, Progress, silent
 
 say = logging.getLogger(__name__).info
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """Heads that were compared on the training side of a store, and what they were compared on.
+
+    Attributes:
+        store: features of all photos.
+        maps: maps of them, for heads that read maps.
+        training: the photos that are learned from.
+        columns: which columns of a row are which; None for the last layer alone.
+        views: (V, n, D) of them.
+        mapped: (V, n, C, h, w) of them.
+        found: what came out.
+    """
+
+    store: FeatureStore
+    maps: FeatureStore | None
+    training: Side
+    columns: Depths | None
+    views: Features
+    mapped: Features | None
+    found: Comparison
+
+
+def compare_side(
+    store: FeatureStore,
+    split: Split,
+    *,
+    maps: FeatureStore | None = None,
+    depths: str = "auto",
+    settings: Settings,
+    progress: Progress = silent,
+    **options: Any,
+) -> Lesson:
+    """Compare heads on the training side of a split; see `learn` for the options.
+
+    Cross-validation does a validation side's work, so its photos are learned from like the others.
+    """
+    training, columns = Side.of(store, (*split.train, *split.val)), columns_of(store, depths)
+    views = stack(store, training.rows, columns)
+    mapped = None if maps is None else stack(maps, training.rows)
+    found = compare(
+        views,
+        training.labels,
+        training.groups,
+        maps=mapped,
+        classes=len(store.classes),
+        columns=columns,
+        depths=depths,
+        settings=settings,
+        progress=progress,
+        **options,
+    )
+    return Lesson(store, maps, training, columns, views, mapped, found)
+
+
+def options_of(config: Config) -> dict[str, Any]:
+    """Return how heads are compared, whichever they are."""
+    heads = config.heads
+    return {
+        "folds": heads.folds,
+        "repeats": heads.repeats,
+        "class_weight": heads.class_weight,
+        "depths": heads.depths,
+        "rule": heads.rule,
+        "seed": config.seed,
+    }
+
+
+def judges_of(config: Config) -> tuple[str, ...]:
+    """Return the heads that say what views and backbones are worth: the quick ones of those asked for."""
+    names = config.heads.names
+    if "all" in names:
+        return ("linear",)
+    return tuple(name for name in names if name == "linear" or not HEADS[name].requires)
 
 
 def learn(
@@ -63,6 +142,8 @@ def learn(
     right: float | None = None,
     refused: int = 0,
     notes: Sequence[str] = (),
+    lesson: Lesson | None = None,
+    brought: dict[str, Any] | None = None,
     out: str | Path | Run | None = None,
     backbone: Backbone | None = None,
     settings: Settings | None = None,
@@ -90,6 +171,8 @@ def learn(
         right: in place of it, the share of out-of-fold answers that shall be right.
         refused: unreadable files that were left out, for the record.
         notes: sentences that shall stand first among the run's.
+        lesson: heads that were compared already, with the same options, on this store.
+        brought: what views brought, where they were added in steps (`selection/payoff.py`).
         out: the run's folder; None takes the next free number in `runs/`.
         backbone: what made the features; None finds it by the store's card.
         settings: cores and cache.
@@ -104,35 +187,30 @@ def learn(
     """
     settings = settings or Settings.load()
     split = split or Split(train=tuple(sample.id for sample in store.samples))
-    # Cross-validation does a validation side's work, so its photos are learned from like the others.
-    training, test = Side.of(store, (*split.train, *split.val)), Side.of(store, split.test)
-    check_disjoint(training, test)
+    test = Side.of(store, split.test)
+    check_disjoint(Side.of(store, (*split.train, *split.val)), test)
     if maps is not None:
         same_work(store, maps)
     run = out if isinstance(out, Run) else Run.create(out)
     run.reopen()
     backbone = backbone or find_backbone(store.card, settings=settings, progress=progress)
-    with run.timed("compare heads"):
-        columns = columns_of(store, depths)
-        views = stack(store, training.rows, columns)
-        mapped = None if maps is None else stack(maps, training.rows)
-        found = compare(
-            views,
-            training.labels,
-            training.groups,
-            maps=mapped,
-            heads=heads,
-            folds=folds,
-            repeats=repeats,
-            seed=seed,
-            classes=len(store.classes),
-            class_weight=class_weight,
-            columns=columns,
-            depths=depths,
-            rule=rule,
-            settings=settings,
-            progress=progress,
-        )
+    if lesson is None:
+        with run.timed("compare heads"):
+            lesson = compare_side(
+                store,
+                split,
+                maps=maps,
+                heads=heads,
+                folds=folds,
+                repeats=repeats,
+                seed=seed,
+                class_weight=class_weight,
+                depths=depths,
+                rule=rule,
+                settings=settings,
+                progress=progress,
+            )
+    training, columns, views, found = lesson.training, lesson.columns, lesson.views, lesson.found
     with run.timed("refit"):
         run.write_json("fits.json", {name: round(spent, 6) for name, spent in found.seconds.items()})
         head = fit_chosen(
@@ -140,7 +218,7 @@ def learn(
             views,
             training.labels,
             training.groups,
-            maps=mapped,
+            maps=lesson.mapped,
             classes=len(store.classes),
             seed=seed,
             settings=settings,
@@ -169,6 +247,7 @@ def learn(
         "counts": counts(store, training, test, refused),
         "backbone": backbone_facts(store.card, store.precision),
         "policies": [str(view.policy) for view in store.views[1:]],
+        "views": brought,
         "seed": seed,
         **_learned(found, answers, store.classes, seed, leans),
         "trust": judged.numbers,
@@ -177,6 +256,7 @@ def learn(
         "notes": [
             *notes,
             *_notes(found, leans),
+            *([views_in_words(brought)] if brought else []),
             *_of_validation(split),
             *filter(None, [metrics.silent(test.labels)]),
             *judged.notes,

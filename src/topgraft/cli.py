@@ -28,6 +28,7 @@ from topgraft.show import (
     print_prediction,
     print_stop,
     print_store,
+    print_tried,
     print_verdict,
     print_worth,
     progress,
@@ -58,12 +59,16 @@ StorePath = Annotated[str, typer.Argument(help="A feature store.", show_default=
 NewRun = Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the run. [default: runs/001 …]")]
 BackboneName = Annotated[
     str | None,
-    typer.Option("--backbone", help="architecture.tag, local-dir:PATH, a folder or an ONNX file."),
+    typer.Option("--backbone", help="architecture.tag, local-dir:PATH, a folder, an ONNX file, or auto."),
 ]
 CardFile = Annotated[Path | None, typer.Option("--card", help="The card of a bare ONNX file.")]
 Weights = Annotated[str | None, typer.Option(help="`pretrained`, `random`, or a weights file.")]
 Size = Annotated[int | None, typer.Option(help="Side of the pictures in pixels. [default: the backbone's]")]
 Policies = Annotated[int | None, typer.Option(help="How many augmentation policies to draw.")]
+MostPolicies = Annotated[
+    str | None,
+    typer.Option(help="Augmentation policies, at most: added in steps while they pay. `16!` for exactly 16."),
+]
 GridName = Annotated[str, typer.Option("--grid", help="{grids} or a TOML grid.")]
 GridChoice = Annotated[str | None, typer.Option("--grid", help="{grids} or a TOML grid.")]
 HeadNames = Annotated[str | None, typer.Option("--heads", help="linear, all, or of {heads}, with commas.")]
@@ -381,7 +386,7 @@ def embed(
             data,
             out,
             backbone=loaded.maps() if maps else loaded,
-            policies=draw(chosen.policies.count, seed=chosen.seed, grid=chosen.policies.grid),
+            policies=draw(chosen.policies.most, seed=chosen.seed, grid=chosen.policies.grid),
             seed=chosen.seed,
             precision=loaded.card.precision,
             depths=depths,
@@ -420,10 +425,13 @@ def train(
     out: NewRun = None,
     config: Annotated[Path | None, typer.Option(help="A TOML recipe; flags overrule it.")] = None,
     backbone: BackboneName = None,
+    time: Annotated[
+        str | None, typer.Option(help="With --backbone auto: how long to try those here, as 5m.")
+    ] = None,
     card: CardFile = None,
     weights: Weights = None,
-    precision: Annotated[str | None, typer.Option(help="f32, or int8 where it loses nothing.")] = None,
-    policies: Policies = None,
+    precision: Annotated[str | None, typer.Option(help="f32, int8 where it loses nothing, or auto.")] = None,
+    policies: MostPolicies = None,
     grid: GridChoice = None,
     heads: HeadNames = None,
     worth: Annotated[
@@ -469,6 +477,7 @@ def train(
         photos=photos,
         test=test,
         backbone=backbone,
+        time=time,
         card=card,
         weights=weights,
         precision=precision,
@@ -1052,22 +1061,47 @@ def demo(
 
 @app.command(cls=Verb)
 def backbones(
-    name: Annotated[
-        str, typer.Argument(help="One of them: its card and the blocks fine-tuning can unfreeze.")
-    ] = "",
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME]...",
+            help="One of them: its card and the blocks fine-tuning can unfreeze. With --try, those to try.",
+        ),
+    ] = None,
+    photos: Annotated[
+        str | None,
+        typer.Option("--try", help="Photos to try them on: by default all that are on this machine."),
+    ] = None,
     card: CardFile = None,
     weights: Weights = None,
     size: Size = None,
+    threads: Threads = None,
     offline: Offline = None,
     as_json: AsJson = False,
 ) -> None:
-    """List backbones, or describe one."""
+    """List backbones, describe one, or try some on your photos.
+
+    Trying embeds the photos that `train` would learn from, as they are, and cross-validates heads on the same
+    folds: how good each is, against the best, how long a photo takes and how large it is.
+    """
     from topgraft.importers._catalogue import list_backbones
     from topgraft.importers.load import load_backbone
     from topgraft.settings import Settings
 
-    settings = Settings.load(offline=offline)
-    if name:
+    settings = Settings.load(threads=threads, offline=offline)
+    if photos is not None:
+        if card or weights or size:
+            raise UsageError("--try takes backbones by name alone. Leave --card, --weights and --size out.")
+        from topgraft._try_backbones import try_backbones
+
+        with progress() as bar:
+            tried = try_backbones(photos, names or (), settings=settings, progress=bar)
+        print_json([row.as_dict() for row in tried]) if as_json else print_tried(tried)
+        return
+    if names and len(names) > 1:
+        raise UsageError(f"backbones: expected one name to describe, got {len(names)}. Add --try PHOTOS.")
+    if names:
+        name = names[0]
         with progress() as bar:
             found = load_backbone(
                 name, card=card, weights=weights or "pretrained", size=size, settings=settings, progress=bar
@@ -1079,8 +1113,8 @@ def backbones(
         print(f"licence {found.licence}  origin {found.origin}  sha256 {found.weights_sha256[:16]}…")
         columns = found.columns
         if columns.blocks:
-            names = f"{columns.blocks[0].name} to {columns.blocks[-1].name}"
-            print(f"{columns.extra} block features: means and spreads of {len(columns.blocks)}, {names}")
+            ends = f"{columns.blocks[0].name} to {columns.blocks[-1].name}"
+            print(f"{columns.extra} block features: means and spreads of {len(columns.blocks)}, {ends}")
         print(f"{len(found.blocks)} blocks that fine-tuning can unfreeze, the last first:")
         for block in reversed(found.blocks):
             print(f"  {block.name:40} {block.parameters:12,} parameters")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
 
 from topgraft import files
 from topgraft.errors import UnknownNameError, UsageError
@@ -22,6 +23,7 @@ OPTIONS = {
     "group_by": "data__group_by",
     "within": "data__within",
     "backbone": "backbone__name",
+    "time": "backbone__time",
     "card": "backbone__card",
     "weights": "backbone__weights",
     "precision": "backbone__precision",
@@ -44,6 +46,16 @@ Rule = Literal["mean", "lowest", "one-standard-error"]
 DepthsChoice = Literal["auto", "last", "all"]
 """Which depths of the backbone heads may read."""
 DEFAULT_BACKBONE = "tf_efficientnet_lite0.in1k"
+AUTO = "auto"
+
+
+def _count(value: object) -> int | str:
+    """Take a number of policies, as 16, or "16!" for exactly so many."""
+    if isinstance(value, str) and (found := re.fullmatch(r"(\d+)(!?)", value)):
+        return value if found[2] else int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError('expected how many policies at most, as 16, or exactly, as "16!"')
+    return value
 
 
 Text = Annotated[str, Field(pattern=r"^[^\x00]*$")]
@@ -78,26 +90,59 @@ class Data(_Section):
 
 
 class BackboneChoice(_Section):
-    """Which backbone. `card` belongs to a bare ONNX file; `weights` is `pretrained`, `random` or a file."""
+    """Which backbone.
+
+    Attributes:
+        name: as `topgraft.load_backbone` takes it; `auto` tries those on this machine, the smallest first.
+        time: how long `auto` may try, as 90s, 5m or 1h; None tries all.
+        card: of a bare ONNX file.
+        weights: `pretrained`, `random` or a file.
+        precision: `f32`; `int8` where it loses nothing; `auto` for that where there is much to embed and the
+            processor is quicker so.
+    """
 
     name: Text = DEFAULT_BACKBONE
+    time: Annotated[str | None, Field(pattern=r"^\d+[smh]$")] = None
     card: Text | None = None
     weights: Text = "pretrained"
-    precision: Literal["f32", "int8"] = "f32"
+    precision: Literal["f32", "int8", "auto"] = "f32"
+
+    @model_validator(mode="after")
+    def _time_is_for_auto(self) -> Self:
+        if self.time is not None and self.name != AUTO:
+            raise ValueError(f"time is how long to choose, for the name {AUTO}; leave it out beside a name")
+        return self
+
+    @property
+    def seconds(self) -> float | None:
+        """How long `auto` may try."""
+        return (
+            None if self.time is None else int(self.time[:-1]) * {"s": 1, "m": 60, "h": 3600}[self.time[-1]]
+        )
 
 
 class Policies(_Section):
     """How many policies are drawn from which grid; each gives every photo one augmented view.
 
     Attributes:
-        count: how many.
+        count: at most so many, added in steps while they pay; with `!`, "16!", exactly so many.
         grid: a preset's name, or a TOML file.
         worth: measure what each policy and each level of the grid's axes is worth; takes its time.
     """
 
-    count: int = Field(default=16, ge=0, strict=True)
-    grid: Text = "grid288"
+    count: Annotated[int | str, PlainValidator(_count)] = 16
+    grid: Text = "grid288"  # it brought most where views bring anything: docs/policies.md, "Which grid"
     worth: bool = Field(default=False, strict=True)
+
+    @property
+    def most(self) -> int:
+        """How many policies are drawn."""
+        return int(str(self.count).removesuffix("!"))
+
+    @property
+    def fixed(self) -> bool:
+        """Whether all of them are learned from, whatever they bring."""
+        return str(self.count).endswith("!") or self.worth
 
 
 class Heads(_Section):
@@ -269,8 +314,11 @@ def _tell(error: Any, model: type[BaseModel]) -> str:
     if error["type"] == "less_than" and error["ctx"]["lt"] == 1:  # a share
         got = error["input"]
         return f"{place}: expected a share from 0 to below 1 ({got:g} % is {got / 100:g}), got {got!r}"
+    if error["type"] == "string_pattern_mismatch":  # the one there is
+        return f"{place}: expected a time as 90s, 5m or 1h, got {error['input']!r}"
     if error["type"] != "extra_forbidden":
-        return f"{place}: {error['msg'].lower()}, got {shortened(repr(error['input']))}"
+        said = error["msg"].lower().removeprefix("value error, ")
+        return f"{place}: {said}, got {shortened(repr(error['input']))}"
     fields = model.model_fields
     for part in error["loc"][:-1]:
         kind = fields[str(part)].annotation

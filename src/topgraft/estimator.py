@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -13,14 +14,17 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from topgraft._check import check
-from topgraft._embed import embed
-from topgraft._learn import learn
+from topgraft._grow import Work
+from topgraft._learn import learn, options_of
+from topgraft.config import Config
 from topgraft.errors import DataError, UsageError
 from topgraft.importers.load import DEFAULT, load_backbone
 from topgraft.photos.dataset import Dataset
 from topgraft.photos.entries import is_missing
 from topgraft.policies.grid import draw
 from topgraft.predictor import Predictor
+from topgraft.run import Run
+from topgraft.settings import Settings
 from topgraft.splits import Split
 
 
@@ -32,7 +36,8 @@ class TopgraftClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     Args:
         backbone: `architecture.tag`, a folder, or an ONNX file.
-        policies: how many augmentation policies are drawn.
+        policies: how many augmentation policies are drawn at most, added in steps while they pay; "16!" for
+            exactly 16.
         grid: from which grid.
         heads: `linear`, `all`, or names.
         folds: of the inner cross-validation; None: 10 of up to 500 photos, 5 of more.
@@ -50,7 +55,7 @@ class TopgraftClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self,
         *,
         backbone: str = DEFAULT,
-        policies: int = 16,
+        policies: int | str = 16,
         grid: str = "grid288",
         heads: str | Sequence[str] = "linear",
         folds: int | None = None,
@@ -87,22 +92,32 @@ class TopgraftClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 f"{len(data.refused)} of {len(X)} photos are unusable: {first.id} {first.reason}."
             )
         check(data)
+        config = Config.of(
+            policies=self.policies, grid=self.grid, heads=self.heads, folds=self.folds, seed=self.seed
+        )
+        settings, sides = Settings.load(), Split(train=data.ids)
         with tempfile.TemporaryDirectory(prefix="topgraft-") as folder:
-            features = embed(
-                data,
-                self.store or Path(folder, "features.zarr"),
-                backbone=load_backbone(self.backbone),
-                policies=draw(self.policies, seed=self.seed, grid=self.grid),
-                seed=self.seed,
+            work = Work(
+                config=config,
+                data=data,
+                sides=sides,
+                backbone=load_backbone(self.backbone, settings=settings),
+                policies=draw(config.policies.most, seed=self.seed, grid=self.grid),
+                run=Run.create(Path(folder, "run")),
+                store=self.store,
+                settings=settings,
                 wait=True,  # for the other folds of a cross-validation in several processes
             )
+            features, lesson, brought = work.grow(time.perf_counter())
             run = learn(
                 features,
-                Split(train=data.ids),
-                heads=self.heads,
-                folds=self.folds,
-                seed=self.seed,
-                out=Path(folder, "run"),
+                sides,
+                lesson=lesson,
+                brought=brought,
+                heads=config.heads.names,
+                **options_of(config),
+                out=work.run,
+                settings=settings,
             )
             self.run_ = run.metrics.as_dict()
             self.predictor_ = Predictor.load(run.model)

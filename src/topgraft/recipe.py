@@ -1,6 +1,7 @@
 """One recipe, all stages: photos in, a finished run out.
 
-check → split → draw policies → embed → compare heads → refit → evaluate once → report, predictor
+check → split → draw policies → embed, compare heads: the photos as they are, then views while they pay →
+refit → evaluate once → report, predictor
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, overload
 
@@ -15,18 +17,19 @@ import numpy as np
 
 from topgraft import files
 from topgraft._check import Health, check
-from topgraft._embed import asked_for, embed
-from topgraft._learn import learn
+from topgraft._grow import Work
+from topgraft._learn import learn, options_of
 from topgraft._report import report
 from topgraft._split import split
+from topgraft._try_backbones import best_of
 from topgraft.backbones.backbone import Backbone
 from topgraft.backbones.fit import fit
-from topgraft.config import Config
+from topgraft.config import AUTO, Config
 from topgraft.engines import open_engine
 from topgraft.errors import DataError, UnknownNameError, UsageError
 from topgraft.files import is_file
 from topgraft.heads import HEADS, Head, head_class
-from topgraft.importers._catalogue import note_pace
+from topgraft.importers._catalogue import on_this_machine
 from topgraft.importers.load import load_backbone
 from topgraft.importers.quantize import quantize
 from topgraft.photos.correct import Corrected, correct
@@ -37,19 +40,22 @@ from topgraft.progress import watched
 from topgraft.run import Run
 from topgraft.run.origin import noted
 from topgraft.run.results import Side
-from topgraft.run.run import beside
 from topgraft.selection.brought import brought
 from topgraft.selection.precision import worth_keeping
 from topgraft.settings import Settings
+from topgraft.speed import adds_bytes
 from topgraft.splits import Split
 from topgraft.store import FeatureStore
-from topgraft.store.adopt import adopt, lacking
 from topgraft.text import counted, duration
 from topgraft.trust.unknown import say_of_unknown
 from topgraft.types import Progress, auto, silent
 
 GROUPS = ("linear", "all")
 """Names that stand for several heads."""
+MANY = 20_000
+"""Views below which INT8 is not even tried by `auto`: they take a minute or two."""
+QUICKER = 1.3
+"""How many times as fast as f32 INT8 must be for `auto` to take it."""
 FOLLOW = ("out", "store", "overwrite", "resume", "settings", "progress")
 """What `train` hands on as it is; all else is a choice of the recipe."""
 
@@ -92,10 +98,11 @@ def train(
     group_by: str | None = None,
     within: str | float | None = None,
     backbone: str | Backbone | None = None,
+    time: str | None = None,
     card: str | Path | None = None,
     weights: str | None = None,
     precision: str | None = None,
-    policies: int | None = None,
+    policies: int | str | None = None,
     grid: str | None = None,
     worth: bool | None = None,
     heads: str | Sequence[str] | None = None,
@@ -212,7 +219,7 @@ def follow(
     settings = settings or Settings.load()
     # First all that can be wrong: a start that fails leaves nothing behind and replaces no run.
     named = [_head(name) for name in config.heads.names if name not in GROUPS]
-    policies = draw(config.policies.count, seed=config.seed, grid=config.policies.grid)
+    policies = draw(config.policies.most, seed=config.seed, grid=config.policies.grid)
     place = Run.judge(out, overwrite=overwrite, resume=resume)
     files.stay_here(config.data.photos, store, offline=settings.offline)
     FeatureStore.judge(store or place / "features.zarr")
@@ -228,71 +235,49 @@ def follow(
     if any(sample.split for sample in data.samples) and config.data.model_fields_set & {"test", "val"}:
         say("  ! the photos came with a split, which is kept: --test and --val are not used")
     checked = time.perf_counter() - begun
-    backbone = backbone or load_backbone(
-        config.backbone.name,
-        card=config.backbone.card,
-        weights=config.backbone.weights,
-        seed=config.seed,
-        settings=settings,
-        progress=progress,
-    )
+    if backbone is None and config.backbone.name != AUTO:
+        backbone = load_backbone(
+            config.backbone.name,
+            card=config.backbone.card,
+            weights=config.backbone.weights,
+            seed=config.seed,
+            settings=settings,
+            progress=progress,
+        )
     run = Run.create(out, overwrite=overwrite, resume=resume)
     with run.locked():
         run.reopen()
         run.write_config(_lasting(config))
         run.write_json("health.json", health.as_dict())
         run.note_time("read and check photos", checked)
-        if config.backbone.precision == "int8":
+        if backbone is None:
+            with run.timed("choose the backbone"):
+                backbone = _chosen(config, data, sides, run, store, settings, progress)
+        rows = len(data) * (len(policies) + 1)
+        if config.backbone.precision == "int8" or (
+            config.backbone.precision == "auto" and _may_pay(backbone, rows)
+        ):
             with run.timed("quantise"):
                 backbone = _quantized(backbone, data, sides, run, config.heads.depths, settings, progress)
 
-        def kept(where: str | Path, backbone: Backbone, depths: str) -> FeatureStore:
-            return embed(
-                data,
-                where,
-                backbone=backbone,
-                policies=policies,
-                seed=config.seed,
-                precision=backbone.card.precision,
-                depths=depths,
-                settings=settings,
-                progress=progress,
-            )
-
-        with run.timed("embed"):
-            where = store or run.path / "features.zarr"
-            table = asked_for(
-                data,
-                backbone,
-                policies,
-                seed=config.seed,
-                precision=backbone.card.precision,
-                depths=config.heads.depths,
-            )
-            if store is None:
-                for other in adopt(where, table, beside(run.path, config.data.photos)):
-                    say(f"features that {other.parent} has are used again")
-            _estimate(backbone, lacking(where, table), len(table.digests) * len(table.views), settings)
-            features = kept(where, backbone, config.heads.depths)
+        work = Work(config, data, sides, backbone, policies, run, store, settings, progress)
+        features, lesson, by_views = work.grow(begun)
         maps = None
         if any(head.on_map for head in named):
             with run.timed("embed maps"):
-                maps = kept(run.path / "maps.zarr", backbone.maps(), "last")
-        say(f"all features are there after {duration(time.perf_counter() - begun)}; comparing heads")
+                maps = work.embedded(len(features.views) - 1, maps=True)
+        say(f"all features are there after {duration(time.perf_counter() - begun)}")
         notes = _of_corrections(corrected, features, sides, config.seed)
         learn(
             features,
             sides,
             notes=notes,
             maps=maps,
+            lesson=lesson,
+            brought=by_views,
             heads=config.heads.names,
-            folds=config.heads.folds,
-            repeats=config.heads.repeats,
-            class_weight=config.heads.class_weight,
-            depths=config.heads.depths,
-            rule=config.heads.rule,
+            **options_of(config),
             worth=config.policies.worth,
-            seed=config.seed,
             answer_above=config.answers.above,
             right=config.answers.right,
             refused=len(data.refused),
@@ -434,6 +419,54 @@ def _announce(data: Dataset, health: Health, sides: Split) -> None:
         say(f"  ! {line}")
 
 
+def _chosen(
+    config: Config,
+    data: Dataset,
+    sides: Split,
+    run: Run,
+    store: str | Path | None,
+    settings: Settings,
+    progress: Progress,
+) -> Backbone:
+    """Try the backbones on this machine and take one; a run that is gone on in keeps the one it took."""
+    here = on_this_machine(settings, progress)
+    before = run.read("backbones.json").get("chosen")
+    for backbone in here:
+        if backbone.card.fingerprint() == before:
+            return backbone
+    place = store or run.path / "features.zarr"
+    taken, tried = best_of(
+        data,
+        sides,
+        here,
+        place,
+        config,
+        seconds=config.backbone.seconds,
+        settings=settings,
+        progress=progress,
+    )
+    rows = [row.as_dict() for row in tried]
+    run.write_json("backbones.json", {"chosen": taken.card.fingerprint(), "tried": rows})
+    say(f"{taken.card.name} is taken, of {len(tried)} tried")
+    return taken
+
+
+def _may_pay(backbone: Backbone, rows: int) -> bool:
+    """Say whether INT8 is worth trying: making it takes half a minute."""
+    why = ""
+    if backbone.card.precision == "int8":
+        why = "the backbone is INT8 already"
+    elif rows < MANY:
+        why = f"{rows:,} views at most are soon embedded"
+    elif adds_bytes() is False:
+        why = "this processor has no VNNI, and would gain nothing"
+    elif find_spec("nncf") is None:
+        why = "INT8 needs the extra int8: pip install 'topgraft[int8]'"
+    if why:
+        say(f"precision auto: {backbone.card.precision} ({why})")
+    return not why
+
+
 def _quantized(
     backbone: Backbone,
     data: Dataset,
@@ -443,7 +476,10 @@ def _quantized(
     settings: Settings,
     progress: Progress,
 ) -> Backbone:
-    """Quantise on the training photos, and keep INT8 only where it loses nothing on the same folds."""
+    """Quantise on the training photos, and keep INT8 only where it loses nothing on the same folds.
+
+    Where the choice is left to Topgraft, it has to be quicker, too.
+    """
     learn = data.subset(sides.train)
     images = np.empty((len(learn), *backbone.card.input_size, 3), dtype=np.uint8)
     for i in range(len(learn)):
@@ -464,27 +500,9 @@ def _quantized(
         features[0], features[1], learn.labels, learn.groups, columns=columns, settings=settings
     )
     run.write_json("int8.json", verdict.as_dict())
-    say(f"{verdict.sentence} On this processor it is {took[0] / took[1]:.1f} times as fast.")
+    times = took[0] / took[1]
+    say(f"{verdict.sentence} On this processor it is {times:.1f} times as fast.")
+    if (run.config or Config()).backbone.precision == "auto" and times < QUICKER:
+        say("That is too little to be worth other features, so f32 is kept.")
+        return backbone
     return coarse if verdict.keep else backbone
-
-
-def _estimate(backbone: Backbone, rows: int, total: int, settings: Settings) -> None:
-    """Say how long embedding will take, from a quarter of a second of trying; nothing where all is stored.
-
-    Args:
-        backbone: what is embedded with.
-        rows: views that are not stored yet.
-        total: all there will be.
-        settings: cores.
-    """
-    if not rows:
-        say(f"all {total:,} views are stored already")
-        return
-    with open_engine(backbone, precision=backbone.card.precision, settings=settings) as engine:
-        pace = engine.images_per_second(8 * settings.threads)
-        note_pace(settings.cache_dir, backbone.card, pace)
-        say(
-            f"{backbone.card.name} on {engine.name} ({settings.threads} cores): {pace:.0f} images/s,"
-            f" so {rows:,} {'views' if rows == total else f'of {total:,} views, not stored yet,'} take about"
-            f" {duration(rows / pace)}"
-        )

@@ -19,6 +19,7 @@ from topgraft.text import counted, duration, one_line
 
 if TYPE_CHECKING:
     from topgraft._doctor import Finding
+    from topgraft._try_backbones import Tried
     from topgraft.importers._catalogue import Listed
     from topgraft.predictor import Prediction
     from topgraft.run import Run
@@ -174,6 +175,27 @@ def print_backbones(listed: Iterable[Listed]) -> None:
             for entry in listed
         ),
     )
+
+
+def print_tried(tried: Iterable[Tried]) -> None:
+    """Print backbones that were tried on some photos, the best first; an arrow marks the one to take."""
+    print_table(
+        ("", "name", "accuracy", "log loss", "to the best", ">ms a photo", ">MB", ">features"),
+        (
+            (
+                ">" if row.chosen else "",
+                row.name,
+                str(row.accuracy),
+                str(row.log_loss),
+                str(row.difference),
+                f"{row.ms:.1f}",
+                f"{row.mb:.0f}",
+                str(row.features),
+            )
+            for row in tried
+        ),
+    )
+    print("Out of fold, photos as they are; > is the quickest that no slower one really beats.")
 
 
 def print_findings(findings: Iterable[Finding]) -> None:

@@ -4,6 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
+
+BYTEWISE = {"avx512_vnni", "avx_vnni", "avxvnniint8", "amx_int8", "asimddp", "i8mm"}
+"""How Linux names the instructions that add products of 8-bit numbers at once, on Intel, AMD and Arm."""
+
+
+def adds_bytes(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool | None:
+    """Tell whether the processor adds products of 8-bit numbers at once (VNNI); None where no one says.
+
+    Args:
+        cpuinfo: where Linux lists what its processors can do.
+    """
+    try:
+        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    flags = {word for line in lines if line.startswith(("flags", "Features")) for word in line.split()}
+    return bool(flags & BYTEWISE) if flags else None
 
 
 def per_second(work: Callable[[], int], least_s: float = 0.25) -> float:

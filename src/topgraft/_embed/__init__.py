@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,6 +34,7 @@ def embed(
     *,
     backbone: Backbone | str = DEFAULT,
     policies: Sequence[Policy] = (),
+    plain: Iterable[str] = (),
     seed: int = 0,
     precision: str = "f32",
     depths: str = "auto",
@@ -55,6 +56,7 @@ def embed(
         path: the store's folder or URL; made where there is none.
         backbone: a name, a folder, or an open backbone.
         policies: one view each, beside view 0, the photo as it is.
+        plain: ids of photos that get view 0 alone, as those held out, of which nobody reads another.
         seed: of the views.
         precision: `f32`, or another the engine offers.
         depths: `all` keeps the statistics of every block beside the features, `last` does not; `auto` does
@@ -91,7 +93,16 @@ def embed(
     if not isinstance(backbone, Backbone):
         backbone = load_backbone(backbone, settings=settings, progress=progress)
     engine, precision = resolve_engine(engine, precision, settings)
-    table = asked_for(data, backbone, policies, seed=seed, precision=precision, depths=depths, engine=engine)
+    table = asked_for(
+        data,
+        backbone,
+        policies,
+        plain=plain,
+        seed=seed,
+        precision=precision,
+        depths=depths,
+        engine=engine,
+    )
     place = Place.at(path)
     with place.locked(wait=wait):
         store = FeatureStore.create(place.path, settings=settings)
@@ -120,6 +131,7 @@ def asked_for(
     backbone: Backbone,
     policies: Sequence[Policy],
     *,
+    plain: Iterable[str] = (),
     seed: int = 0,
     precision: str = "f32",
     depths: str = "auto",
@@ -128,7 +140,7 @@ def asked_for(
     """Return what `embed` of these choices asks a store for; nothing is computed."""
     label = precision if engine != "fake" else "fake"  # no real engine may take these rows for its own
     views = views_of(policies, seed)
-    return Table.of(data, backbone.card, label, views, depths=_deep(depths, backbone.card))
+    return Table.of(data, backbone.card, label, views, depths=_deep(depths, backbone.card), plain=plain)
 
 
 def _deep(depths: str, card: Card) -> bool:

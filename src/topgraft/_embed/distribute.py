@@ -72,7 +72,7 @@ def distribute(whole: Partition, address: str = "", progress: Progress = silent)
 def cut(whole: Partition, parts: int, threads: int) -> Iterator[Partition]:
     """Cut a partition into at most so many, each with the photos it needs and no others."""
     data = replace(whole.data, looks={}, refused=(), ignored=(), root=_absolute(whole.data.root))
-    table = replace(whole.table, samples=(), groups=())
+    table = replace(whole.table, samples=(), groups=(), plain=())
     size = max(1, -(-len(whole.work) // parts))
     settings = replace(whole.settings, threads=threads)
     for start in range(0, len(whole.work), size):

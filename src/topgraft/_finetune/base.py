@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topgraft.backbones.backbone import Backbone
-from topgraft.config import BackboneChoice, Config
+from topgraft.config import AUTO, BackboneChoice, Config
 from topgraft.errors import BackboneError, DataError, OfflineError, UsageError
 from topgraft.heads import head_class
 from topgraft.heads._base import Fold
@@ -231,7 +231,7 @@ def _find(run: Run, facts: BackboneFacts, settings: Settings, progress: Progress
     if here := Backbone.kept(settings.cache_dir / "backbones" / facts.fingerprint):
         return here
     config = run.config or Config(backbone=BackboneChoice(name=facts.name))
-    name = config.backbone.name
+    name = facts.name if config.backbone.name == AUTO else config.backbone.name
     try:
         return load_backbone(
             name,

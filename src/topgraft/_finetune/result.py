@@ -307,6 +307,7 @@ class Finished:
             "counts": {**base.metrics.counts.as_dict(), "views": self.views},
             "backbone": backbone_facts(self.card, "f32"),
             "policies": base.metrics.policies[: self.views - 1],
+            "views": None,
             "head": {
                 "name": base.head.head,
                 "setting": outcome.setting,

@@ -45,7 +45,7 @@ def torch_model(backbone: Backbone) -> torch.nn.Module:
     import timm
 
     if backbone.card.source == "builtin":
-        return _builtin_model()
+        return _builtin_model(_builtin.BUILTINS[backbone.card.name])
     folder = backbone.graph.parent / TIMM
     if not folder.is_dir():
         raise BackboneError(
@@ -55,12 +55,12 @@ def torch_model(backbone: Backbone) -> torch.nn.Module:
     return timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
 
 
-def _builtin_model() -> torch.nn.Module:
+def _builtin_model(lite: _builtin.Lite) -> torch.nn.Module:
     import timm
 
-    model = timm.create_model("tf_efficientnet_lite0")
+    model = timm.create_model(lite.name.partition(".")[0])
     names = model.state_dict()
-    tensors = _builtin.read_weights().values()  # in the same order, under other names
+    tensors = _builtin.read_weights(lite).values()  # in the same order, under other names
     model.load_state_dict(
         {name: torch.from_numpy(np.array(t)) for name, t in zip(names, tensors, strict=True)}
     )

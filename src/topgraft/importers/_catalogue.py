@@ -11,8 +11,11 @@ from pydantic import ValidationError
 
 from topgraft.backbones import _builtin
 from topgraft.backbones._cache import CARD, complete, note
+from topgraft.backbones.backbone import Backbone
 from topgraft.backbones.card import Card
+from topgraft.importers.load import load_backbone
 from topgraft.settings import Settings
+from topgraft.types import Progress, silent
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,8 @@ class Listed:
 
 RECOMMENDED = (
     Listed("tf_efficientnet_lite0.in1k", 3371008, 1280, 224, "apache-2.0", "the default; comes with pip"),
+    Listed("tf_efficientnet_lite1.in1k", 4135680, 1280, 240, "apache-2.0", "comes with the extra larger"),
+    Listed("tf_efficientnet_lite2.in1k", 4811072, 1280, 260, "apache-2.0", "comes with the extra larger"),
     Listed("mobilenetv1_100.ra4_e3600_r224_in1k", 3206976, 1024, 224, "apache-2.0", "small and quick"),
     Listed("mobilenetv2_100.ra_in1k", 2223872, 1280, 224, "apache-2.0", "smallest"),
     Listed("mobilenetv3_large_100.ra_in1k", 4202032, 1280, 224, "apache-2.0", "quickest"),
@@ -86,11 +91,34 @@ def pace(cache: Path, card: Card) -> float | None:
         return None  # none, or a damaged one: the next run writes it anew
 
 
+def on_this_machine(settings: Settings, progress: Progress = silent) -> list[Backbone]:
+    """Return the backbones that need no network, by name: those that pip brought and those in the cache.
+
+    Random weights, INT8 and maps are left out: they are for tests, or made of another that is here.
+    """
+    found = {
+        lite.name: load_backbone(lite.name, settings=settings, progress=progress)
+        for lite in _builtin.BUILTINS.values()
+        if _builtin.here(lite)
+    }
+    for card in kept(settings.cache_dir):
+        usable = card.precision == "f32" and card.output == "features" and ".random" not in card.name
+        if (
+            usable
+            and card.name not in found
+            and (here := Backbone.kept(settings.cache_dir / "backbones" / card.folder()))
+        ):
+            found[card.name] = here
+    return [found[name] for name in sorted(found)]
+
+
 def list_backbones(settings: Settings | None = None) -> list[Listed]:
     """Return the recommended backbones and those that are kept on this machine besides."""
     settings = settings or Settings.load()
     cards = {card.name: card for card in kept(settings.cache_dir) if card.precision == "f32"}
-    cards.setdefault(_builtin.NAME, _builtin.card())
+    for lite in _builtin.BUILTINS.values():
+        if _builtin.here(lite):
+            cards.setdefault(lite.name, _builtin.card(lite))
     known = {entry.name: entry for entry in RECOMMENDED}
     for name, card in cards.items():
         entry = known.get(name) or Listed(

@@ -21,16 +21,17 @@ from topgraft.backbones._cache import (
 )
 from topgraft.backbones.backbone import Backbone
 from topgraft.backbones.card import Card
+from topgraft.config import AUTO
 from topgraft.errors import BackboneError, UsageError, need
 from topgraft.fingerprint import digest
 from topgraft.progress import watched
 from topgraft.settings import Settings
 from topgraft.types import Progress, auto, silent
 
-DEFAULT = _builtin.NAME
-
-
-ALIASES = (DEFAULT, DEFAULT.partition(".")[0])
+DEFAULT = _builtin.LITE0.name
+BUILTINS = {
+    alias: lite for name, lite in _builtin.BUILTINS.items() for alias in (name, name.partition(".")[0])
+}
 
 
 WEIGHTS = (".safetensors", ".pth", ".bin", ".pt")
@@ -50,8 +51,9 @@ def load_backbone(
     """Return a backbone by name; one that has to be made is made once and kept in the cache.
 
     Args:
-        name: the built-in `tf_efficientnet_lite0.in1k`; a folder that `fetch` wrote; an ONNX file; or, with
-            the `timm` extra, any timm model: `architecture`, `architecture.tag`, `local-dir:PATH`,
+        name: the built-in `tf_efficientnet_lite0.in1k`, with the extra `larger` 1 and 2 of them, too; a
+            folder that `fetch` wrote; an ONNX file; or, with the `timm` extra, any timm model:
+            `architecture`, `architecture.tag`, `local-dir:PATH`,
             `hf-hub:OWNER/NAME`.
         card: for an ONNX file, the JSON of what it cannot tell.
         weights: `pretrained`, `random`, or a `.safetensors` or `.pth` file; the last two for timm models.
@@ -68,6 +70,10 @@ def load_backbone(
         MissingExtraError: where a timm model is to be made without the `timm` extra.
     """
     settings = settings or Settings.load()
+    if name == AUTO:
+        raise UsageError(
+            "backbone: auto is for `topgraft train`. `topgraft backbones --try PHOTOS` names the best."
+        )
     own = str(weights) == "pretrained" and size is None
     graph = name.lower().endswith(".onnx")
     if card is not None and not graph:
@@ -78,8 +84,8 @@ def load_backbone(
         return _from_file(Path(name), Path(card) if card else None, settings)
     if Path(name).is_dir():
         return _from_folder(Path(name), settings)
-    if name in ALIASES and own:
-        return _builtin_backbone(settings, progress)
+    if name in BUILTINS and own and (found := _builtin_backbone(BUILTINS[name], settings, progress)):
+        return found
     return _from_timm(name, str(weights), seed, size, settings=settings, progress=progress)
 
 
@@ -128,7 +134,7 @@ def find_backbone(card: Card, *, settings: Settings | None = None, progress: Pro
     place = settings.cache_dir / "backbones" / card.folder()
     if here := Backbone.kept(place):
         return here
-    named = {"builtin": DEFAULT, "timm": card.origin.removeprefix("timm:")}.get(card.source)
+    named = {"builtin": card.name, "timm": card.origin.removeprefix("timm:")}.get(card.source)
     if named and not named.startswith("local-dir:"):
         found = load_backbone(named, settings=settings, progress=progress)
         if found.card.fingerprint() == card.fingerprint() and card.depths in ((), found.card.depths):
@@ -153,13 +159,20 @@ def _from_folder(folder: Path, settings: Settings) -> Backbone:
     )
 
 
-def _builtin_backbone(settings: Settings, progress: Progress) -> Backbone:
-    card = _builtin.card()
+def _builtin_backbone(lite: _builtin.Lite, settings: Settings, progress: Progress) -> Backbone | None:
+    """Return one whose weights pip brought; None where timm would have to bring them.
+
+    Raises:
+        MissingExtraError: where neither can.
+    """
+    card = _builtin.card(lite)
     place = settings.cache_dir / "backbones" / card.folder()
     if here := Backbone.kept(place):
         return here
+    if lite is not _builtin.LITE0 and not _builtin.here(lite) and find_spec("timm"):
+        return None
     progress(f"writing {card.name}", 0, 1)
-    keep(settings.cache_dir, _builtin.write)
+    keep(settings.cache_dir, lambda folder: _builtin.write(folder, lite))
     progress(f"writing {card.name}", 1, 1)
     return Backbone.open(place, ours=True)
 

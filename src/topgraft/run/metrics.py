@@ -179,6 +179,7 @@ class Metrics(Part):
         counts: of photos.
         backbone: what made the features.
         policies: as they are written; view k + 1 is of the k-th.
+        views: what augmented views brought, step by step; None where their number was fixed.
         seed: of everything.
         head: the chosen one.
         cross_validation: its scores on the training side, out of fold.
@@ -206,6 +207,7 @@ class Metrics(Part):
     notes: list[str]
     finetune: dict[str, Any] | None = None
     curve: Annotated[dict[str, Any] | None, of_form(MorePhotosForm | None)] = None
+    views: dict[str, Any] | None = None
 
     @model_validator(mode="after")
     def _of_its_classes(self) -> Self:

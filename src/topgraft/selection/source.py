@@ -72,16 +72,37 @@ def stack(
 
     Returns:
         (V, n, D), (V, n, D + B) or (V, n, C, h, w).
+
+    Raises:
+        UsageError: for photos that were embedded as they are alone, where there are more views.
     """
     if isinstance(source, np.ndarray):
         everything = source[None] if source.ndim in (2, 4) else source
         return everything if photos is None else everything[:, photos]
+    refuse_plain(source, photos)
     first = view_0(source, photos, columns)
     found = np.empty((len(source.views), *first.shape), first.dtype)
     found[0] = first
     for view in range(1, len(found)):
         found[view] = _view(source, view, photos, columns)
     return found
+
+
+def refuse_plain(source: FeatureSource, photos: Labels | None = None) -> None:
+    """Refuse to learn from photos that were embedded as they are alone, where others have more views.
+
+    Raises:
+        UsageError: counting them, with the next step.
+    """
+    plain: frozenset[str] = getattr(source, "plain", frozenset())
+    if not plain or len(source.views) < 2:
+        return
+    ids = np.array(source.ids)[slice(None) if photos is None else photos]  # type: ignore[attr-defined]
+    if bare := len(plain.intersection(ids.tolist())):
+        raise UsageError(
+            f"{getattr(source, 'path', 'features')}: {bare} photos were held out and have no view but 0."
+            " Leave them out, or give them theirs: `topgraft embed` into this store with the same --policies."
+        )
 
 
 def view_0(

@@ -26,7 +26,7 @@ from topgraft.heads._ridge import Ridge
 from topgraft.selection.calibrate import cross_calibrate
 from topgraft.selection.candidates import difference
 from topgraft.selection.gram import Gram, accumulate
-from topgraft.selection.source import FeatureSource
+from topgraft.selection.source import FeatureSource, refuse_plain
 from topgraft.settings import Settings
 from topgraft.splits import folds as make_folds
 from topgraft.types import Features, Labels, Logits, Probabilities, Progress, silent
@@ -190,6 +190,7 @@ class _Bench:
     ) -> None:
         self.source, self.labels, self.groups, self.compute = source, labels, groups, compute
         self.photos = np.arange(len(labels)) if photos is None else photos
+        refuse_plain(source, self.photos)
         if len(self.photos) != len(labels):
             raise DataError(f"labels: expected one for each of {len(self.photos)} photos, got {len(labels)}.")
         self.classes = int(labels.max()) + 1

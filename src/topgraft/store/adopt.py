@@ -21,10 +21,10 @@ def lacking(path: str | Path, table: Table) -> int:
         path: the store's folder or URL; where there is none, all are lacking.
         table: what is asked for.
     """
-    rows, wanted = Rows(Place.at(path)), set(table.digests)
+    rows = Rows(Place.at(path))
     lost: dict[int, set[str]] = {}
     for part in table.parts:
-        lost.setdefault(part.view, set()).update(wanted - rows.have(part.address).keys())
+        lost.setdefault(part.view, set()).update(set(table.digests_of(part)) - rows.have(part.address).keys())
     return sum(len(digests) for digests in lost.values())
 
 

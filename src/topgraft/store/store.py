@@ -194,6 +194,11 @@ class FeatureStore:
         return self.table.samples
 
     @property
+    def plain(self) -> frozenset[str]:
+        """Ids of the photos that were embedded as they are alone, beside others that have more views."""
+        return frozenset(self.table.plain)
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """Class names."""
         return self.table.classes
@@ -269,7 +274,8 @@ class FeatureStore:
 
         Returns:
             (N, D) float16, in the order of `samples`; (N, C, h, w) in a store of maps. Float32 where the card
-            says that float16 does not hold them.
+            says that float16 does not hold them. Photos that are `plain` have no view but 0: their rows of
+            another are NaN.
 
         Raises:
             StoreError: where rows are missing because an `embed` did not finish.
@@ -299,11 +305,15 @@ class FeatureStore:
             shape, dtype = (len(self), part.width), np.dtype(part.dtype)
             large = dtype.itemsize * shape[0] * shape[1] * len(self.views) > IN_MEMORY
             out = _mapped(self.settings.cache_dir, shape, dtype) if large else np.empty(shape, dtype)
-            found = self.rows.scatter(part.address, self._wanted, out)
-            if found < len(self._wanted):
+            photos = set(self.table.digests_of(part))
+            wanted = {digest: at for digest, at in self._wanted.items() if digest in photos}
+            if len(wanted) < len(self._wanted):
+                out[:] = np.nan
+            found = self.rows.scatter(part.address, wanted, out)
+            if found < len(wanted):
                 kind = "features" if part.kind == "features" else "block features"
                 raise StoreError(
-                    f"{self.path}: {len(self._wanted) - found} of {len(self._wanted)} photos have no {kind}"
+                    f"{self.path}: {len(wanted) - found} of {len(wanted)} photos have no {kind}"
                     f" of view {part.view} ({self.views[part.view].key})."
                     " Run the same `topgraft embed` again."
                 )
@@ -332,12 +342,11 @@ class FeatureStore:
 
     def info(self) -> dict[str, Any]:
         """Say what is in it, as plain data: `topgraft info`."""
-        live = {part.address for table in (self.table, self.pending) if table for part in table.parts}
-        digests = set(self.table.digests) | set(self.pending.digests if self.pending else ())
-        stale = 0
-        for address in self.rows.addresses():
-            rows = self.rows.have(address).keys()
-            stale += len(rows - digests) if address in live else len(rows)
+        live: dict[str, set[str]] = defaultdict(set)
+        for table in filter(None, (self.table, self.pending)):
+            for part in table.parts:
+                live[part.address] |= set(table.digests_of(part))
+        stale = sum(len(self.rows.have(at).keys() - live.get(at, set())) for at in self.rows.addresses())
         return {
             "path": self.path,
             "schema": SCHEMA,
@@ -378,11 +387,10 @@ class FeatureStore:
         Returns:
             The blocks to compute; empty where there is nothing to do.
         """
-        wanted = set(table.digests)
         todo: dict[tuple[str, int], tuple[Segment, list[Part]]] = {}
         fresh: list[tuple[Part, list[str]]] = []
         for part in table.parts:
-            address = part.address
+            address, wanted = part.address, set(table.digests_of(part))
             missing = wanted - self.rows.have(address).keys()
             open_blocks = [
                 (s, i) for s in self.rows.segments(address) for i in set(range(s.blocks)) - self.rows.done(s)
@@ -417,9 +425,8 @@ class FeatureStore:
             StoreError: where rows are missing.
         """
         if self._table != table:
-            wanted = set(table.digests)
             for part in table.parts:
-                if lost := len(wanted - self.rows.have(part.address).keys()):
+                if lost := len(set(table.digests_of(part)) - self.rows.have(part.address).keys()):
                     raise StoreError(f"{self.path}: {lost} rows are missing. Run the same command again.")
             self._put("table", table)
         if self.pending is not None:
@@ -457,7 +464,7 @@ class FeatureStore:
             self.place.sweep()
             for part in self.table.parts:
                 facts = self.table.facts_of(part.view, part.kind)
-                self.rows.compact(facts, part.address, self.table.digests)
+                self.rows.compact(facts, part.address, self.table.digests_of(part))
             for address in set(self.rows.addresses()) - {part.address for part in self.table.parts}:
                 self.rows.drop(f"rows/{address}")
             self.rows.drop_unused_plans()

@@ -130,6 +130,7 @@ class Table:
         groups: (N,) group numbers, near-duplicates merged, counted from 0 in the samples' order.
         root: where the photos lay; decides nothing.
         depths: whether there are rows of block features beside those of features.
+        plain: ids of samples that are asked for as they are alone: of them there is view 0 and no other.
     """
 
     card: Card
@@ -140,16 +141,25 @@ class Table:
     groups: tuple[int, ...]
     root: str
     depths: bool = False
+    plain: tuple[str, ...] = ()
 
     @classmethod
     def of(
-        cls, data: Dataset, card: Card, precision: str, views: Sequence[View], *, depths: bool = False
+        cls,
+        data: Dataset,
+        card: Card,
+        precision: str,
+        views: Sequence[View],
+        *,
+        depths: bool = False,
+        plain: Iterable[str] = (),
     ) -> Self:
         """Take what a dataset says, in one order whatever the order it came in."""
         order = sorted(range(len(data)), key=lambda i: data.samples[i].id)
         groups = _renumbered(int(data.groups[i]) for i in order)
         samples = tuple(data.samples[i] for i in order)
-        return cls(card, precision, tuple(views), data.classes, samples, groups, data.root, depths)
+        bare = tuple(sorted(plain)) if len(views) > 1 else ()  # of view 0 alone nobody needs to know
+        return cls(card, precision, tuple(views), data.classes, samples, groups, data.root, depths, bare)
 
     def facts(self) -> dict[str, Any]:
         """Write it as plain data, a column for each field of the samples."""
@@ -165,6 +175,7 @@ class Table:
             "groups": list(self.groups),
             "root": self.root,
             **({"depths": True} if self.depths else {}),
+            **({"plain": list(self.plain)} if self.plain else {}),
         }
 
     @classmethod
@@ -191,6 +202,7 @@ class Table:
             tuple(facts["groups"]),
             facts["root"],
             facts.get("depths", False),
+            tuple(facts.get("plain", ())),
         )
 
     @cached_property
@@ -227,8 +239,18 @@ class Table:
 
     @cached_property
     def digests(self) -> tuple[str, ...]:
-        """The different photos, sorted: what has to be computed for each view."""
+        """The different photos, sorted: what has to be computed for view 0."""
         return tuple(sorted({sample.digest for sample in self.samples}))
+
+    @cached_property
+    def varied(self) -> tuple[str, ...]:
+        """The different photos that are not plain, sorted: what has to be computed for every other view."""
+        plain = set(self.plain)
+        return tuple(sorted({sample.digest for sample in self.samples if sample.id not in plain}))
+
+    def digests_of(self, part: Part) -> tuple[str, ...]:
+        """The different photos a part has a row of, sorted."""
+        return self.varied if part.view else self.digests
 
     def identity(self) -> str:
         """Hash all that decides what is learned from it: neither root nor paths."""

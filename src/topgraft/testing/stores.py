@@ -59,6 +59,7 @@ def a_table(
     card: Card | None = None,
     root: str = "photos",
     depths: bool = False,
+    plain: Sequence[str] = (),
 ) -> Table:
     """Say what a store is to be of.
 
@@ -70,13 +71,15 @@ def a_table(
         card: of the backbone.
         root: where the photos lie.
         depths: whether block features are asked for, too.
+        plain: ids that are asked for as they are alone; those that are no photo count for nothing.
     """
     samples = tuple(
         Sample(name, name, photos[name] % 2, name, digest(b"%d" % photos[name])) for name in sorted(photos)
     )
     groups = tuple(range(len(samples)))
     views = views_of(policies, seed)
-    return Table(card or a_card(), precision, views, ("even", "odd"), samples, groups, root, depths)
+    bare = tuple(sorted(photos.keys() & set(plain))) if len(views) > 1 else ()
+    return Table(card or a_card(), precision, views, ("even", "odd"), samples, groups, root, depths, bare)
 
 
 def a_row(address: str, photo: str, width: int = WIDTH, dtype: str = "float16") -> Features:
@@ -88,6 +91,14 @@ def a_row(address: str, photo: str, width: int = WIDTH, dtype: str = "float16") 
 def rows_of(part: Part, photos: Sequence[str]) -> Features:
     """Return the rows of some photos, as they are to lie in the store."""
     return np.array([a_row(part.address, photo, part.width, part.dtype) for photo in photos], part.dtype)
+
+
+def expected(part: Part, table: Table) -> Features:
+    """Return what a store reads of a part: NaN where it has no row of a photo."""
+    rows = rows_of(part, [sample.digest for sample in table.samples])
+    photos = set(table.digests_of(part))
+    rows[[sample.digest not in photos for sample in table.samples]] = np.nan
+    return rows
 
 
 def fill(path: str | Path, table: Table, stop: int | None = None) -> int:
@@ -147,7 +158,7 @@ def agrees(path: str | Path, table: Table) -> None:
         found = store.features(part.view) if part.kind == "features" else store.blocks(part.view)
         assert found.dtype == part.dtype
         assert found.flags.c_contiguous
-        np.testing.assert_array_equal(found, rows_of(part, [sample.digest for sample in table.samples]))
+        np.testing.assert_array_equal(found, expected(part, table))
     if not table.depths:
         assert store.blocks().shape == (len(table.samples), 0)
 
@@ -185,6 +196,19 @@ class StoreSuite(ABC):
         for kind, row_bytes in (("features", 2 * WIDTH), ("blocks", 4 * store.depths.extra)):
             assert facts["bytes_of"][kind] > row_bytes * len(self.MANY) * 4
         assert sum(facts["bytes_of"].values()) < facts["bytes"]
+
+    def test_of_plain_photos_there_is_view_0_alone_until_they_are_wanted(self, tmp_path: Path) -> None:
+        place = self.place(tmp_path)
+        bare = list(self.MANY)[::3]
+        table = a_table(self.MANY, POLICIES[:2], plain=bare)
+        assert fill(place, table) == len(self.MANY) * 3 - len(bare) * 2
+        agrees(place, table)
+        assert np.isnan(FeatureStore.open(place).features(1)[::3]).all()
+        whole = a_table(self.MANY, POLICIES[:2])
+        assert fill(place, whole) == len(bare) * 2
+        agrees(place, whole)
+        fill(place, table)
+        assert FeatureStore.open(place).info()["stale_rows"] == len(bare) * 2
 
     def test_what_a_store_lacks_of_block_features_is_added_and_no_feature_made_again(
         self, tmp_path: Path
@@ -510,6 +534,7 @@ def store_machine(places: Callable[[], str]) -> Any:
         precision=st.sampled_from(["f32", "int8"]),
         root=st.sampled_from(["here", "there"]),
         depths=st.booleans(),
+        plain=st.lists(st.sampled_from([f"{name}/{i}" for name in "abcdefghij" for i in (0, 3, 9)])),
     )
 
     class Machine(RuleBasedStateMachine):
@@ -523,7 +548,7 @@ def store_machine(places: Callable[[], str]) -> Any:
             self.asked: Table | None = None
 
         def _missing(self, table: Table) -> set[tuple[str, str]]:
-            return {(part.address, photo) for part in table.parts for photo in table.digests} - self.rows
+            return _named(table) - self.rows
 
         @rule(table=asked)
         def embed(self, table: Table) -> None:
@@ -560,7 +585,7 @@ def store_machine(places: Callable[[], str]) -> Any:
         def prune(self) -> None:
             assert self.table is not None
             FeatureStore.open(self.place).prune()
-            self.rows &= {(part.address, photo) for part in self.table.parts for photo in self.table.digests}
+            self.rows &= _named(self.table)
             fresh = places()
             fill(fresh, self.table)
             assert contents(self.place) == contents(fresh)
@@ -572,12 +597,16 @@ def store_machine(places: Callable[[], str]) -> Any:
                 assert store.table == self.table
                 for part in self.table.parts:
                     found = store.features(part.view) if part.kind == "features" else store.blocks(part.view)
-                    photos = [sample.digest for sample in self.table.samples]
-                    np.testing.assert_array_equal(found, rows_of(part, photos))
+                    np.testing.assert_array_equal(found, expected(part, self.table))
                 lost = _pairs(self.asked, self._missing(self.asked)) if self.asked else set()
                 assert store.missing() == len(lost)
 
     return Machine
+
+
+def _named(table: Table) -> set[tuple[str, str]]:
+    """List the rows that a table names: (address, photo)."""
+    return {(part.address, photo) for part in table.parts for photo in table.digests_of(part)}
 
 
 def _pairs(table: Table, rows: set[tuple[str, str]]) -> set[tuple[int, str]]:

@@ -1,0 +1,180 @@
+"""Features and the heads compared on them: the photos as they are first, then views while they pay.
+
+The first number is there within seconds, and hours of embedding are never spent on views that bring nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from topgraft._embed import asked_for, embed
+from topgraft._learn import Lesson, compare_side, judges_of, options_of
+from topgraft.backbones.backbone import Backbone
+from topgraft.config import Config
+from topgraft.engines import open_engine
+from topgraft.importers._catalogue import note_pace
+from topgraft.photos.dataset import Dataset
+from topgraft.policies.policy import Policy
+from topgraft.run import Run
+from topgraft.run.run import beside
+from topgraft.selection.payoff import Step, facts, scores_of, steps
+from topgraft.settings import Settings
+from topgraft.splits import Split
+from topgraft.store import FeatureStore
+from topgraft.store.adopt import adopt, lacking
+from topgraft.store.table import Table
+from topgraft.text import duration
+from topgraft.types import Progress, silent
+
+say = logging.getLogger(__name__).info
+
+
+@dataclass(frozen=True)
+class Work:
+    """What it takes to embed and to compare, as often as there are steps.
+
+    Attributes:
+        config: the choices.
+        data: the photos.
+        sides: which of them are held out: those get no view but 0, for nobody would read another.
+        backbone: what embeds them.
+        policies: all that may be drawn.
+        run: where it goes.
+        store: where features lie; None for the run's folder.
+        settings: cores and the like.
+        progress: told of everything that takes long.
+        wait: for another process that is writing to the store.
+    """
+
+    config: Config
+    data: Dataset
+    sides: Split
+    backbone: Backbone
+    policies: Sequence[Policy]
+    run: Run
+    store: str | Path | None
+    settings: Settings
+    progress: Progress = silent
+    wait: bool = False
+
+    def grow(self, begun: float) -> tuple[FeatureStore, Lesson | None, dict[str, Any] | None]:
+        """Embed what the recipe asks for; views in steps, unless their number is fixed.
+
+        Args:
+            begun: when the job began, on the clock of `time.perf_counter`.
+
+        Returns:
+            The features to learn from; heads that were compared on them, where it was all that are asked for;
+            and what views brought.
+        """
+        judges = judges_of(self.config)
+        if self.store is None:
+            for other in adopt(
+                self.place, self._asked(len(self.policies)), beside(self.run.path, self.config.data.photos)
+            ):
+                say(f"features that {other.parent} has are used again")
+        if self.config.policies.fixed or not self.policies or not judges:
+            self._estimate()
+            with self.run.timed("embed"):
+                return self.embedded(len(self.policies)), None, None
+        with self.run.timed("photos as they are"):
+            first = kept = self._compared(0, judges)
+        self._say_first(first, begun)
+        self._estimate(", if it comes to that")
+        taken: list[Step] = []
+        for count in steps(len(self.policies)):
+            with self.run.timed(f"{count} views"):
+                more = self._compared(count, judges)
+            side = first.training
+            step = Step.between(
+                count, kept.found, more.found, side.labels, side.groups, seed=self.config.seed
+            )
+            taken.append(step)
+            say(f"{step} ({duration(time.perf_counter() - begun)} since the start)")
+            if not step.pays:
+                break
+            kept = more
+        views = len(kept.store.views) - 1
+        if views < taken[-1].policies:
+            kept = replace(kept, store=self.embedded(views))  # rows of the others stay until they are pruned
+        whole = judges == self.config.heads.names
+        return kept.store, kept if whole else None, facts(first.found, first.training.labels, taken)
+
+    @property
+    def place(self) -> str | Path:
+        """Where features lie."""
+        return self.store or self.run.path / "features.zarr"
+
+    def embedded(self, views: int, *, maps: bool = False) -> FeatureStore:
+        """Embed all photos as they are, and those that are learned from under the first so many policies."""
+        return embed(
+            self.data,
+            self.run.path / "maps.zarr" if maps else self.place,
+            backbone=self.backbone.maps() if maps else self.backbone,
+            policies=self.policies[:views],
+            plain=self.sides.test,
+            seed=self.config.seed,
+            precision=self.backbone.card.precision,
+            depths="last" if maps else self.config.heads.depths,
+            wait=self.wait,
+            settings=self.settings,
+            progress=self.progress,
+        )
+
+    def _compared(self, views: int, judges: Sequence[str]) -> Lesson:
+        return compare_side(
+            self.embedded(views),
+            self.sides,
+            heads=judges,
+            **options_of(self.config),
+            settings=self.settings,
+            progress=self.progress,
+        )
+
+    def _say_first(self, first: Lesson, begun: float) -> None:
+        side = first.training
+        scores = scores_of(first.found, side.labels, side.groups, seed=self.config.seed)
+        say(
+            f"first answer, {duration(time.perf_counter() - begun)} after the start, from the photos as they"
+            f" are: accuracy {scores['accuracy']}, log loss {scores['log_loss']}, out of fold on"
+            f" {len(side.rows)} photos"
+        )
+
+    def _asked(self, views: int) -> Table:
+        """Return what `embedded` asks a store for."""
+        return asked_for(
+            self.data,
+            self.backbone,
+            self.policies[:views],
+            plain=self.sides.test,
+            seed=self.config.seed,
+            precision=self.backbone.card.precision,
+            depths=self.config.heads.depths,
+        )
+
+    def _estimate(self, unless: str = "") -> None:
+        """Say how long embedding all views will take, from a quarter of a second of trying.
+
+        Nothing is tried where all is stored.
+        """
+        table = self._asked(len(self.policies))
+        rows, total = lacking(self.place, table), sum(len(table.digests_of(part)) for part in table.parts)
+        if table.depths:
+            total //= 2  # block features come from the same pass
+        if not rows:
+            say(f"all {total:,} views are stored already")
+            return
+        settings, card = self.settings, self.backbone.card
+        with open_engine(self.backbone, precision=card.precision, settings=settings) as engine:
+            pace = engine.images_per_second(8 * settings.threads)
+            note_pace(settings.cache_dir, card, pace)
+            say(
+                f"{card.name} on {engine.name} ({settings.threads} cores): {pace:.0f} images/s, so"
+                f" {rows:,} {'views' if rows == total else f'of {total:,} views, not stored yet,'} take about"
+                f" {duration(rows / pace)}{unless}"
+            )

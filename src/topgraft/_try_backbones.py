@@ -1,0 +1,221 @@
+"""Which backbone for these photos: each embeds them as they are, and heads are compared on the same folds."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from topgraft._check import check
+from topgraft._embed import embed
+from topgraft._learn import compare_side, judges_of, options_of
+from topgraft._split import split as split_of
+from topgraft.backbones.backbone import Backbone
+from topgraft.config import Config
+from topgraft.engines import open_engine
+from topgraft.errors import UsageError
+from topgraft.importers._catalogue import note_pace, on_this_machine
+from topgraft.importers.load import load_backbone
+from topgraft.metrics import Estimate
+from topgraft.photos.dataset import Dataset
+from topgraft.progress import watched
+from topgraft.run.results import Side
+from topgraft.selection.compare import Comparison
+from topgraft.selection.payoff import gap, losses_of, scores_of
+from topgraft.settings import Settings
+from topgraft.splits import Split
+from topgraft.text import duration
+from topgraft.types import Progress, auto, silent
+
+say = logging.getLogger(__name__).info
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What a backbone is good for on some photos.
+
+    Attributes:
+        name: of the backbone.
+        accuracy, log_loss: out of fold, of photos as they are.
+        difference: in log loss from the best of those tried, with a paired 95 % interval; above 0 is worse.
+        ms: a photo takes, in milliseconds, in the engine on all cores.
+        mb: of its graph, in megabytes.
+        features: how many numbers a photo becomes, the block features among them.
+        chosen: the quickest that no slower one beats by more than a standard error.
+    """
+
+    name: str
+    accuracy: Estimate
+    log_loss: Estimate
+    difference: Estimate
+    ms: float
+    mb: float
+    features: int
+    chosen: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data."""
+        scores = {name: getattr(self, name).as_dict() for name in ("accuracy", "log_loss", "difference")}
+        rest = {name: getattr(self, name) for name in ("ms", "mb", "features", "chosen")}
+        return {"name": self.name, **scores, **rest}
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """A backbone, the milliseconds a photo takes, the seconds all of it took, and what came out."""
+
+    backbone: Backbone
+    ms: float
+    took: float
+    found: Comparison
+
+
+@watched
+def try_backbones(
+    photos: str | Path | Dataset,
+    names: Sequence[str] = (),
+    *,
+    seconds: float | None = None,
+    store: str | Path | None = None,
+    config: Config | None = None,
+    settings: Settings | None = None,
+    progress: Progress = auto,
+) -> list[Tried]:
+    """Return how good each backbone is on some photos, the best first.
+
+    Photos that `train` would hold out with the same choices are left out, so that its test stays one.
+
+    Args:
+        photos: a folder, URL or table of photos, or a Dataset.
+        names: what `load_backbone` takes; none for all that are on this machine.
+        seconds: begin none that would end later; the smallest is always tried.
+        store: where features are kept; None keeps none.
+        config: how photos are split and heads compared.
+        settings: cores and cache.
+        progress: told of everything that takes long.
+
+    Raises:
+        DataError: for photos that cannot be trained on.
+        UsageError: for a name that is there twice.
+        BackboneError: for a backbone that cannot be loaded.
+    """
+    settings = settings or Settings.load()
+    config = Config.of(config)
+    data = (
+        photos
+        if isinstance(photos, Dataset)
+        else Dataset.from_folder(
+            photos, duplicates=config.data.duplicates, settings=settings, progress=progress
+        )
+    )
+    check(data)
+    sides = split_of(data, test=config.data.test, val=config.data.val, seed=config.seed)
+    backbones = found_here(names, settings, progress)
+    with tempfile.TemporaryDirectory(prefix="topgraft-") as folder:
+        place = store or Path(folder, "features.zarr")
+        _, tried = best_of(
+            data, sides, backbones, place, config, seconds=seconds, settings=settings, progress=progress
+        )
+    return tried
+
+
+def found_here(names: Sequence[str], settings: Settings, progress: Progress = silent) -> list[Backbone]:
+    """Load backbones by name; without names, all that are on this machine.
+
+    Raises:
+        UsageError: for a name that is there twice.
+    """
+    if len(set(names)) < len(names):
+        raise UsageError(f"backbones: expected each name once, got {', '.join(names)}.")
+    if names:
+        return [load_backbone(name, settings=settings, progress=progress) for name in names]
+    return on_this_machine(settings, progress)
+
+
+def best_of(
+    data: Dataset,
+    sides: Split,
+    backbones: Sequence[Backbone],
+    store: str | Path,
+    config: Config,
+    *,
+    seconds: float | None = None,
+    settings: Settings,
+    progress: Progress = silent,
+) -> tuple[Backbone, list[Tried]]:
+    """Try backbones on the training side, the smallest first; return the one to take, and all of them."""
+    begun = time.perf_counter()
+    learn = Split(train=(*sides.train, *sides.val))
+    chosen = data.subset(learn.train)
+    trials: list[_Trial] = []
+    for backbone in sorted(backbones, key=_size):
+        left = float("inf") if seconds is None or not trials else seconds - (time.perf_counter() - begun)
+        if left <= 0:
+            say(f"{backbone.card.name}: not tried, the time is over")
+            continue
+        since, ms = time.perf_counter(), _ms(backbone, settings)
+        if trials and (about := trials[-1].took + len(chosen) * (ms - trials[-1].ms) / 1000) > left:
+            say(f"{backbone.card.name}: not tried, it would take about {duration(about)}")
+            continue
+        features = embed(
+            chosen,
+            store,
+            backbone=backbone,
+            precision=backbone.card.precision,
+            depths=config.heads.depths,
+            settings=settings,
+            progress=progress,
+        )
+        lesson = compare_side(
+            features,
+            learn,
+            heads=judges_of(config) or ("linear",),
+            **options_of(config),
+            settings=settings,
+            progress=progress,
+        )
+        trials.append(_Trial(backbone, ms, time.perf_counter() - since, lesson.found))
+        side = lesson.training
+        row = _row(trials[-1], trials[-1], trials[-1], side, config.seed)
+        say(f"{row.name}: accuracy {row.accuracy}, log loss {row.log_loss}, in {duration(trials[-1].took)}")
+    trials.sort(key=lambda trial: trial.ms)
+    taken = trials[0]
+    for trial in trials[1:]:
+        better, error = gap(taken.found, trial.found, side.labels, side.groups, seed=config.seed)
+        taken = trial if better.value < -error else taken
+    best = min(trials, key=lambda trial: losses_of(trial.found, side.labels).mean())
+    rows = [_row(trial, best, taken, side, config.seed) for trial in trials]
+    return taken.backbone, sorted(rows, key=lambda row: row.log_loss.value)
+
+
+def _size(backbone: Backbone) -> tuple[int, str]:
+    """Return the bytes of a backbone's graph, and its name where two are as large."""
+    return backbone.graph.stat().st_size, backbone.card.name
+
+
+def _ms(backbone: Backbone, settings: Settings) -> float:
+    """Measure how many milliseconds a photo takes, and note it for the list of backbones."""
+    with open_engine(backbone, precision=backbone.card.precision, settings=settings) as engine:
+        pace = engine.images_per_second(8 * settings.threads)
+    note_pace(settings.cache_dir, backbone.card, pace)
+    return 1000 / pace
+
+
+def _row(trial: _Trial, best: _Trial, taken: _Trial, side: Side, seed: int) -> Tried:
+    card = trial.backbone.card
+    scores = scores_of(trial.found, side.labels, side.groups, seed=seed)
+    columns = trial.found.columns
+    return Tried(
+        card.name,
+        scores["accuracy"],
+        scores["log_loss"],
+        gap(best.found, trial.found, side.labels, side.groups, seed=seed)[0],
+        trial.ms,
+        _size(trial.backbone)[0] / 1e6,
+        card.features + (columns.extra if columns else 0),
+        chosen=trial is taken,
+    )

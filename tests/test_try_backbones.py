@@ -1,0 +1,95 @@
+"""Backbones tried on photos, and one of them taken."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+import topgraft as tg
+from topgraft.cli import app
+from topgraft.config import Config
+from topgraft.errors import UsageError
+from topgraft.recipe import follow
+from topgraft.selection.compare import compare
+from topgraft.selection.payoff import losses_of
+from topgraft.selection.source import columns_of, stack
+from topgraft.show import print_tried
+from topgraft.testing.drawing import draw_photos
+
+SMALL, LARGE = "tf_efficientnet_lite0.in1k", "tf_efficientnet_lite1.in1k"
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    return draw_photos(tmp_path_factory.mktemp("drawn") / "photos", 20, seed=1)
+
+
+@pytest.fixture(scope="module")
+def tried(photos, tmp_path_factory):
+    config = Config.load(heads__names=("ridge",))
+    store = tmp_path_factory.mktemp("store") / "f.zarr"
+    return tg.try_backbones(photos, [LARGE, SMALL], config=config, store=store)
+
+
+def test_each_is_scored_on_the_photos_that_train_learns_from(photos, tried, tmp_path):
+    assert {row.name for row in tried} == {SMALL, LARGE}
+    losses = [row.log_loss.value for row in tried]
+    assert losses == sorted(losses)
+    assert tried[0].difference.value == 0
+    assert tried[1].difference.value == pytest.approx(losses[1] - losses[0])
+    assert sum(row.chosen for row in tried) == 1
+    small, large = sorted(tried, key=lambda row: row.mb)
+    assert (small.name, large.name) == (SMALL, LARGE)
+    assert small.features == 1280 + 3616
+    assert all(row.ms > 0 for row in tried)
+    data = tg.Dataset.from_folder(photos)
+    split = tg.split(data, test=0.2, seed=0)
+    store = tg.embed(data.subset(split.train), tmp_path / "s.zarr")
+    columns = columns_of(store)
+    found = compare(stack(store, None, columns), store.labels, store.groups, heads="ridge", columns=columns)
+    assert small.log_loss.value == pytest.approx(losses_of(found, store.labels).mean())
+
+
+def test_the_command_prints_them_the_best_first(photos):
+    asked = ["backbones", "--try", str(photos), SMALL, "--json"]
+    (row,) = json.loads(CliRunner().invoke(app, asked, catch_exceptions=False).stdout)
+    assert (row["name"], row["chosen"], row["difference"]["value"]) == (SMALL, True, 0)
+
+
+def test_a_table_marks_the_one_to_take(tried, capsys):
+    print_tried(tried)
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head.split()[:4] == ["name", "accuracy", "log", "loss"]
+    marked = [line.split()[1] for line in lines if line.startswith("> ")]
+    assert marked == [row.name for row in tried if row.chosen]
+
+
+def test_what_cannot_be_tried_is_said(photos):
+    with pytest.raises(UsageError, match="each name once"):
+        tg.try_backbones(photos, [SMALL, SMALL])
+    with pytest.raises(UsageError, match="Add --try PHOTOS"):
+        CliRunner().invoke(app, ["backbones", SMALL, LARGE], catch_exceptions=False)
+    with pytest.raises(UsageError, match="by name alone"):
+        CliRunner().invoke(app, ["backbones", "--try", str(photos), "--size", "64"], catch_exceptions=False)
+    with pytest.raises(UsageError, match="auto is for `topgraft train`"):
+        tg.load_backbone("auto")
+
+
+def test_auto_takes_one_within_the_time_and_a_resumed_run_stays_with_it(photos, tmp_path, monkeypatch):
+    here = [tg.load_backbone(name) for name in (LARGE, SMALL)]  # however many more this machine has
+    monkeypatch.setattr("topgraft.recipe.on_this_machine", lambda *_: here)
+    config = Config.load(
+        data__photos=str(photos),
+        policies__count=0,
+        heads__names=("ridge",),
+        backbone__name="auto",
+        backbone__time="0s",
+    )
+    run = follow(config, tmp_path / "run")
+    noted = run.read("backbones.json")
+    assert [row["name"] for row in noted["tried"]] == [SMALL] == [run.metrics.backbone.name]
+    assert noted["chosen"] == run.metrics.backbone.fingerprint
+    assert run.config.backbone.name == "auto"
+    again = follow(config, tmp_path / "run", resume=True)
+    assert again.metrics == run.metrics
+    assert again.read("backbones.json") == noted
