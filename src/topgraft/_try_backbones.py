@@ -14,11 +14,12 @@ from topgraft._check import check
 from topgraft._embed import embed
 from topgraft._learn import compare_side, judges_of, options_of
 from topgraft._split import split as split_of
+from topgraft.backbones import _builtin
 from topgraft.backbones.backbone import Backbone
 from topgraft.config import Config
 from topgraft.engines import open_engine
 from topgraft.errors import UsageError
-from topgraft.importers._catalogue import note_pace, on_this_machine
+from topgraft.importers._catalogue import kept, note_pace
 from topgraft.importers.load import load_backbone
 from topgraft.metrics import Estimate
 from topgraft.photos.dataset import Dataset
@@ -134,6 +135,27 @@ def found_here(names: Sequence[str], settings: Settings, progress: Progress = si
     if names:
         return [load_backbone(name, settings=settings, progress=progress) for name in names]
     return on_this_machine(settings, progress)
+
+
+def on_this_machine(settings: Settings, progress: Progress = silent) -> list[Backbone]:
+    """Return the backbones that need no network, by name: those that pip brought and those in the cache.
+
+    Random weights, INT8 and maps are left out: they are for tests, or made of another that is here.
+    """
+    found = {
+        lite.name: load_backbone(lite.name, settings=settings, progress=progress)
+        for lite in _builtin.BUILTINS.values()
+        if _builtin.here(lite)
+    }
+    for card in kept(settings.cache_dir):
+        usable = card.precision == "f32" and card.output == "features" and ".random" not in card.name
+        if (
+            usable
+            and card.name not in found
+            and (here := Backbone.kept(settings.cache_dir / "backbones" / card.folder()))
+        ):
+            found[card.name] = here
+    return [found[name] for name in sorted(found)]
 
 
 def best_of(

@@ -21,7 +21,7 @@ from topgraft._grow import Work
 from topgraft._learn import learn, options_of
 from topgraft._report import report
 from topgraft._split import split
-from topgraft._try_backbones import best_of
+from topgraft._try_backbones import best_of, on_this_machine
 from topgraft.backbones.backbone import Backbone
 from topgraft.backbones.fit import fit
 from topgraft.config import AUTO, Config
@@ -29,7 +29,6 @@ from topgraft.engines import open_engine
 from topgraft.errors import DataError, UnknownNameError, UsageError
 from topgraft.files import is_file
 from topgraft.heads import HEADS, Head, head_class
-from topgraft.importers._catalogue import on_this_machine
 from topgraft.importers.load import load_backbone
 from topgraft.importers.quantize import quantize
 from topgraft.photos.correct import Corrected, correct

@@ -11,11 +11,8 @@ from pydantic import ValidationError
 
 from topgraft.backbones import _builtin
 from topgraft.backbones._cache import CARD, complete, note
-from topgraft.backbones.backbone import Backbone
 from topgraft.backbones.card import Card
-from topgraft.importers.load import load_backbone
 from topgraft.settings import Settings
-from topgraft.types import Progress, silent
 
 
 @dataclass(frozen=True)
@@ -89,27 +86,6 @@ def pace(cache: Path, card: Card) -> float | None:
         return float(json.loads(text)["images_s"])
     except (FileNotFoundError, ValueError, LookupError, TypeError):
         return None  # none, or a damaged one: the next run writes it anew
-
-
-def on_this_machine(settings: Settings, progress: Progress = silent) -> list[Backbone]:
-    """Return the backbones that need no network, by name: those that pip brought and those in the cache.
-
-    Random weights, INT8 and maps are left out: they are for tests, or made of another that is here.
-    """
-    found = {
-        lite.name: load_backbone(lite.name, settings=settings, progress=progress)
-        for lite in _builtin.BUILTINS.values()
-        if _builtin.here(lite)
-    }
-    for card in kept(settings.cache_dir):
-        usable = card.precision == "f32" and card.output == "features" and ".random" not in card.name
-        if (
-            usable
-            and card.name not in found
-            and (here := Backbone.kept(settings.cache_dir / "backbones" / card.folder()))
-        ):
-            found[card.name] = here
-    return [found[name] for name in sorted(found)]
 
 
 def list_backbones(settings: Settings | None = None) -> list[Listed]:
