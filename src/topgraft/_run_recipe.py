@@ -70,7 +70,7 @@ def run_recipe(
     else:
         run = _passed_over(place / "train")
     if config.finetune is not None:
-        asked = config.finetune.model_dump(exclude_none=True, exclude={"run"})
+        asked = config.finetune.model_dump(exclude_none=True, exclude_unset=True, exclude={"run"})
         # What began with an older training is of no use; what was only interrupted goes on.
         replace, fresh = fresh, fresh or not _is_done(place / "finetune", trained, asked)
         if fresh:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib import import_module, metadata
+from importlib.util import find_spec
 from inspect import signature
 from operator import attrgetter
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Annotated, Any, TextIO
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperOption
 
-from topgraft.errors import DataError, TopgraftError, UsageError, need
+from topgraft.errors import DataError, MissingExtraError, TopgraftError, UsageError
 from topgraft.show import (
     json_list,
     listen,
@@ -806,7 +807,8 @@ def serve(
     from topgraft.serve.start import serve as listen_at
     from topgraft.settings import Settings
 
-    need("uvicorn", "serve", "topgraft serve")  # before an address is named at which nobody will answer
+    if find_spec("uvicorn") is None:  # before an address is named at which nobody will answer
+        raise MissingExtraError("serve", "topgraft serve")
     shown = f"[{host}]" if ":" in host else host
     print(
         f"topgraft: http://{shown}:{port}/ for people, /docs for programs. Ctrl-C ends it.", file=sys.stderr
