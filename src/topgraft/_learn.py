@@ -35,7 +35,6 @@ from topgraft.selection.curve import FEWEST, Curve, curve
 from topgraft.selection.leaning import lean_in_words, leaning
 from topgraft.selection.nested import ENOUGH
 from topgraft.selection.payoff import in_words as views_in_words
-from topgraft.selection.rule import SAID
 from topgraft.selection.source import columns_of, stack, view_0
 from topgraft.selection.worth import Worth
 from topgraft.selection.worth import worth as measure_worth
@@ -411,7 +410,7 @@ def _notes(found: Comparison, depths: list[dict[str, Any]]) -> list[str]:
     repeats, folds = len(found.folds), len(found.folds[0])
     times = f", {repeats} times" if repeats > 1 else ""
     among = f"of {len(found.rows)} head settings in {folds}-fold cross-validation{times}"
-    chosen = f"Chosen: {found.chosen}: {SAID[found.rule]}, {among}."
+    chosen = f"Chosen: {found.chosen}: {found.why}, {among}."
     honest = (
         "The cross-validated numbers do not flatter the choice: each fold is answered by what the other folds"
         " alone would have chosen, and their intervals allow for other photos having been learned from."

@@ -62,7 +62,6 @@ def print_store(facts: dict[str, Any]) -> None:
 def print_comparison(found: Comparison) -> None:
     """Print a table of heads, the best first, what was done, and which was chosen: an arrow marks it."""
     from topgraft.metrics import Estimate
-    from topgraft.selection.rule import SAID
 
     columns = {
         "log_loss": "log loss",
@@ -92,7 +91,7 @@ def print_comparison(found: Comparison) -> None:
         print(one_line(note))
     print(
         f"{len(found.rows)} head settings x {len(found.folds[0])} folds x {len(found.folds)} repeats. Chosen:"
-        f" {found.chosen}: {SAID[found.rule]}."
+        f" {found.chosen}: {found.why}."
     )
 
 

@@ -24,7 +24,7 @@ from topgraft.heads._parallel import Compute, one_core
 from topgraft.selection.calibrate import calibrate
 from topgraft.selection.candidates import Bench, Candidate, worth_a_row
 from topgraft.selection.nested import nested
-from topgraft.selection.rule import check, choose, mean_of, members
+from topgraft.selection.rule import SAID, check, choose, mean_of, members
 from topgraft.selection.source import FeatureSource, columns_of, combinations, stack
 from topgraft.settings import Settings
 from topgraft.splits import folds as make_folds
@@ -83,6 +83,15 @@ class Comparison:
     seconds: dict[str, float]
     columns: Depths | None = None
     rule: str = "mean"
+
+    @property
+    def why(self) -> str:
+        """Say why the chosen one was chosen."""
+        if self.rule != "mean" or self.chosen.head == Average.name:
+            return SAID[self.rule]
+        if any(row["head"] == Average.name for row in self.rows):
+            return "better here than the mean of the best linear heads"
+        return "the best of those compared"
 
 
 def class_weights(labels: Labels, classes: int, mode: str = "auto") -> tuple[NDArray[np.float64] | None, str]:
