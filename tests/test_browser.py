@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+import topgraft as tg
 from run_folder import POLICIES, write_run
 from topgraft import report
+from topgraft.photos.dataset import Dataset
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 AXE = Path(__file__).parent.parent / "node_modules" / "axe-core" / "axe.min.js"
@@ -52,7 +54,10 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     drawn = draw_photos(folder / "photos", 14, seed=0)
     config = Config.load(data__photos=str(drawn), policies__count="2!", heads__names=("mean", "ridge"))
     pages = {name: report(run) for name, run in runs.items()}
-    return pages | {"real": follow(config, folder / "real").path / "report.html"}
+    real = follow(config, folder / "real")
+    judged = tg.evaluate(real, Dataset.from_folder(draw_photos(folder / "new", 9, seed=1)))
+    new = report(judged, out=folder / "new.html")
+    return pages | {"real": real.path / "report.html", "new": new}
 
 
 class Watched:
@@ -77,7 +82,7 @@ class Watched:
         self.context.close()
 
 
-@pytest.mark.parametrize("name", ["two", "ten", "real"])
+@pytest.mark.parametrize("name", ["two", "ten", "real", "new"])
 @pytest.mark.parametrize(("width", "scheme"), VIEWS)
 def test_no_error_no_request_no_sideways_scrolling(
     browser: Any, pages: dict[str, Path], name: str, width: int, scheme: str
@@ -106,6 +111,8 @@ def test_no_error_no_request_no_sideways_scrolling(
         ("ten", 390, "dark"),
         ("real", 1400, "light"),
         ("real", 390, "dark"),
+        ("new", 390, "light"),
+        ("new", 1400, "dark"),
     ],
 )
 def test_axe_finds_nothing_serious(
