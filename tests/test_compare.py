@@ -377,11 +377,21 @@ def test_several_labels_per_photo():
     assert ((head.probabilities(features[0]) > 0.5) == table).mean() > 0.8
 
 
-def test_all_leaves_out_what_is_not_installed_and_a_name_does_not(monkeypatch):
-    monkeypatch.setitem(HEADS, "far", HeadEntry("topgraft.heads._far", "Far", "timm", "no_such_module"))
+@pytest.fixture
+def _heads_in_order():
+    """Put the registry back as it was: monkeypatch would put what it took out at the end."""
+    before = dict(HEADS)
+    yield
+    HEADS.clear()
+    HEADS.update(before)
+
+
+@pytest.mark.usefixtures("_heads_in_order")
+def test_all_leaves_out_what_is_not_installed_and_a_name_does_not():
+    HEADS["far"] = HeadEntry("topgraft.heads._far", "Far", "timm", "no_such_module")
     for name, entry in list(HEADS.items()):
         if entry.requires == "torch":
-            monkeypatch.delitem(HEADS, name)
+            del HEADS[name]
     features, labels = clouds(photos=30)
     assert "far" not in {row["head"] for row in compare(features, labels, heads="all").rows}
     with pytest.raises(MissingExtraError, match=r"pip install 'topgraft\[timm\]'"):

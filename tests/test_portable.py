@@ -29,6 +29,10 @@ NAMES = {
 """Names of modules that every system has, which some systems lack."""
 
 
+ASKED_FOR = {"src/topgraft/speed.py": ["/proc/"]}
+"""What is read where it is there; elsewhere the answer is that nobody says."""
+
+
 @cache
 def nodes(code: str) -> tuple[ast.AST, ...]:
     """Return all nodes of code."""
@@ -80,7 +84,8 @@ def unencoded(code: str) -> Iterator[str]:
 def test_nothing_runs_on_one_system_only(judge):
     found = {path: list(judge(path.read_text(encoding="utf-8"))) for path in SOURCES}
     assert len(found) > 100
-    assert {str(path.relative_to(CHECKOUT)): said for path, said in found.items() if said} == {}
+    said = {path.relative_to(CHECKOUT).as_posix(): what for path, what in found.items() if what}
+    assert said == (ASKED_FOR if judge is only_here else {})
 
 
 @pytest.mark.parametrize(

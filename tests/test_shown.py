@@ -16,6 +16,8 @@ from topgraft import progress
 from topgraft._evaluate import Evaluation, Result
 from topgraft.errors import MissingPandasError
 from topgraft.predictor import COLUMNS, Predictions
+from topgraft.run.evaluation import Shown
+from topgraft.run.origin import Origin
 from topgraft.types import auto, silent
 
 
@@ -116,7 +118,19 @@ def test_long_tables_say_how_much_they_leave_out() -> None:
 
 def test_an_evaluation_is_short_and_flat(run: tg.Run) -> None:
     scores = load(run.path / "metrics.json")["test"]
-    found = Evaluation(("a", "b"), (Result("first", scores),), (), {}, 0, (), ("A <note>.",))
+    found = Evaluation(
+        ("a", "b"),
+        (Result("first", scores),),
+        ensembles=(),
+        strangers={},
+        flagged=0,
+        refused=(),
+        notes=("A <note>.",),
+        trust={},
+        harder=None,
+        tta=None,
+        shown=Shown((run,), {}, ("a", "b"), Origin(""), "", ()),
+    )
     assert repr(found).startswith(f"Evaluation(accuracy {scores['accuracy']['value']:.3f} [")
     assert "A <note>." in Cells(found._repr_html_()).said
     (row,) = found.to_frame().to_dict("records")
