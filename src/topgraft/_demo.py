@@ -41,5 +41,5 @@ def demo(
         raise UsageError(f"{folder / 'photos'}: is there already, and not from a demo. Give another -o.")
     photos = draw_photos(folder / "photos", each, seed=0)
     say(f"Drew {2 * each} photos of sushi and sandwiches into {photos}.")
-    config = Config.of(photos=photos)
+    config = Config.of(photos=photos, policies="16!")  # whether they pay or not, the demo shows them
     return follow(config, folder / "run", overwrite=True, settings=settings, progress=progress)
