@@ -49,16 +49,16 @@ class Bin:
 
 def merged(given: list[dict[str, Any]]) -> list[Bin]:
     """Put neighbouring bins together until each holds enough answers; none where there are too few at all."""
-    total = sum(one["count"] for one in given)
+    total = sum(entry["count"] for entry in given)
     enough = max(LEAST, total / MOST)
     found: list[list[int]] = []
     counted = enough
-    for i, one in enumerate(given):
+    for i, entry in enumerate(given):
         if counted >= enough:
             found.append([])
             counted = 0
         found[-1].append(i)
-        counted += one["count"]
+        counted += entry["count"]
     if len(found) > 1 and counted < enough:  # what is left over at the end
         rest = found.pop()
         found[-1] += rest
@@ -84,25 +84,27 @@ def believed(metrics: Numbers) -> Figure | None:
         UNIT,
         "how sure it was",
         "share right",
-        "; ".join(f"at {one.confidence:.0%} confidence {one.right.value:.0%} were right" for one in bins),
+        "; ".join(
+            f"at {entry.confidence:.0%} confidence {entry.right.value:.0%} were right" for entry in bins
+        ),
         x_ticks=percent,
         y_ticks=percent,
     )
     plot.line([(0, 0), (1, 1)], "ideal")
-    for one in bins:
-        plot.reach(one.confidence, one.right.low, one.right.high)
-        note = f"{one.count} answers: {one.confidence:.0%} sure, {one.right.value:.0%} right"
-        plot.dot(one.confidence, one.right.value, 5, note)
+    for entry in bins:
+        plot.reach(entry.confidence, entry.right.low, entry.right.high)
+        note = f"{entry.count} answers: {entry.confidence:.0%} sure, {entry.right.value:.0%} right"
+        plot.dot(entry.confidence, entry.right.value, 5, note)
     return Figure("Can its confidence be believed?", plot, _in_words(metrics, bins))
 
 
 def _in_words(metrics: Numbers, bins: list[Bin]) -> Markup:
-    off = [one for one in bins if one.word]
+    off = [entry for entry in bins if entry.word]
     said = [
         Markup("Answers that were {} sure on average were right {} of the time: {}.").format(
-            one.number("confidence", one.confidence), one.number("right", one.right.value), one.word
+            entry.number("confidence", entry.confidence), entry.number("right", entry.right.value), entry.word
         )
-        for one in off
+        for entry in off
     ] or [Markup("As far as these photos can tell, it is as often right as it says.")]
     said.append(
         Markup(

@@ -222,9 +222,11 @@ def _once(found: list[Gallery]) -> list[Gallery]:
     shown: set[str] = set()
     kept = []
     for gallery in found:
-        also = tuple(one for one in gallery.shots if one.id in shown)
-        shown |= {one.id for one in gallery.shots}
-        kept.append(replace(gallery, shots=[one for one in gallery.shots if one not in also], also=also))
+        also = tuple(photo for photo in gallery.shots if photo.id in shown)
+        shown |= {photo.id for photo in gallery.shots}
+        kept.append(
+            replace(gallery, shots=[photo for photo in gallery.shots if photo not in also], also=also)
+        )
     return kept
 
 
@@ -262,19 +264,19 @@ def _label_issues(facts: Facts, metrics: Numbers) -> Gallery:
 def take(book: Book, found: list[Gallery], tables: list[Confusion]) -> None:
     """Put the photos into the book, the most telling first, so that the last ones go where room is short."""
     for gallery in found:
-        book.take([one.id for one in gallery.shots], LARGE_PX)
+        book.take([photo.id for photo in gallery.shots], LARGE_PX)
     for right in (False, True):
         for table in tables:
             for cell in table.opened:
                 if (cell.label == cell.predicted) is right:
-                    book.take([one.id for one in cell.shots], SMALL_PX)
+                    book.take([photo.id for photo in cell.shots], SMALL_PX)
 
 
 def everything(found: list[Gallery], tables: list[Confusion]) -> dict[str, Shot]:
     """Every photo on the page with what is said of it first: what the enlarged view shows."""
-    shots = [one for gallery in found for one in gallery.shots]
-    shots += [one for table in tables for cell in table.opened for one in cell.shots]
+    shots = [photo for gallery in found for photo in gallery.shots]
+    shots += [photo for table in tables for cell in table.opened for photo in cell.shots]
     unique: dict[str, Shot] = {}
-    for one in shots:
-        unique.setdefault(one.id, one)
+    for photo in shots:
+        unique.setdefault(photo.id, photo)
     return unique

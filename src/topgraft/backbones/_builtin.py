@@ -109,8 +109,8 @@ LITE0 = Lite(
     deep=1.0,
 )
 BUILTINS = {
-    one.name: one
-    for one in (
+    lite.name: lite
+    for lite in (
         LITE0,
         Lite(
             "tf_efficientnet_lite1.in1k",

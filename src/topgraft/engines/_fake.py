@@ -39,7 +39,7 @@ class FakeEngine(Engine):
             raise UsageError("fake engine: it is closed. Open another one.")
         for tag, images in batches:
             self.check(images)
-            rows = [np.concatenate([_cells(image) @ one for one in self._matrices]) for image in images]
+            rows = [np.concatenate([_cells(image) @ matrix for matrix in self._matrices]) for image in images]
             yield tag, np.stack(rows) if rows else np.empty((0, self.width), np.float32)
 
     def close(self) -> None:

@@ -103,7 +103,7 @@ def _headless(model: Any, tensors: dict[str, torch.Tensor] | None) -> torch.nn.M
 
 @torch.no_grad()  # type: ignore[untyped-decorator]
 def _settled(model: torch.nn.Module) -> torch.nn.Module:
-    """Give a random network the statistics that training would: those of pictures, layer by layer.
+    """Set a random network's statistics to those of pictures, layer by layer, as training would.
 
     Without them activations grow or vanish with depth: Inception v3's leave float16.
     """

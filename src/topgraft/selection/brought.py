@@ -66,7 +66,7 @@ def brought(
             if len(np.unique(told[learn])) < 2:
                 return None
             answers[which, score] = _answers(rows, told, learn, score, classes)
-    without, with_them = (one[there] for one in answers)
+    without, with_them = (answer[there] for answer in answers)
     truth = labels[there]
     return Brought(
         photos=int(there.sum()),

@@ -114,16 +114,16 @@ class Bench:
     def rows(self, candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
         """Return the leaderboard's rows of candidates, the best of them first: plain data."""
 
-        def row(one: Candidate) -> dict[str, Any]:
-            gap, _ = difference(one.loss_by_fold, candidates[0].loss_by_fold, self.dealt)
-            probabilities = answers(one.logits, self.labels, self.dealt)
+        def row(candidate: Candidate) -> dict[str, Any]:
+            gap, _ = difference(candidate.loss_by_fold, candidates[0].loss_by_fold, self.dealt)
+            probabilities = answers(candidate.logits, self.labels, self.dealt)
             return {
-                "head": one.head,
-                "setting": setting_text(one.setting),
+                "head": candidate.head,
+                "setting": setting_text(candidate.setting),
                 **metrics.brief(
                     self.labels,
                     probabilities,
-                    losses=one.losses,
+                    losses=candidate.losses,
                     groups=self.groups,
                     seed=self.seed,
                     out_of_fold=True,
@@ -140,11 +140,13 @@ def worth_a_row(own: Sequence[Candidate]) -> list[Candidate]:
     All would be a hundred rows, and as many arrays to keep.
     """
     best: dict[str, Candidate] = {}
-    for one in own:
-        if one.depths not in best or one.loss < best[one.depths].loss:
-            best[one.depths] = one
-    chosen = min(best.values(), key=lambda one: one.loss).depths
-    return [one for one in own if one.depths == chosen or one is best[one.depths]]
+    for candidate in own:
+        if candidate.depths not in best or candidate.loss < best[candidate.depths].loss:
+            best[candidate.depths] = candidate
+    chosen = min(best.values(), key=lambda candidate: candidate.loss).depths
+    return [
+        candidate for candidate in own if candidate.depths == chosen or candidate is best[candidate.depths]
+    ]
 
 
 def score(

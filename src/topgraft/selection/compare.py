@@ -274,12 +274,12 @@ def compare(
     progress("compare heads", len(kinds), len(kinds))
     alone = candidates
     mean = mean_of(members(alone), labels, dealt) if rule == "mean" else None
-    candidates = sorted([*alone, *([] if mean is None else [mean])], key=lambda one: one.loss)
+    candidates = sorted([*alone, *([] if mean is None else [mean])], key=lambda candidate: candidate.loss)
     winner = choose(candidates, labels, dealt, rule=rule, classes=C)
     return Comparison(
         rows=[
-            row | {"chosen": one is winner}
-            for one, row in zip(candidates, bench.rows(candidates), strict=True)
+            row | {"chosen": candidate is winner}
+            for candidate, row in zip(candidates, bench.rows(candidates), strict=True)
         ],
         chosen=Choice(winner.head, winner.setting),
         oof=nested(alone, winner, labels, dealt, rule=rule, classes=C),

@@ -71,18 +71,20 @@ def _chosen_without(
 ) -> Logits:
     """Return one repeat's out-of-fold logits (N, C) of what all folds but one would have chosen."""
     fit, rest = folds[number][0], [_inside(folds, number)]
-    able = [_without(one, repeat, number, folds) for one in candidates]
-    logits: dict[Any, Logits] = {(one.head, one.order): one.logits[repeat] for one in candidates}
+    able = [_without(candidate, repeat, number, folds) for candidate in candidates]
+    logits: dict[Any, Logits] = {
+        (candidate.head, candidate.order): candidate.logits[repeat] for candidate in candidates
+    }
     best = members(able) if rule == "mean" else []
-    own = [logits[one.head, one.order] for one in best]
-    seen = [replace(one, logits=whole[None, fit]) for one, whole in zip(best, own, strict=True)]
+    own = [logits[candidate.head, candidate.order] for candidate in best]
+    seen = [replace(candidate, logits=whole[None, fit]) for candidate, whole in zip(best, own, strict=True)]
     mean = mean_of(seen, labels[fit], rest)
     together = able if mean is None else [*able, mean]
     taken = choose(together, labels[fit], rest, rule=rule, classes=classes)
     if taken is not mean:
         return logits[taken.head, taken.order]
     hot = Average(**mean.setting).temperatures
-    parts = [(whole, hot[one.head]) for one, whole in zip(best, own, strict=True)]
+    parts = [(whole, hot[candidate.head]) for candidate, whole in zip(best, own, strict=True)]
     return mean_logits(parts, multilabel=labels.ndim == 2)
 
 
@@ -93,15 +95,15 @@ def _inside(folds: list[Fold], number: int) -> list[Fold]:
     return [(np.flatnonzero(~scored), np.flatnonzero(scored)) for scored in others]
 
 
-def _without(one: Candidate, repeat: int, number: int, folds: list[Fold]) -> Candidate:
+def _without(candidate: Candidate, repeat: int, number: int, folds: list[Fold]) -> Candidate:
     """Return a candidate as one repeat without one fold would have judged it; its logits stay away."""
-    losses = one.losses[repeat : repeat + 1, folds[number][0]]
+    losses = candidate.losses[repeat : repeat + 1, folds[number][0]]
     own = slice(repeat * len(folds), (repeat + 1) * len(folds))
     return replace(
-        one,
-        logits=one.logits[:0],
+        candidate,
+        logits=candidate.logits[:0],
         losses=losses,
         loss=float(losses.mean()),
-        loss_by_fold=np.delete(one.loss_by_fold[own], number),
-        right_by_fold=np.delete(one.right_by_fold[own], number),
+        loss_by_fold=np.delete(candidate.loss_by_fold[own], number),
+        right_by_fold=np.delete(candidate.right_by_fold[own], number),
     )

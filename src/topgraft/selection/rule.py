@@ -58,15 +58,17 @@ def mean_of(best: Sequence[Candidate], labels: Labels, dealt: Sequence[list[Fold
     if len(best) < 2:
         return None
     multilabel = labels.ndim == 2
-    hot = {one.head: calibrate(one.logits, labels, multilabel=multilabel) for one in best}
-    setting = Average.of({one.head: (one.setting, hot[one.head]) for one in best}).setting
-    mean = mean_logits([(one.logits, hot[one.head]) for one in best], multilabel=multilabel)
+    hot = {candidate.head: calibrate(candidate.logits, labels, multilabel=multilabel) for candidate in best}
+    setting = Average.of(
+        {candidate.head: (candidate.setting, hot[candidate.head]) for candidate in best}
+    ).setting
+    mean = mean_logits([(candidate.logits, hot[candidate.head]) for candidate in best], multilabel=multilabel)
     return score(Average.name, setting, (Average.simplicity, 0), mean, labels, dealt)
 
 
 def members(candidates: Sequence[Candidate]) -> list[Candidate]:
     """Return the best of each head that can be a member of the mean, where there is any."""
-    own = {head: [one for one in candidates if one.head == head] for head in MEMBERS}
+    own = {head: [candidate for candidate in candidates if candidate.head == head] for head in MEMBERS}
     return [best_of(found) for found in own.values() if found]
 
 
@@ -83,8 +85,12 @@ def best_of(own: Sequence[Candidate]) -> Candidate:
     Really is by more than the standard error of the difference, photo by photo. Blocks that bring less than
     that cost log loss on few photos.
     """
-    lowest = min(own, key=lambda one: one.loss)
-    last = min((one for one in own if one.depths == "last"), key=lambda one: one.loss, default=lowest)
+    lowest = min(own, key=lambda candidate: candidate.loss)
+    last = min(
+        (candidate for candidate in own if candidate.depths == "last"),
+        key=lambda candidate: candidate.loss,
+        default=lowest,
+    )
     gap = (last.losses - lowest.losses).mean(axis=0)
     return last if gap.mean() <= gap.std() / np.sqrt(len(gap)) else lowest
 
@@ -101,35 +107,40 @@ def choose(
         rule: one of `RULES`.
         classes: C.
     """
-    lowest = min(candidates, key=lambda one: one.loss)
+    lowest = min(candidates, key=lambda candidate: candidate.loss)
     prior = prior_log_loss(labels, classes)
     limit = WORSE * lowest.loss if lowest.loss >= prior else min(WORSE * lowest.loss, prior)
     if rule == "mean" and (mean := _standing(candidates)) is not None:
-        if mean.loss > limit and (sound := [one for one in candidates if one.loss <= limit]):
+        if mean.loss > limit and (
+            sound := [candidate for candidate in candidates if candidate.loss <= limit]
+        ):
             # Hardly anything is learned: take what is right most often, unless the mean is right more often.
-            best = max(sound, key=lambda one: (one.right_by_fold.mean(), -one.loss))
+            best = max(sound, key=lambda candidate: (candidate.right_by_fold.mean(), -candidate.loss))
             return mean if difference(best.right_by_fold, mean.right_by_fold, dealt)[0].high < 0 else best
-        better = [one for one in candidates if _beats(one, mean, dealt)]
-        return min(better, key=lambda one: one.loss, default=mean)
+        better = [candidate for candidate in candidates if _beats(candidate, mean, dealt)]
+        return min(better, key=lambda candidate: candidate.loss, default=mean)
     if rule == "one-standard-error":
 
-        def within(one: Candidate) -> bool:
-            gap, error = difference(one.loss_by_fold, lowest.loss_by_fold, dealt)
-            return gap.value <= error and one.loss <= limit
+        def within(candidate: Candidate) -> bool:
+            gap, error = difference(candidate.loss_by_fold, lowest.loss_by_fold, dealt)
+            return gap.value <= error and candidate.loss <= limit
 
-        return min((one for one in candidates if one is lowest or within(one)), key=lambda one: one.order)
+        return min(
+            (candidate for candidate in candidates if candidate is lowest or within(candidate)),
+            key=lambda candidate: candidate.order,
+        )
     return lowest
 
 
 def _standing(candidates: Sequence[Candidate]) -> Candidate | None:
     """Return the mean of linear heads, or the best of them where there is one kind alone."""
-    means = [one for one in candidates if one.head == Average.name]
-    linear = means or [one for one in candidates if one.head in MEMBERS]
-    return min(linear, key=lambda one: one.loss, default=None)
+    means = [candidate for candidate in candidates if candidate.head == Average.name]
+    linear = means or [candidate for candidate in candidates if candidate.head in MEMBERS]
+    return min(linear, key=lambda candidate: candidate.loss, default=None)
 
 
-def _beats(one: Candidate, mean: Candidate, dealt: Sequence[list[Fold]]) -> bool:
+def _beats(candidate: Candidate, mean: Candidate, dealt: Sequence[list[Fold]]) -> bool:
     """Tell whether one is better on log loss and on accuracy, by more than chance explains on both."""
-    loss, _ = difference(one.loss_by_fold, mean.loss_by_fold, dealt)
-    right, _ = difference(one.right_by_fold, mean.right_by_fold, dealt)
+    loss, _ = difference(candidate.loss_by_fold, mean.loss_by_fold, dealt)
+    right, _ = difference(candidate.right_by_fold, mean.right_by_fold, dealt)
     return loss.high < 0 and right.low > 0

@@ -616,5 +616,5 @@ def _pairs(table: Table, rows: set[tuple[str, str]]) -> set[tuple[int, str]]:
 
 
 def _many(names: dict[str, int]) -> dict[str, int]:
-    """Give each name a run of ten photos, so that segments have several blocks."""
+    """Return a run of ten photos for each name, so that segments have several blocks."""
     return {f"{name}/{i}": first + i for name, first in names.items() for i in range(10)}
