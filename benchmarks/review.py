@@ -12,46 +12,20 @@ accuracy that random order has at its end, in the mean over sets.
 
 import argparse
 import json
-import tarfile
 import tempfile
 from pathlib import Path
 
 import numpy as np
+from depths import embedded
 
-import topgraft as tg
 from topgraft._relabel.learner import BATCH, Learner
 from topgraft.heads import head_class
 from topgraft.selection.teaching import unit
 
-SETS = {
-    "sushi": ("sushi_sandwich", ""),
-    "waste": ("trashnet_240px.tar", ""),
-    "clothing": ("clothing_240px.tar", "test"),
-    "grocery": ("grocery_240px.tar", "test"),
-    "caltech": ("caltech101_144px.tar", ""),
-}
-"""Folder or archive, and the side of the set's own split that is answered for."""
 WAYS = ("random", "proposed")
 GOAL = 1 / 3
 MOST = 3000
 """Photos that may be bought, and photos answered for, at most."""
-
-
-def embedded(shared, name, work):
-    """Embed a set's photos as they are: features (N, D), labels (N,), and which are its own test."""
-    place, own = SETS[name]
-    source = shared / "data" / place
-    if source.suffix == ".tar":
-        folder = work / name
-        if not folder.exists():
-            with tarfile.open(source) as archive:
-                archive.extractall(folder, filter="data")
-        source = folder
-        while len(inside := [path for path in source.iterdir() if path.is_dir()]) == 1:
-            source = inside[0]
-    store = tg.embed(tg.Dataset.from_folder(source), work / f"{name}.zarr", policies=(), depths="last")
-    split = np.array([sample.split or "" for sample in store.samples])
-    return store.features().astype(np.float32), store.labels, store.groups, split == own if own else None
 
 
 def drawn(labels, groups, own, start, seed):
@@ -118,7 +92,8 @@ def measured(given, name, temporary):
     """Measure one set."""
     work = given.work or Path(temporary)
     work.mkdir(parents=True, exist_ok=True)
-    features, labels, groups, own = embedded(given.shared, name, work)
+    _, store, own = embedded(given.shared, name, work)
+    features, labels, groups = store.features().astype(np.float32), store.labels, store.groups
     curves = {way: [] for way in WAYS}
     for seed in range(given.draws):
         have, pool, test = drawn(labels, groups, own, given.start, seed)

@@ -81,9 +81,7 @@ def check(data: Dataset, *, strict: bool = True) -> Health:
         DataError: for fewer than two classes, a class with fewer than two photos, or more than 20 %
             unreadable files.
     """
-    counts = Counter(
-        name for sample in data.samples for name in _names(data, sample.labels or (sample.label,))
-    )
+    counts = Counter(name for sample in data.samples for name in _names(data, sample.every_label))
     classes = {name: counts.get(name, 0) for name in data.classes}
     duplicates, crossing, leaks = _groups(data)
     tiny = [name for name, n in classes.items() if n < TINY]
@@ -135,7 +133,7 @@ def _in_one_group(data: Dataset) -> list[str]:
     """Say which classes cannot be measured: their photos are never on two sides of a split."""
     groups: dict[int, list[int]] = {}
     for sample, group in zip(data.samples, data.groups.tolist(), strict=True):
-        for label in sample.labels or (sample.label,):
+        for label in sample.every_label:
             groups.setdefault(label, []).append(group)
     lumped = [
         (data.classes[label], len(found))

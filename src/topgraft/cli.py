@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from importlib import import_module, metadata
+from importlib import import_module
 from importlib.util import find_spec
 from inspect import signature
 from operator import attrgetter
@@ -230,6 +230,8 @@ def main() -> None:
 
 def _version(wanted: bool) -> None:
     if wanted:
+        from importlib import metadata
+
         print(metadata.version("topgraft"))
         raise typer.Exit
 

@@ -62,6 +62,15 @@ class Sample:
     labels: tuple[int, ...] = ()
     pixels: str = ""
 
+    @property
+    def every_label(self) -> tuple[int, ...]:
+        """All class indices, whether the photo has one or several."""
+        return self.labels or (self.label,)
+
+    def named(self, classes: Sequence[str]) -> str:
+        """Return the names of its labels, as tables have them: `sushi`, or `sushi;soup`."""
+        return ";".join(classes[i] for i in self.every_label)
+
 
 @dataclass(frozen=True, slots=True)
 class Refused:
@@ -139,7 +148,7 @@ class Dataset:
 
     def _sizes(self) -> dict[str, int]:
         """Count the photos of each class; a photo with several labels counts for each."""
-        every = [i for sample in self.samples for i in sample.labels or (sample.label,)]
+        every = [i for sample in self.samples for i in sample.every_label]
         counts = np.bincount(np.array(every, np.int64), minlength=len(self.classes)).tolist()
         return dict(zip(self.classes, counts, strict=True))
 
@@ -152,7 +161,7 @@ class Dataset:
         return notebook.frame(
             {
                 "id": sample.id,
-                "label": ";".join(self.classes[i] for i in sample.labels or (sample.label,)),
+                "label": sample.named(self.classes),
                 "group": sample.group,
                 "split": sample.split,
                 "digest": sample.digest,

@@ -95,7 +95,7 @@ def write_predictions(
         for row, sample in enumerate(given.side.samples):
             shares = given.probabilities[0, row]
             best = int(shares.argmax())
-            label = ";".join(names[i] for i in sample.labels or (sample.label,))
+            label = sample.named(names)
             far = "" if given.distance is None else f"{given.distance[row]:.6f}"
             fold = "" if given.fold[row] < 0 else int(given.fold[row])
             lines.append(

@@ -57,7 +57,7 @@ def indicators(samples: Sequence[Sample], classes: int) -> Labels:
     """Return the labels as a 0/1 table (n, C), whether photos carry one or several."""
     found = np.zeros((len(samples), classes), dtype=np.int64)
     for row, sample in enumerate(samples):
-        found[row, list(sample.labels or (sample.label,))] = 1
+        found[row, list(sample.every_label)] = 1
     return found
 
 

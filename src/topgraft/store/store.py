@@ -254,7 +254,7 @@ class FeatureStore:
         return notebook.frame(
             {
                 "id": sample.id,
-                "label": ";".join(self.classes[i] for i in sample.labels or (sample.label,)),
+                "label": sample.named(self.classes),
                 "group": int(group),
                 "digest": sample.digest,
             }
