@@ -217,6 +217,38 @@ def test_the_camera_takes_a_photo(browser, request, page):
         assert person.page.evaluate("document.querySelector('video').srcObject") is None
 
 
+def test_no_press_is_lost_on_a_camera_that_is_slow_to_show_a_picture(browser, url):
+    with Person(browser, url) as person:
+        page = person.page
+        page.evaluate(
+            """() => {
+                const play = HTMLMediaElement.prototype.play;
+                const warm = new Promise((done) => { window.warm_up = done; });
+                HTMLMediaElement.prototype.play = async function () { await warm; return play.call(this); };
+            }"""
+        )
+        page.get_by_role("button", name="Take a photo").click()
+        shoot = page.get_by_role("button", name="Take it")
+        assert shoot.is_disabled()
+        assert page.get_by_role("button", name="Take a photo").is_disabled()  # a second stream would stay on
+        page.evaluate("window.warm_up()")
+        shoot.click()
+        assert person.answer()["bars"]
+        assert shoot.is_hidden()
+        assert page.get_by_role("button", name="Take a photo").is_enabled()
+
+
+def test_a_camera_closed_before_its_first_picture_is_off_and_opens_again(browser, url):
+    with Person(browser, url) as person:
+        page = person.page
+        page.get_by_role("button", name="Take a photo").click()
+        page.get_by_role("button", name="Close the camera").click()
+        assert page.evaluate("document.querySelector('video').srcObject") is None
+        page.get_by_role("button", name="Take a photo").click()
+        page.get_by_role("button", name="Take it").click()
+        assert person.answer()["bars"]
+
+
 def test_photos_chosen_before_the_script_is_there_are_answered(browser, url, paths):
     """A slow machine shows the page long before its script runs."""
     with Person(browser, url) as person:

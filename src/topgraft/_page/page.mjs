@@ -193,28 +193,36 @@ const camera = { video: document.querySelector('video'), stream: null };
 
 async function open_camera() {
   if (!navigator.mediaDevices?.getUserMedia) { $('capture').click(); return; }
+  $('photograph').disabled = true; // a second stream would never be stopped
   try {
     camera.stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: 'environment' } });
   } catch {
+    $('photograph').disabled = false;
     $('capture').click(); // no camera that may be used: the system's own way, if there is one
     return;
   }
   camera.video.srcObject = camera.stream;
   $('camera').hidden = false;
-  await camera.video.play();
+  try {
+    await camera.video.play();
+  } catch {
+    return; // closed before its first picture
+  }
+  $('shoot').disabled = false; // not before: there is no picture yet, and the press would be lost
   $('shoot').focus();
 }
 
 function close_camera() {
   for (const track of camera.stream?.getTracks() ?? []) track.stop();
   camera.video.srcObject = camera.stream = null;
-  $('camera').hidden = true;
+  $('camera').hidden = $('shoot').disabled = true;
+  $('photograph').disabled = false;
   $('photograph').focus();
 }
 
 async function shoot() {
+  $('shoot').disabled = true; // one press, one photo
   const { videoWidth: width, videoHeight: height } = camera.video;
-  if (!width) return;
   const canvas = Object.assign(document.createElement('canvas'), { width, height });
   canvas.getContext('2d').drawImage(camera.video, 0, 0);
   const blob = await new Promise((done) => { canvas.toBlob(done, 'image/png'); });
