@@ -17,8 +17,9 @@ labels:
   and not, on six draws of four sets.
 - `fastai`: `fine_tune(8)` with its own defaults, where fastai is installed.
 
-Each way and draw runs in a process of its own, which gives its wall time (from files to answers, with
-imports) and its peak memory. Where PyTorch finds a GPU it is used; times are only ever those of processors.
+Each way and draw runs in a process of its own, which gives its wall time and its processors' seconds (from
+files to answers, with imports; the latter hardly depend on what else runs) and its peak memory. Where PyTorch
+finds a GPU it is used, and the way is not timed.
 What is in FOLDER already is not measured again; after `--seconds` nothing is begun. Prints a Markdown table
 with paired intervals against `topgraft` over the draws of a set that both did, and as its last line one JSON
 object: on what share of the sets Topgraft is at or above every other way in accuracy and log loss, within
@@ -186,8 +187,10 @@ def one(way, job):
         return
     np.save(Path(job).with_name(f"{way}.npy"), answers)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    gpu = way in ("finetune", "fastai") and sys.modules["torch"].cuda.is_available()
-    print(json.dumps({"seconds": None if gpu else time.perf_counter() - begun, "peak_mb": peak}))
+    facts = {"seconds": time.perf_counter() - begun, "cpu_seconds": sum(os.times()[:4]), "peak_mb": peak}
+    if way in ("finetune", "fastai") and sys.modules["torch"].cuda.is_available():
+        facts = dict.fromkeys(facts)
+    print(json.dumps(facts))
 
 
 def jobs(given, name):
@@ -248,9 +251,10 @@ def main():
     given.work.mkdir(parents=True, exist_ok=True)
     ends = time.monotonic() + given.seconds
     print(
-        "| set | way | draws | accuracy | log loss | difference in accuracy | in log loss | s | MB | lines |"
+        "| set | way | draws | accuracy | log loss | difference in accuracy | in log loss | s | CPU s | MB |"
+        " lines |"
     )
-    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     rows = [row for name in given.sets.split(",") for row in compared(given, name, ends)]
     print(json.dumps({**verdict(rows), "goal": GOAL, "rows": rows}))
 
@@ -280,7 +284,8 @@ def compared(given, name, ends):
             "accuracy_gap": right.as_dict(),
             "log_loss_gap": loss.as_dict(),
             "seconds": mean([done[i][1]["seconds"] for i in timed]),
-            "topgraft_seconds": mean([found["topgraft"][i][1]["seconds"] for i in timed]),
+            "cpu_seconds": mean([done[i][1]["cpu_seconds"] for i in timed]),
+            "topgraft_cpu_seconds": mean([found["topgraft"][i][1]["cpu_seconds"] for i in timed]),
             "peak_mb": max((done[i][1]["peak_mb"] for i in timed), default=None),
             "lines": sum(1 for line in inspect.getsource(WAYS[way]).splitlines()[1:] if line.strip()),
         }
@@ -289,6 +294,7 @@ def compared(given, name, ends):
             f"| {name} | {way} | {len(both)} | {row['accuracy']:.3f} | {row['log_loss']:.3f} |"
             f" {right.value:+.3f} [{right.low:+.3f}, {right.high:+.3f}] |"
             f" {loss.value:+.3f} [{loss.low:+.3f}, {loss.high:+.3f}] | {shown(row['seconds'])} |"
+            f" {shown(row['cpu_seconds'])} |"
             f" {shown(row['peak_mb'])} | {row['lines']} |",
             flush=True,
         )
@@ -309,9 +315,9 @@ def verdict(rows):
     sets = {row["set"] for row in rivals}
     lost = {row["set"] for row in rivals if row["accuracy_gap"]["high"] < 0 or row["log_loss_gap"]["low"] > 0}
     slow = [
-        row["topgraft_seconds"] / row["seconds"]
+        row["topgraft_cpu_seconds"] / row["cpu_seconds"]
         for row in rivals
-        if row["way"] == "finetune" and row["seconds"]
+        if row["way"] == "finetune" and row["cpu_seconds"]
     ]
     share = (len(sets) - len(lost)) / max(1, len(sets))
     time_share = float(np.mean(slow)) if slow else None
