@@ -12,6 +12,7 @@ import topgraft as tg
 from topgraft import _run_recipe
 from topgraft.config import Config
 from topgraft.errors import DataError, OfflineError, UnknownNameError, UsageError
+from topgraft.photos.corrections import Correction, Corrections
 from topgraft.recipes import SHIPPED, find_recipe
 from topgraft.settings import Settings
 from topgraft.testing.drawing import draw_photos
@@ -64,7 +65,7 @@ def test_all_stages_and_what_is_done_is_passed_over(photos, tmp_path, monkeypatc
         raise AssertionError("done again")
 
     with monkeypatch.context() as patch:
-        for stage in ("follow", "export", "Dataset"):
+        for stage in ("follow", "export", "read_as_asked"):
             patch.setattr(_run_recipe, stage, never)
         assert tg.run_recipe(recipe, photos, out=out).metrics == run.metrics
     assert sum("is there already" in line for line in caplog.messages) == 2
@@ -78,6 +79,42 @@ def test_all_stages_and_what_is_done_is_passed_over(photos, tmp_path, monkeypatc
     recipe.write_text(SMALL.replace("seed = 0", "seed = 1"))
     with pytest.raises(UsageError, match="begun with seed = 0, got 1"):
         tg.run_recipe(recipe, photos, out=out)
+
+
+def test_a_run_of_photos_named_from_here_is_done_the_next_time(photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(photos.parent)
+    (tmp_path / "mine.toml").write_text(SMALL.partition("[export]")[0])
+    run = tg.run_recipe(tmp_path / "mine.toml", photos.name, out=tmp_path / "out")
+    monkeypatch.setattr(_run_recipe, "follow", None)
+    assert tg.run_recipe(tmp_path / "mine.toml", photos.name, out=tmp_path / "out").path == run.path
+
+
+@pytest.mark.timm
+def test_every_stage_reads_the_photos_as_the_recipe_says(photos, tmp_path, monkeypatch):
+    """Groups and corrections are for fine-tuning and export as they are for training."""
+    one = tg.Dataset.from_folder(photos).samples[0]
+    line = Correction(1, "label", "sushi", "sandwich", one.id, str(photos), one.digest)
+    table = Corrections(tmp_path / "table.csv")
+    table.add([line])
+    table.close()
+    (tmp_path / "mine.toml").write_text(
+        f"{SMALL}[finetune]\nblocks = 0\n[data]\ngroup_by = '[0-9](?=[.])'\ncorrections = 'table.csv'\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    read = {}
+    for stage in ("finetune", "export"):
+        real = getattr(_run_recipe, stage)
+
+        def noted(run, *places, stage=stage, real=real, **options):
+            read[stage] = options.get("photos") or places[0]
+            return real(run, *places, **options)
+
+        monkeypatch.setattr(_run_recipe, stage, noted)
+    run = tg.run_recipe("mine.toml", photos, out="out")
+    assert run.config.data.corrections == str(tmp_path / "table.csv")  # found from anywhere
+    for data in read.values():
+        assert data.grouping.startswith("Grouped by")
+        assert data.classes[data.samples[0].label] == "sushi"
 
 
 @pytest.mark.timm

@@ -13,8 +13,8 @@ from topgraft._report import report
 from topgraft.config import Config
 from topgraft.errors import UsageError, need
 from topgraft.files import is_file
-from topgraft.photos.dataset import Dataset
-from topgraft.recipe import follow
+from topgraft.photos.correct import read_as_asked
+from topgraft.recipe import follow, lasting
 from topgraft.recipes import find_recipe
 from topgraft.run import Run
 from topgraft.settings import Settings
@@ -62,11 +62,12 @@ def run_recipe(
     place = Path("runs", path.stem) if out is None else Path(out)
     _judge(config)
 
-    trained = config.model_copy(update={"finetune": None, "export": None})
+    first = config.model_copy(update={"finetune": None, "export": None})
+    trained = lasting(first)
     told: dict[str, Any] = {"settings": settings, "progress": progress}
     fresh = overwrite or not _is_done(place / "train", trained)
     if fresh:
-        run = follow(trained, place / "train", overwrite=overwrite, resume=not overwrite, **told)
+        run = follow(first, place / "train", overwrite=overwrite, resume=not overwrite, **told)
     else:
         run = _passed_over(place / "train")
     if config.finetune is not None:
@@ -74,7 +75,7 @@ def run_recipe(
         # What began with an older training is of no use; what was only interrupted goes on.
         replace, fresh = fresh, fresh or not _is_done(place / "finetune", trained, asked)
         if fresh:
-            data = Dataset.from_folder(config.data.photos, duplicates=config.data.duplicates, **told)
+            data, _ = read_as_asked(config.data, **told)
             where = place / "finetune"
             run = finetune(run, data, out=where, overwrite=replace, resume=not replace, **told, **asked)
             report(run, photos=config.data.photos, settings=settings)
@@ -84,7 +85,7 @@ def run_recipe(
         wanted = config.export.model_dump()
         made = Run(place / "export").read("metrics.json").get("export", {})
         if fresh or any(made.get(key) != value for key, value in wanted.items()):
-            wanted |= told | {"photos": config.data.photos}
+            wanted |= told | {"photos": read_as_asked(config.data, **told)[0]}
             say(str(export(run, place / "export", overwrite=True, **wanted)))
         else:
             say(f"{place / 'export'}: is there already")

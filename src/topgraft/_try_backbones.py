@@ -22,6 +22,7 @@ from topgraft.errors import UsageError
 from topgraft.importers._catalogue import kept, note_pace
 from topgraft.importers.load import load_backbone
 from topgraft.metrics import Estimate
+from topgraft.photos.correct import read_as_asked
 from topgraft.photos.dataset import Dataset
 from topgraft.progress import watched
 from topgraft.run.results import Side
@@ -95,7 +96,7 @@ def try_backbones(
         names: what `load_backbone` takes; none for all that are on this machine.
         seconds: begin none that would end later; the smallest is always tried.
         store: where features are kept; None keeps none.
-        config: how photos are split and heads compared.
+        config: how photos are read and split, and heads compared.
         settings: cores and cache.
         progress: told of everything that takes long.
 
@@ -109,9 +110,7 @@ def try_backbones(
     data = (
         photos
         if isinstance(photos, Dataset)
-        else Dataset.from_folder(
-            photos, duplicates=config.data.duplicates, settings=settings, progress=progress
-        )
+        else read_as_asked(config.data, photos, settings=settings, progress=progress)[0]
     )
     check(data)
     sides = split_of(data, test=config.data.test, val=config.data.val, seed=config.seed)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, overload
@@ -31,8 +32,9 @@ from topgraft.files import is_file
 from topgraft.heads import HEADS, Head, head_class
 from topgraft.importers.load import load_backbone
 from topgraft.importers.quantize import quantize
-from topgraft.photos.correct import Corrected, correct
+from topgraft.photos.correct import Corrected, correct, read_as_asked
 from topgraft.photos.dataset import Dataset
+from topgraft.photos.grouping import Grouping
 from topgraft.policies.grid import draw
 from topgraft.predictor.modelcard import write_model_card
 from topgraft.progress import watched
@@ -246,7 +248,7 @@ def follow(
     run = Run.create(out, overwrite=overwrite, resume=resume)
     with run.locked():
         run.reopen()
-        run.write_config(_lasting(config))
+        run.write_config(lasting(config))
         run.write_json("health.json", health.as_dict())
         run.note_time("read and check photos", checked)
         if backbone is None:
@@ -292,10 +294,11 @@ def follow(
         return run
 
 
-def _lasting(config: Config) -> Config:
-    """Return the choices with the photos named so that the run finds them from any working directory."""
-    photos = files.absolute(config.data.photos)
-    return config.model_copy(update={"data": config.data.model_copy(update={"photos": photos})})
+def lasting(config: Config) -> Config:
+    """Return the choices as a run notes them: photos and corrections are found from any working directory."""
+    named = {name: getattr(config.data, name) for name in ("photos", "corrections")}
+    places = {name: files.absolute(place) for name, place in named.items() if place}
+    return config.model_copy(update={"data": config.data.model_copy(update=places)})
 
 
 def _unknown_before(place: Path, config: Config) -> str:
@@ -322,20 +325,20 @@ def _photos_noted(run: Run) -> str:
 def _photos(
     config: Config, data: Dataset | None, settings: Settings, progress: Progress
 ) -> tuple[Dataset, Corrected | None]:
-    """Read the photos, and apply the corrections where there are any."""
-    data = data or Dataset.from_folder(
-        config.data.photos,
-        duplicates=config.data.duplicates,
-        group_by=config.data.group_by,
-        within=config.data.within,
-        settings=settings,
-        progress=progress,
-    )
-    if not config.data.corrections:
-        return data, None
-    corrected = correct(data, config.data.corrections, settings=settings, progress=progress)
-    say(f"corrections of {config.data.corrections}: {corrected}")
-    return corrected.data, corrected
+    """Return the photos joined into groups and corrected as the choices say, read unless they are already."""
+    asked, corrected = config.data, None
+    if data is None:
+        data, corrected = read_as_asked(asked, settings=settings, progress=progress)
+    else:
+        data = replace(data, duplicates=asked.duplicates)
+        if grouping := Grouping.of(asked.group_by, asked.within):
+            data = data.grouped(grouping, settings=settings)
+        if asked.corrections:
+            corrected = correct(data, asked.corrections, settings=settings, progress=progress)
+            data = corrected.data
+    if corrected is not None:
+        say(f"corrections of {asked.corrections}: {corrected}")
+    return data, corrected
 
 
 def _of_corrections(
@@ -382,7 +385,7 @@ def _same_choices(place: Path, config: Config) -> None:
     """
     if not is_file(place / "config.toml"):
         return
-    before, now = _flat((Run(place).config or Config()).as_dict()), _flat(config.as_dict())
+    before, now = (_flat(lasting(one).as_dict()) for one in (Run(place).config or Config(), config))
     for key in sorted(before.keys() | now.keys()):
         if key != "data.photos" and before.get(key) != now.get(key):
             raise UsageError(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from topgraft import files
+from topgraft.config import Data
 from topgraft.errors import DataError, UsageError
 from topgraft.photos.corrections import Correction, current, read_corrections
 from topgraft.photos.dataset import Dataset, Sample, natural
@@ -45,6 +46,43 @@ class Corrected:
             f"{counted(len(self.added), 'labelled photo')} added",
         ]
         return ", ".join(said) + (f"; {counted(self.lost, 'photo')} not found any more" if self.lost else "")
+
+
+def read_as_asked(
+    asked: Data,
+    place: str | Path | None = None,
+    *,
+    add: bool = True,
+    settings: Settings | None = None,
+    progress: Progress = silent,
+) -> tuple[Dataset, Corrected | None]:
+    """Read photos as a recipe's section `[data]` says: joined into groups, and with the corrections it names.
+
+    Args:
+        asked: the section.
+        place: the folder, URL or table, where it is not the one that the section names.
+        add: as for `correct`.
+        settings: cores and cache.
+        progress: told of photos.
+
+    Returns:
+        The photos, and what corrections did to them; None where there are none.
+
+    Raises:
+        DataError: for photos that cannot be read, or a table of corrections that is none.
+    """
+    data = Dataset.from_folder(
+        asked.photos if place is None else place,
+        duplicates=asked.duplicates,
+        group_by=asked.group_by,
+        within=asked.within,
+        settings=settings,
+        progress=progress,
+    )
+    if not asked.corrections:
+        return data, None
+    corrected = correct(data, asked.corrections, add=add, settings=settings, progress=progress)
+    return corrected.data, corrected
 
 
 def correct(

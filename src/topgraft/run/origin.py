@@ -14,7 +14,7 @@ from pathlib import Path, PurePath, PurePosixPath
 from topgraft import files
 from topgraft.config import Config
 from topgraft.errors import DataError
-from topgraft.photos.correct import correct
+from topgraft.photos.correct import read_as_asked
 from topgraft.photos.dataset import Dataset
 from topgraft.photos.entries import in_table
 from topgraft.run.run import Run
@@ -116,18 +116,8 @@ def read_photos(
     Raises:
         DataError: as `photos_of`, and where the run's table of corrections is gone or damaged.
     """
-    asked = (run.config or Config()).data
-    data = Dataset.from_folder(
-        photos_of(run) if place is None else place,
-        duplicates=asked.duplicates,
-        group_by=asked.group_by,
-        within=asked.within,
-        settings=settings,
-        progress=progress,
-    )
-    if not asked.corrections:
-        return data
-    return correct(data, asked.corrections, add=False, settings=settings).data
+    asked, there = (run.config or Config()).data, photos_of(run) if place is None else place
+    return read_as_asked(asked, there, add=False, settings=settings, progress=progress)[0]
 
 
 def inside(name: str) -> bool:
