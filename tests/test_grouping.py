@@ -85,6 +85,24 @@ def test_a_tables_groups_go_first(photos: Path) -> None:
     assert sorted([Path(names[0]).stem, Path(names[3]).stem]) in grouped(data)
 
 
+def test_a_table_of_absolute_paths_is_grouped_as_one_of_relative_ones(photos: Path) -> None:
+    """Its photos once were taken for ones with groups of their own, and none was joined."""
+    rows = [(str(path), path.parent.name) for path in sorted(photos.rglob("*.jpg"))]
+    (photos / "all.csv").write_text("path,label\n" + "".join(f"{path},{name}\n" for path, name in rows))
+    data = tg.Dataset.from_folder(photos / "all.csv", group_by=r"(site\d)_")
+    assert grouped(data) == grouped(tg.Dataset.from_folder(photos, group_by=r"(site\d)_"))
+
+
+def test_photos_read_already_are_joined_as_the_options_say(photos: Path, tmp_path: Path) -> None:
+    data = tg.Dataset.from_folder(photos)
+    options = {"group_by": r"(site\d)_", "test": 0.34, "policies": 0, "heads": "ridge"}
+    run = tg.train(data, out=tmp_path / "run", **options)
+    sides = {(Path(row["id"]).stem.partition("_")[0], row["split"]) for row in run.read_table("predictions.csv")}
+    assert len(sides) == 3  # no site on two sides
+    assert run.config is not None
+    assert run.config.data.group_by == r"(site\d)_"
+
+
 @given(st.dictionaries(st.text(max_size=3), st.integers(0, 100_000), max_size=20), st.integers(1, 5000))
 def test_bursts_are_chains(clock: dict[str, int], within: int) -> None:
     import datetime as dt

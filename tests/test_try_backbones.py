@@ -78,6 +78,12 @@ def test_what_cannot_be_tried_is_said(photos):
         tg.load_backbone("auto")
 
 
+def test_photos_are_read_as_the_recipe_says(photos):
+    config = Config.load(data__group_by="site[0-9]")
+    with pytest.raises(UsageError, match="group_by: no photo has a match"):
+        tg.try_backbones(photos, [SMALL], config=config)
+
+
 def test_auto_takes_one_within_the_time_and_a_resumed_run_stays_with_it(photos, tmp_path, monkeypatch):
     here = [tg.load_backbone(name) for name in (LARGE, SMALL)]  # however many more this machine has
     monkeypatch.setattr("topgraft.recipe.on_this_machine", lambda *_: here)

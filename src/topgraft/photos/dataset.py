@@ -421,7 +421,7 @@ class Dataset:
         Raises:
             UsageError: where no photo has what they are grouped by.
         """
-        lone = {sample.id: sample.path for sample in self.samples if sample.group == sample.path}
+        lone = {sample.id: sample.path for sample in self.samples if sample.group == sample.id}
 
         def read(name: str) -> bytes:
             try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,9 +9,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from PIL import ExifTags
-from PIL import Image as Pillow
 
 from topgraft.errors import UnknownNameError, UsageError
+from topgraft.photos.decode import opened
 from topgraft.text import counted, seconds
 
 EXIF = "exif:"
@@ -116,7 +115,7 @@ class Grouping:
 def exif(data: bytes, tag: str) -> str:
     """Return a tag of a photo as text; empty where there is none, or no readable photo."""
     try:
-        with Pillow.open(io.BytesIO(data)) as photo:
+        with opened(data) as photo:
             noted = photo.getexif()
             value = noted.get(TAGS[tag]) or noted.get_ifd(ExifTags.IFD.Exif).get(TAGS[tag])
     except Exception:  # noqa: BLE001  Pillow raises whatever damaged metadata make of it
