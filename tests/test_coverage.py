@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from topgraft.metrics import OUT_OF_FOLD, wilson
 from topgraft.trust.coverage import coverage, in_words
 
 ANSWERS = st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=60)
@@ -50,6 +51,15 @@ def test_the_area_of_known_answers():
     assert in_words(found.at(0.85)).startswith(
         "Answered only above 85%: 33% of photos answered, 100% of them"
     )
+
+
+def test_photos_held_out_are_worth_more_than_answers_out_of_fold():
+    sure, right = np.linspace(1, 0.5, 40), np.ones(40)
+    held = coverage(sure, right, out_of_fold=False).at(0.75)
+    assert held["answered"] == wilson(20, 40).as_dict()
+    assert held["right"] == wilson(20, 20).as_dict()
+    folded = coverage(sure, right).at(0.75)
+    assert folded["answered"] == wilson(OUT_OF_FOLD * 20, OUT_OF_FOLD * 40).as_dict()
 
 
 def test_the_area_s_interval_holds_the_truth():

@@ -19,18 +19,20 @@ POINTS = 100
 
 @dataclass(frozen=True)
 class Coverage:
-    """The risk-coverage curve of out-of-fold answers (El-Yaniv & Wiener 2010, JMLR 11:1605).
+    """The risk-coverage curve of answers (El-Yaniv & Wiener 2010, JMLR 11:1605).
 
     Attributes:
         sure: (N,) how sure each answer is, surest first.
         right: (N,) whether it is right, 1 or 0, in the same order.
         groups: (N,) photos that count as one, in the same order, or None.
+        each: what a photo is worth (`OUT_OF_FOLD`); 1 where it was held out.
         area: the mean share of wrong answers over all coverages, 0 where none is wrong.
     """
 
     sure: NDArray[np.float64]
     right: NDArray[np.float64]
     groups: Labels | None
+    each: float
     area: Estimate
 
     def at(self, threshold: float) -> dict[str, Any]:
@@ -41,7 +43,7 @@ class Coverage:
             nothing is answered).
         """
         n = len(self.sure)
-        worth = OUT_OF_FOLD * effective(self.groups, n) / n
+        worth = self.each * effective(self.groups, n) / n
         count = int((self.sure >= threshold).sum())
         hits = float(self.right[:count].sum())
         return {
@@ -83,22 +85,29 @@ class Coverage:
 
 
 def coverage(
-    sure: NDArray[np.float64], right: NDArray[np.float64], groups: Labels | None = None, *, seed: int = 0
+    sure: NDArray[np.float64],
+    right: NDArray[np.float64],
+    groups: Labels | None = None,
+    *,
+    seed: int = 0,
+    out_of_fold: bool = True,
 ) -> Coverage:
-    """Return the risk-coverage curve of answers that were given out of fold.
+    """Return the risk-coverage curve of answers for photos that were not learned from.
 
     Args:
         sure: (N,) how sure each answer is.
         right: (N,) 1 where it is right, else 0.
         groups: (N,) photos that are drawn together, or None.
         seed: of the bootstrap of the area's interval.
+        out_of_fold: they were given out of fold, not for photos held out: intervals are wider.
     """
     order = np.argsort(-sure, kind="stable")
     sure, right = sure[order], right[order].astype(np.float64)
     members = None if groups is None else np.asarray(groups)[order]
     draws = resample(len(sure), members, seed=seed, draws=affordable(len(sure)))
     areas = _area(draws, right)
-    return Coverage(sure, right, members, percentile(float(_area(np.ones((1, len(sure))), right)[0]), areas))
+    area = percentile(float(_area(np.ones((1, len(sure))), right)[0]), areas)
+    return Coverage(sure, right, members, OUT_OF_FOLD if out_of_fold else 1.0, area)
 
 
 def _area(weights: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:

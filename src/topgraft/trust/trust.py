@@ -113,7 +113,12 @@ def trust(
 
 
 def judge(
-    labels: Labels, probabilities: Probabilities, groups: Labels | None = None, *, seed: int = 0
+    labels: Labels,
+    probabilities: Probabilities,
+    groups: Labels | None = None,
+    *,
+    seed: int = 0,
+    out_of_fold: bool = True,
 ) -> tuple[dict[str, Any], Coverage | None]:
     """Return how far probabilities (N, C) can be believed: calibration error, reliability, coverage.
 
@@ -122,6 +127,7 @@ def judge(
         probabilities: (N, C) of photos that were not learned from.
         groups: (N,) photos that are drawn together, or None.
         seed: of the draws.
+        out_of_fold: as in `coverage`.
 
     Returns:
         Part of the `trust` of metrics.json, and how many photos are answered above a threshold.
@@ -133,7 +139,7 @@ def judge(
     perfect = if_calibrated(sure, edges, groups=groups, photos=len(labels), seed=seed)
     if error.value <= perfect.high:  # no error at all would show as much
         error = replace(error, low=0.0)
-    answered = None if labels.ndim == 2 else coverage(sure, right, groups, seed=seed)
+    answered = None if labels.ndim == 2 else coverage(sure, right, groups, seed=seed, out_of_fold=out_of_fold)
     return {
         "ece": error.as_dict(),
         "ece_if_calibrated": perfect.as_dict(),
