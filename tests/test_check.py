@@ -41,6 +41,15 @@ def test_each_finding_is_listed_and_said(tmp_path):
         assert part in text
 
 
+def test_any_label_that_differs_is_found(tmp_path):
+    paint_folder(tmp_path, cat=6, dog=6)
+    shutil.copy(tmp_path / "cat" / "000.jpg", tmp_path / "again.jpg")
+    lines = [f"{name}/{i:03d}.jpg,{name}" for name in ("cat", "dog") for i in range(6)]
+    (tmp_path / "all.csv").write_text("\n".join(["path,label", *lines, "again.jpg,cat;dog"]))
+    health = check(Dataset.from_csv(tmp_path / "all.csv"))
+    assert health.cross_class_duplicates == [["again.jpg", "cat/000.jpg"]]
+
+
 def test_leaks_between_given_splits_are_found(tmp_path):
     paint_folder(tmp_path / "train", cat=5, dog=5)
     paint_folder(tmp_path / "test", cat=5, dog=5)

@@ -14,13 +14,19 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 import topgraft as tg
 from topgraft._evaluate import evaluate
+from topgraft._report import place_of, report
+from topgraft._report.facts import Facts
 from topgraft._report.numbers import resolve
+from topgraft.cli import app
 from topgraft.errors import DataError, UsageError
-from topgraft.metrics import wilson
+from topgraft.metrics import in_words, wilson
+from topgraft.photos.corrections import Correction, Corrections
 from topgraft.run import Run
+from topgraft.run.predictions import read_predictions
 from topgraft.selection.ensemble import ensemble, paired, weights_of
 from topgraft.testing.drawing import draw_photos
 from topgraft.trust.harder import apart, harder
@@ -337,7 +343,68 @@ def test_one_and_several_labels_make_no_ensemble(multilabel: tuple[tg.Dataset, R
         evaluate([multilabel[1], runs[0]], multilabel[0])
 
 
+def test_several_labels_are_no_truth_for_a_run_that_gives_one(
+    multilabel: tuple[tg.Dataset, Run], runs: list[Run]
+) -> None:
+    """The first in the alphabet once was taken for the truth."""
+    with pytest.raises(UsageError, match=r"expected one label a photo, as .*, got several of \d+ photos"):
+        evaluate(runs[0], multilabel[0])
+
+
+def test_a_page_about_several_labels_says_what_was_counted(
+    multilabel: tuple[tg.Dataset, Run], tmp_path: Path
+) -> None:
+    data, run = multilabel
+    facts = Facts(run)
+    carried = {sample.digest: sample.labels for sample in data.samples}
+    for row, classes in zip(facts.of("test"), facts.carried("test"), strict=True):
+        assert tuple(np.flatnonzero(classes)) == carried[row.digest]
+    text = report(run, out=tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "right, yes or no for each class" in text
+    assert "named right" not in text
+    assert "href='#classes'" not in text  # there is no such section
+    assert "yes and no answers, one a class" in in_words(run.metrics.headline.accuracy, 9, several=True)
+
+
+def test_a_runs_own_photos_are_read_as_it_learned_them_named_or_not(
+    runs: list[Run], data: tg.Dataset, tmp_path: Path
+) -> None:
+    shutil.copytree(runs[0].path, tmp_path / "run")
+    run = Run(tmp_path / "run")
+    tested = next(row for row in read_predictions(run, data.classes) if row.split == "test" and row.right)
+    before, after = data.classes[tested.label], data.classes[1 - tested.label]
+    table = Corrections(tmp_path / "table.csv")
+    table.add([Correction(1, "label", after, before, tested.id, data.root, tested.digest)])
+    table.close()
+    run.write("config.toml", f'[data]\nphotos = "{data.root}"\ncorrections = "{table.path}"\n')
+    said = [
+        json.loads(CliRunner().invoke(app, ["evaluate", str(run.path), *place, "--json"]).stdout)
+        for place in ([], [data.root])
+    ]
+    assert said[0] == said[1]
+    right = [evaluate(runs[0], data).members[0].scores, said[0]["members"][0]["scores"]]
+    hits = [round(scores["accuracy"]["value"] * scores["n"]) for scores in right]
+    assert hits[0] - hits[1] == 1
+
+
 # The page of an evaluation.
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("eval.json", r"must end in \.html\. Try eval\.html"),
+        ("run/metrics.html", r"would replace metrics\.json of the run"),
+        ("run/predictions.html", r"would replace predictions\.csv of the run"),
+    ],
+)
+def test_a_page_and_its_numbers_replace_nothing(
+    runs: list[Run], tmp_path: Path, name: str, words: str
+) -> None:
+    shutil.copytree(runs[0].path, tmp_path / "run")
+    with pytest.raises(UsageError, match=words):
+        place_of(tmp_path / name)
+    assert place_of(tmp_path / "run" / "other.html") == tmp_path / "run" / "other.html"
 
 
 def numbers_of(page: Path) -> list[dict[str, str]]:

@@ -121,7 +121,9 @@ def _groups(data: Dataset) -> tuple[list[list[str]], list[list[str]], list[list[
     # A group the user named is no duplicate; only photos that look alike are.
     alike = [group for group in shared if len({samples[i].group for i in group}) > 1]
     crossing = [
-        _disagreeing_first(group, samples) for group in alike if len({samples[i].label for i in group}) > 1
+        _disagreeing_first(group, samples)
+        for group in alike
+        if len({samples[i].every_label for i in group}) > 1
     ]
     split = any(sample.split for sample in samples)  # without a given split nothing can leak across it
     leaks = [group for group in alike if split and len({samples[i].split or "train" for i in group}) > 1]
@@ -157,7 +159,7 @@ def _in_one_group(data: Dataset) -> list[str]:
 def _disagreeing_first(group: list[int], samples: Sequence[Sample]) -> list[int]:
     """Put a photo of another label second: two that agree explain nothing."""
     first, *others = group
-    return [first, *sorted(others, key=lambda i: samples[i].label == samples[first].label)]
+    return [first, *sorted(others, key=lambda i: samples[i].every_label == samples[first].every_label)]
 
 
 def _odd(data: Dataset) -> list[dict[str, Any]]:

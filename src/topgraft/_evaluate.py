@@ -85,7 +85,8 @@ def evaluate(
         progress: told of photos done.
 
     Raises:
-        UsageError: for runs of different classes, or a negative `tta`.
+        UsageError: for runs of different classes, photos with several labels for a run that gives one, or a
+            negative `tta`.
         DataError: where no photo is left to measure.
     """
     runs = _opened(run)
@@ -95,7 +96,9 @@ def evaluate(
     data = data if ids is None else data.subset(ids)
     chosen, notes, known_before = _choose(runs, data, split, given=ids is not None)
     multilabel = _takes_multilabel(runs)
-    named = {i: _names(data, i, multilabel=multilabel) for i in chosen}
+    if not multilabel:
+        _refuse_several(runs[0], data, chosen)
+    named = {i: [data.classes[label] for label in data.samples[i].every_label] for i in chosen}
     known = [i for i in chosen if set(named[i]) <= set(classes)]
     strange = [i for i in chosen if not set(named[i]) <= set(classes)]
     if not known:
@@ -123,7 +126,7 @@ def evaluate(
     counts = Counter(name for i in strange for name in named[i] if name not in classes)
     said = ensemble([answer.probabilities for answer in answers])
     card = PredictorCard.read(runs[0].model / "card.json")
-    believed, answered = judge(labels, said, groups, seed=seed)
+    believed, answered = judge(labels, said, groups, seed=seed, out_of_fold=False)
     beside = None if known_before else _harder(runs, members[0], answers[0], labels, groups, seed)
     augmented = _augmented(labels, said, ensemble([answer.plain for answer in answers]), tta, groups, seed)
     told = ([_of_tta(augmented)] if augmented else []) + ([str(beside)] if beside else [])
@@ -378,11 +381,14 @@ def _takes_multilabel(runs: list[Run]) -> bool:
     return kinds[0]
 
 
-def _names(data: Dataset, i: int, *, multilabel: bool) -> list[str]:
-    sample = data.samples[i]
-    return [
-        data.classes[label] for label in (sample.labels if multilabel and sample.labels else (sample.label,))
-    ]
+def _refuse_several(run: Run, data: Dataset, chosen: list[int]) -> None:
+    """Refuse photos with several labels for a run that gives one: none of them alone would be the truth."""
+    several = [sample.id for sample in map(data.samples.__getitem__, chosen) if len(sample.labels) > 1]
+    if several:
+        raise UsageError(
+            f"{data.place}: expected one label a photo, as {run.path} gives, got several of"
+            f" {counted(len(several), 'photo')} (first: {several[0]}). Evaluate a run trained on such photos."
+        )
 
 
 def _scores(

@@ -342,6 +342,8 @@ def _threshold(judged: Trust, above: float | None, right: float | None) -> float
 
 def _of_answers(judged: Trust, threshold: float | None, right: float | None) -> list[str]:
     """Say what the threshold comes to, out of fold."""
+    if right is not None and judged.coverage is None:
+        return [f"Photos carry several labels, so none was sought above which {right:.0%} are right."]
     if right is not None and threshold is None:
         return [f"No threshold makes {right:.0%} of the answers right; all are answered."]
     if threshold is None or judged.coverage is None:

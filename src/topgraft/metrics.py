@@ -9,7 +9,6 @@ of one group count as one photo.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -102,24 +101,6 @@ def resample(n: int, groups: Labels | None = None, *, seed: int = 0, draws: int 
     rng = np.random.default_rng([seed, 0xB007])
     picked = rng.multinomial(count, np.full(count, 1 / max(count, 1)), size=draws)
     return picked[:, index].astype(np.float64)
-
-
-def bootstrap(
-    fn: Callable[[Labels], float], n: int, groups: Labels | None = None, seed: int = 0, draws: int = 1000
-) -> Estimate:
-    """Return a statistic of n photos with its bootstrap percentile interval (Efron & Tibshirani 1993).
-
-    Args:
-        fn: takes indices of photos, with repetitions, gives the statistic.
-        n: how many photos there are.
-        groups: (N,) photos that are drawn together.
-        seed: the same seed gives the same interval.
-        draws: how often to draw.
-    """
-    value, everyone = fn(np.arange(n)), np.arange(n)
-    counts = resample(n, groups, seed=seed, draws=draws).astype(np.int64)
-    values = [fn(np.repeat(everyone, row)) for row in counts]
-    return percentile(value, np.array(values))
 
 
 def percentile(value: float, draws: Floats) -> Estimate:
@@ -276,12 +257,13 @@ def brief(
     }
 
 
-def in_words(accuracy: Estimate | dict[str, float], n: int) -> str:
+def in_words(accuracy: Estimate | dict[str, float], n: int, *, several: bool = False) -> str:
     """Say what an accuracy and its interval mean to somebody with n photos.
 
     Args:
         accuracy: with its interval.
         n: the photos it was measured on.
+        several: they carry several labels, so it is of the yes and no answers, one a class.
     """
     value, low, high = (
         (accuracy.value, accuracy.low, accuracy.high)
@@ -290,6 +272,8 @@ def in_words(accuracy: Estimate | dict[str, float], n: int) -> str:
     )
     right = round(value * n)
     measured = f"{right} of {n} photos right ({value:.3f})."
+    if several:
+        right, measured = -1, f"{value:.3f} of the yes and no answers, one a class, for {n} photos right."
     expect = f"On new photos of the same kind expect {low:.2f} to {high:.2f}"
     if n < 30:
         return f"{measured} {expect}: {n} photos say no more than that, each moves the number by {1 / n:.2f}."

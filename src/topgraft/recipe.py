@@ -230,11 +230,7 @@ def follow(
     begun = time.perf_counter()
     data, corrected = _photos(config, data, settings, progress)
     data.keep_out(place, store)
-    health = check(data)
-    sides = split(data, test=config.data.test, val=config.data.val, seed=config.seed)
-    _announce(data, health, sides)
-    if any(sample.split for sample in data.samples) and config.data.model_fields_set & {"test", "val"}:
-        say("  ! the photos came with a split, which is kept: --test and --val are not used")
+    health, sides = _judged(config, data)
     checked = time.perf_counter() - begun
     if backbone is None and config.backbone.name != AUTO:
         backbone = load_backbone(
@@ -292,6 +288,21 @@ def follow(
         with run.timed("report"):
             report(run, photos=config.data.photos, settings=settings)
         return run
+
+
+def _judged(config: Config, data: Dataset) -> tuple[Health, Split]:
+    """Check the photos and part them, and say what there is before anything long begins."""
+    health = check(data)
+    if config.answers.right is not None and any(sample.labels for sample in data.samples):
+        raise UsageError(
+            "right: is a share of answers that name one label, and these photos carry several. Give"
+            " --answer-above, or leave --right out."
+        )
+    sides = split(data, test=config.data.test, val=config.data.val, seed=config.seed)
+    _announce(data, health, sides)
+    if any(sample.split for sample in data.samples) and config.data.model_fields_set & {"test", "val"}:
+        say("  ! the photos came with a split, which is kept: --test and --val are not used")
+    return health, sides
 
 
 def lasting(config: Config) -> Config:
@@ -403,7 +414,6 @@ def _flat(facts: Mapping[str, Any], above: str = "") -> dict[str, Any]:
 
 
 def _announce(data: Dataset, health: Health, sides: Split) -> None:
-    """Say what there is, before anything long begins."""
     say(f"{len(data)} photos of {len(data.classes)} classes in {data.place}")
     named = {"train": sides.train, "val": sides.val, "test": sides.test}
     label = dict(zip(data.ids, data.labels.tolist(), strict=True))

@@ -249,7 +249,7 @@ def print_verdict(run: Run) -> None:
             print(f"{name:16} {_estimates(scores)}  ({counted(scores.n, 'photo')})")
     if metrics.why_believed:
         print(metrics.why_believed)
-    print(in_words(metrics.headline.accuracy, metrics.headline.n))
+    print(in_words(metrics.headline.accuracy, metrics.headline.n, several=metrics.multilabel))
     if found := metrics.trust.coverage:
         from topgraft.trust.coverage import in_words as in_a_sentence
 

@@ -39,14 +39,18 @@ from topgraft._report.photos import LARGE_PX, Book, budget
 from topgraft._report.svg import whisker
 from topgraft.errors import DataError, TopgraftError, UsageError
 from topgraft.files import is_file
-from topgraft.run import Run
+from topgraft.run import MARK, Run
 from topgraft.run.evaluation import Evaluation
+from topgraft.run.forms import FORMS
+from topgraft.run.predictions import NAME
 from topgraft.settings import Settings
 
 warn = logging.getLogger(__name__).warning
 
 PHOTO = "data:image/webp"
 """What a page with photos holds."""
+RUNS_OWN = ("metrics.json", NAME, *FORMS)
+"""Files of a run that no other page may replace."""
 BESIDE = ("to_view_0", "to_the_rest")
 FIRST = ("/accuracy", "/balanced_accuracy", "/macro_f1", "/top_k/3", "/log_loss")
 """Measures that are shown; the others are folded away."""
@@ -88,9 +92,10 @@ def report(
 
     Raises:
         DataError: where a folder is no run, or one of its files is damaged.
+        UsageError: as `place_of`, and for no run at all.
     """
     if isinstance(run, Evaluation):
-        place = Path("evaluation.html") if out is None else Path(out)
+        place = place_of(out)
         return _write(page(Judged.write(run, place, settings=settings or Settings.load())), place)
     if isinstance(run, Run | str | Path):
         opened = _open(run)
@@ -102,6 +107,23 @@ def report(
         raise UsageError("expected at least one run to report on, got none.")
     place = every[0].run.path / "compare.html" if out is None else Path(out)
     return _write(comparison(every, place), place)
+
+
+def place_of(out: str | Path | None) -> Path:
+    """Return where the page of an evaluation goes, with its numbers (.json, .csv) under its name beside it.
+
+    Raises:
+        UsageError: where page and numbers would get into each other's way, or replace those of a run.
+    """
+    place = Path("evaluation.html" if out is None else out)
+    if place.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"{place}: the page of an evaluation must end in .html. Try {place.stem}.html.")
+    for own in RUNS_OWN:
+        if place.stem == Path(own).stem and is_file(place.with_name(own)) and is_file(place.with_name(MARK)):
+            raise UsageError(
+                f"{place}: its numbers would replace {own} of the run there. Give the page another name."
+            )
+    return place
 
 
 def _open(run: Run | str | Path) -> Run:
@@ -207,6 +229,7 @@ def page(facts: Facts) -> str:
         "wide": scale.wide(metrics, key),
         "chance": scale.may_be_chance(facts, metrics, key),
         "matrices": tables,
+        "several": facts.multilabel,
         "most_classes": mistakes.MOST_CLASSES,
         "narrow_classes": mistakes.NARROW_CLASSES,
         "galleries": found,
@@ -293,11 +316,11 @@ def _measures(facts: Facts, metrics: Numbers) -> dict[str, list[tuple[str, str, 
     """Part the measures: `first` are those that say something of their own, `rest` the others."""
     parts: dict[str, list[tuple[str, str, Style, str]]] = {"first": [], "rest": []}
     keys = [mistakes.KEYS[split] for split in facts.splits]
-    for measure in MEASURES:
-        path = measure[0]
+    for path, name, style, says in MEASURES:
+        told = "yes and no for each class" if facts.multilabel and path == "/accuracy" else says
         if any(metrics.has(f"/{key}{path}") for key in keys):
             own = path in FIRST and not all(_says_the_same(metrics, key, path) for key in keys)
-            parts["first" if own else "rest"].append(measure)
+            parts["first" if own else "rest"].append((path, name, style, told))
     return parts
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from markupsafe import Markup
+from numpy.typing import NDArray
 
 from topgraft import files
 from topgraft.errors import DataError
@@ -153,6 +154,13 @@ class Facts:
         return np.array([row.label for row in rows], np.int64), np.array(
             [row.probabilities for row in rows]
         ).reshape(shape)
+
+    def carried(self, split: str) -> NDArray[np.bool_]:
+        """Return which classes each photo of one split is of, (N, C): one, or several."""
+        found = np.zeros((len(self.of(split)), len(self.classes)), np.bool_)
+        for i, row in enumerate(self.of(split)):
+            found[i, list(row.labels)] = True
+        return found
 
     @cached_property
     def origin(self) -> Origin:

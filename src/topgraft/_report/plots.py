@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from markupsafe import Markup
+from numpy.typing import NDArray
 
 from topgraft._report import curves
 from topgraft._report.facts import Facts
 from topgraft._report.numbers import Numbers
 from topgraft._report.svg import SERIES, Plot, legend, percent
+from topgraft.types import Probabilities
 
 UNIT = (0.0, 1.0)
 
@@ -28,10 +29,10 @@ class Figure:
 
 def ranking(facts: Facts, metrics: Numbers, split: str, key: str) -> list[Figure]:
     """Plot ROC and precision over recall, of the few classes that tell the most."""
-    labels, probabilities = facts.probabilities(split)
-    if not len(labels):
+    carried, (_, probabilities) = facts.carried(split), facts.probabilities(split)
+    if not len(carried):
         return []
-    shown = _telling(labels, probabilities)
+    shown = _telling(carried, probabilities)
     names = [facts.classes[i] for i in shown]
     few = len(shown) < probabilities.shape[1]
     about = f" of the {len(shown)} classes with the smallest area" if few and len(shown) > 1 else ""
@@ -44,15 +45,18 @@ def ranking(facts: Facts, metrics: Numbers, split: str, key: str) -> list[Figure
         x_ticks=percent, y_ticks=percent,
     )  # fmt: skip
     for place, i in enumerate(shown):
-        positive, score = labels == i, probabilities[:, i]
+        positive, score = carried[:, i], probabilities[:, i]
         roc.line(list(zip(*(axis.tolist() for axis in curves.roc(positive, score)), strict=True)), place)
         recall.line(_stairs(*curves.precision_recall(positive, score)), place)
     names_key = legend(names) if len(names) > 1 else ""
-    area = Markup("Area under the curve, mean of all classes: {}.").format(
-        metrics.estimate(f"/{key}/roc_auc")
-    )
-    average = Markup("Average precision, mean of all classes: {}.").format(
-        metrics.estimate(f"/{key}/average_precision")
+    area, average = (
+        Markup("{}, mean of all classes: {}.").format(name, metrics.estimate(path))
+        if metrics.has(path)
+        else ""
+        for name, path in (
+            ("Area under the curve", f"/{key}/roc_auc"),
+            ("Average precision", f"/{key}/average_precision"),
+        )
     )
     return [
         Figure(f"ROC curve{about}", roc, area, names_key),
@@ -60,12 +64,12 @@ def ranking(facts: Facts, metrics: Numbers, split: str, key: str) -> list[Figure
     ]
 
 
-def _telling(labels: np.ndarray[Any, Any], probabilities: np.ndarray[Any, Any]) -> list[int]:
-    """One class of two; all of a few; else those with the smallest area."""
+def _telling(carried: NDArray[np.bool_], probabilities: Probabilities) -> list[int]:
+    """One class of two that exclude each other; all of a few; else those with the smallest area."""
     C = probabilities.shape[1]
-    areas = [curves.auc(*curves.roc(labels == i, probabilities[:, i])) for i in range(C)]
+    areas = [curves.auc(*curves.roc(carried[:, i], probabilities[:, i])) for i in range(C)]
     known = [i for i in range(C) if not np.isnan(areas[i])]
-    if C == 2:
+    if C == 2 and (carried.sum(axis=1) == 1).all():
         return known[-1:]
     return sorted(sorted(known, key=lambda i: areas[i])[: SERIES - 1])
 

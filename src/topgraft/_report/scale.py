@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from markupsafe import Markup
 
 from topgraft._report.facts import Facts
@@ -17,14 +18,18 @@ ROW = 20
 
 
 def chance(facts: Facts) -> float:
-    """Return the share that always naming the largest class would get right, of the headline's photos."""
-    rows = facts.of(facts.splits[0])
-    sizes = [sum(i in row.labels for row in rows) for i in range(len(facts.classes))]
-    return max(sizes) / max(len(rows), 1)
+    """Return the share that always giving the same answer would get right, of the headline's photos.
+
+    It is the largest class; where photos carry several labels, yes or no for each class, whichever is right
+    more often.
+    """
+    carried = facts.carried(facts.splits[0])
+    shares = carried.sum(axis=0) / max(len(carried), 1)
+    return float(np.maximum(shares, 1 - shares).mean() if facts.multilabel else shares.max())
 
 
 def may_be_chance(facts: Facts, metrics: Numbers, key: str) -> bool:
-    """Tell whether always naming the largest class may be as good."""
+    """Tell whether always giving the same answer may be as good."""
     return bool(metrics.get(f"/{key}/accuracy/low") <= chance(facts))
 
 
@@ -48,7 +53,8 @@ def scale(facts: Facts, metrics: Numbers, key: str) -> Markup:
         )
         low, value, high = (100 * accuracy[part] for part in ("low", "value", "high"))
         said.append(f"{names[name]} {value:.0f} %, between {low:.0f} and {high:.0f} %")
-    label = f"{'; '.join(said)}; the largest class is {100 * base:.0f} %"
+    same = "same answer" if facts.multilabel else "largest class"
+    label = f"{'; '.join(said)}; the {same} is {100 * base:.0f} %"
     ticks = Markup("").join(
         Markup('<text x="{}" y="{}" text-anchor="{}">{}</text>').format(
             _at(share, left), floor + 18, anchor, text
@@ -59,7 +65,7 @@ def scale(facts: Facts, metrics: Numbers, key: str) -> Markup:
         '<svg viewBox="0 0 400 {height}" role="img" aria-label="{label}">'
         '<rect class="rail" x="{left}" y="22" width="{width}" height="{band}" rx="4"/>'
         '<line class="base" x1="{base}" x2="{base}" y1="18" y2="{under}"/>'
-        '<text x="{base}" y="12" text-anchor="{anchor}">largest class</text>{marks}{ticks}</svg>'
+        '<text x="{base}" y="12" text-anchor="{anchor}">{same}</text>{marks}{ticks}</svg>'
     ).format(
         height=floor + 22,
         label=label,
@@ -69,6 +75,7 @@ def scale(facts: Facts, metrics: Numbers, key: str) -> Markup:
         base=_at(base, left),
         under=floor + 4,
         anchor="start" if base < 0.1 else "end" if base > 0.9 else "middle",
+        same=same,
         marks=Markup("").join(marks),
         ticks=ticks,
     )

@@ -1,4 +1,4 @@
-"""The verdict in three plain sentences: how good, how sure that is, and where it fails."""
+"""The verdict in a few plain sentences: how good, how sure that is, and where it fails."""
 
 from __future__ import annotations
 
@@ -20,11 +20,27 @@ def headline(facts: Facts) -> str:
 def verdict(facts: Facts, metrics: Numbers) -> list[Markup]:
     """Write the three sentences, which of two measurements to believe, and what else the page has to say."""
     key = headline(facts)
+    if facts.multilabel:
+        return [_how_good_of_several(metrics, key), *_which(facts, metrics), *facts.said]
     good = [_how_good(metrics, key), *_which(facts, metrics)] if facts.own else [_how_good_here(metrics)]
     return [*good, _how_sure(metrics, key), _where_it_fails(facts, metrics, key), *facts.said]
 
 
+def _how_good_of_several(metrics: Numbers, key: str) -> Markup:
+    """Say it of photos with several labels: of each class it says yes or no."""
+    return Markup(
+        "Photos carry several labels, so it says yes or no for each class: right for {} of these answers"
+        " about {} photos. For new photos of the same kind, that share lies between {} with 95 % confidence."
+    ).format(
+        metrics.value(f"/{key}/accuracy", "percent"),
+        metrics(f"/{key}/n", "count"),
+        metrics.interval(f"/{key}/accuracy", "percent", between="and"),
+    )
+
+
 def _which(facts: Facts, metrics: Numbers) -> list[Markup]:
+    if not facts.own:
+        return []
     found = facts.run.metrics.believed
     names = {"test": "the held-out test", "cross_validation": "the cross-validation"}
     named = [

@@ -224,6 +224,11 @@ class Metrics(Part):
         return self
 
     @property
+    def multilabel(self) -> bool:
+        """Whether photos may carry several labels: then accuracy is that of yes and no for each class."""
+        return self.cross_validation.confusion is None
+
+    @property
     def headline(self) -> Scores:
         """The scores to believe, of the test or of the cross-validation."""
         return self.test if self.test and self.believed.key == "test" else self.cross_validation
