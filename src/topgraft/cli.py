@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib import import_module
-from importlib.util import find_spec
 from inspect import signature
 from operator import attrgetter
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Annotated, Any, TextIO
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperOption
 
-from topgraft.errors import DataError, MissingExtraError, TopgraftError, UsageError
+from topgraft.errors import DataError, TopgraftError, UsageError
 from topgraft.show import (
     json_list,
     listen,
@@ -59,6 +58,10 @@ RunFolder = Annotated[Path, typer.Argument(help="A run made by `topgraft train`.
 StorePath = Annotated[str, typer.Argument(help="A feature store.", show_default=False)]
 NewRun = Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the run. [default: runs/001 …]")]
 BackboneName = Annotated[
+    str | None,
+    typer.Option("--backbone", help="architecture.tag, local-dir:PATH, a folder, or an ONNX file."),
+]
+BackboneChoice = Annotated[
     str | None,
     typer.Option("--backbone", help="architecture.tag, local-dir:PATH, a folder, an ONNX file, or auto."),
 ]
@@ -427,7 +430,7 @@ def train(
     photos: Photos,
     out: NewRun = None,
     config: Annotated[Path | None, typer.Option(help="A TOML recipe; flags overrule it.")] = None,
-    backbone: BackboneName = None,
+    backbone: BackboneChoice = None,
     time: Annotated[
         str | None, typer.Option(help="With --backbone auto: how long to try those here, as 5m.")
     ] = None,
@@ -809,12 +812,6 @@ def serve(
     from topgraft.serve.start import serve as listen_at
     from topgraft.settings import Settings
 
-    if find_spec("uvicorn") is None:  # before an address is named at which nobody will answer
-        raise MissingExtraError("serve", "topgraft serve")
-    shown = f"[{host}]" if ":" in host else host
-    print(
-        f"topgraft: http://{shown}:{port}/ for people, /docs for programs. Ctrl-C ends it.", file=sys.stderr
-    )
     listen_at(
         run,
         host=host,
@@ -895,28 +892,32 @@ def evaluate(
     Says whether these photos are harder than those it was trained on. -o PAGE.html shows every mistake.
     """
     from topgraft._evaluate import evaluate as measure
-    from topgraft._report import report
+    from topgraft._report import place_of, report
     from topgraft.photos.dataset import Dataset
     from topgraft.run import Run
-    from topgraft.run.origin import read_photos
+    from topgraft.run.origin import is_noted, read_photos
+    from topgraft.run.run import MARK
     from topgraft.settings import Settings
 
     *runs, last = places
-    named = bool(runs) and not (Path(last) / "metrics.json").is_file()
+    named = bool(runs) and not any((Path(last) / name).is_file() for name in (MARK, "metrics.json"))
     runs = runs if named else places
     opened = [Run.open(run) for run in runs]  # before photos are read
+    page = place_of(out) if out else None
     settings = Settings.load(threads=threads)
     with progress() as bar:
-        data = (
-            Dataset.from_folder(last, group_by=group_by, within=within, settings=settings, progress=bar)
-            if named
-            else read_photos(opened[0], settings=settings, progress=bar)
-        )
-        data.keep_out(out)
+        if named and (group_by or within or not is_noted(opened[0], last)):
+            data = Dataset.from_folder(
+                last, group_by=group_by, within=within, settings=settings, progress=bar
+            )
+        else:  # its own photos, named or not, with the labels and groups that it learned
+            data = read_photos(opened[0], last if named else None, settings=settings, progress=bar)
+        data.keep_out(page)
         found = measure(
             opened, data, split=split, tta=tta, settings=settings, progress=bar, **_given(seed=seed)
         )
-    page = report(found, out=out, settings=settings) if out else None
+    if page:
+        report(found, out=page, settings=settings)
     if as_json:
         print_json(found.as_dict())
     else:

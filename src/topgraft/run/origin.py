@@ -7,6 +7,7 @@ the user names it, and so is a photo that lies outside the place; every reader o
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath, PurePosixPath
@@ -130,6 +131,11 @@ def inside(name: str) -> bool:
 def is_table(place: str) -> bool:
     """Tell a CSV table from a folder, as `Dataset.from_folder` does."""
     return place.lower().endswith(".csv")
+
+
+def is_noted(run: Run, place: str | Path) -> bool:
+    """Tell whether a place is the one that a run's config says its photos are at."""
+    return files.absolute(place) == files.absolute(noted(run) or os.devnull)
 
 
 def noted(run: Run) -> str:

@@ -87,10 +87,12 @@ def serve(
     }
     os.environ[CHOICES] = json.dumps(choices)
     _try(host, port)
+    app = from_choices()  # a mistake is said once, not by every worker, and before an address is named
+    named = f"[{host}]" if ":" in host else host
+    say(f"http://{named}:{port}/ for people, /docs for programs. Ctrl-C ends it.")
     if workers == 1:
-        uvicorn.run(from_choices(), **options)
+        uvicorn.run(app, **options)
         return
-    from_choices()  # a mistake is said once, not by every worker
     folder = tempfile.mkdtemp(prefix="topgraft-numbers-")
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
     try:
