@@ -8,11 +8,19 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationError,
+    model_validator,
+)
 
 from topgraft import files
 from topgraft.errors import UnknownNameError, UsageError
-from topgraft.text import shortened
+from topgraft.text import seconds, shortened
 
 OPTIONS = {
     "photos": "data__photos",
@@ -55,6 +63,15 @@ def _count(value: object) -> int | str:
         return value if found[2] else int(value)
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise ValueError('expected how many policies at most, as 16, or exactly, as "16!"')
+    return value
+
+
+def _time(value: str) -> str:
+    """Take a length of time, as 90s, 5m or 1h."""
+    try:
+        seconds(value)
+    except ValueError:
+        raise ValueError("expected a time as 90s, 5m or 1h") from None
     return value
 
 
@@ -102,7 +119,7 @@ class BackboneChoice(_Section):
     """
 
     name: Text = DEFAULT_BACKBONE
-    time: Annotated[str | None, Field(pattern=r"^\d+[smh]$")] = None
+    time: Annotated[str, AfterValidator(_time)] | None = None
     card: Text | None = None
     weights: Text = "pretrained"
     precision: Literal["f32", "int8", "auto"] = "f32"
@@ -116,9 +133,7 @@ class BackboneChoice(_Section):
     @property
     def seconds(self) -> float | None:
         """How long `auto` may try."""
-        return (
-            None if self.time is None else int(self.time[:-1]) * {"s": 1, "m": 60, "h": 3600}[self.time[-1]]
-        )
+        return None if self.time is None else seconds(self.time)
 
 
 class Policies(_Section):
@@ -314,8 +329,8 @@ def _tell(error: Any, model: type[BaseModel]) -> str:
     if error["type"] == "less_than" and error["ctx"]["lt"] == 1:  # a share
         got = error["input"]
         return f"{place}: expected a share from 0 to below 1 ({got:g} % is {got / 100:g}), got {got!r}"
-    if error["type"] == "string_pattern_mismatch":  # the one there is
-        return f"{place}: expected a time as 90s, 5m or 1h, got {error['input']!r}"
+    if error["type"] == "string_pattern_mismatch":  # the one there is, of Text
+        return f"{place}: expected a name without a NUL, got {shortened(repr(error['input']))}"
     if error["type"] != "extra_forbidden":
         said = error["msg"].lower().removeprefix("value error, ")
         return f"{place}: {said}, got {shortened(repr(error['input']))}"

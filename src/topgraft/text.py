@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 FORMULA = re.compile(r"'*[=+\-@\t\r]")
 """How a cell begins that a spreadsheet may take for a formula; with the marks of text before it."""
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
-TIME = re.compile(r"(\d+\.?\d*|\.\d+)\s*(s|min|h|d)?")
+TIME = re.compile(r"(\d+\.?\d*|\.\d+)\s*(s|m|min|h|d)?")
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Controls, line ends, halves of characters, and marks that turn the direction of writing around."""
 
@@ -50,7 +50,7 @@ def shortened(text: str, most: int = 80) -> str:
 
 
 def seconds(text: str) -> float:
-    """Read a length of time: 60s, 5min, 2h, 1d; seconds where there is no unit.
+    """Read a length of time: 60s, 5m or 5min, 2h, 1d; seconds where there is no unit.
 
     Raises:
         ValueError: for anything else.
@@ -58,7 +58,7 @@ def seconds(text: str) -> float:
     found = TIME.fullmatch(text.strip())
     if found is None:
         raise ValueError(f"expected a length of time such as 60s, 5min or 2h, got {text!r}")
-    return float(found[1]) * {"s": 1, "min": 60, "h": 3600, "d": 86400}[found[2] or "s"]
+    return float(found[1]) * {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}[found[2] or "s"]
 
 
 def counted(n: int, what: str) -> str:
