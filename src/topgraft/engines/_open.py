@@ -75,7 +75,7 @@ def open_engine(
     if (precision == "int8") != (backbone.card.precision == "int8"):
         raise UsageError(
             f"{backbone.card.name}: precision {precision} was asked for, its graph is "
-            f"{backbone.card.precision}. Quantise it first with topgraft.quantize."
+            f"{backbone.card.precision}. Give the graph's own precision."
         )
     if depths and not backbone.card.depths:
         raise BackboneError(why_no_depths(backbone.card))
