@@ -22,6 +22,7 @@ from topgraft.run import Run
 from topgraft.run.run import beside, next_name
 from topgraft.show import listen, print_worth
 from topgraft.store import FeatureStore
+from topgraft.store import adopt as adopting
 from topgraft.store.adopt import adopt, lacking
 from topgraft.testing.drawing import draw_photos
 
@@ -80,6 +81,22 @@ def test_a_store_of_other_rows_gives_nothing(painted: Path, tmp_path: Path) -> N
     assert not (tmp_path / "second").exists()
 
 
+def test_a_store_that_goes_while_rows_are_taken_is_no_error(
+    painted: Path, tmp_path: Path, monkeypatch
+) -> None:
+    embed_here(str(painted), str(tmp_path / "first"), a_backbone(tmp_path / "backbone"))
+    link = adopting._link_all
+
+    def gone(source: Path, target: Path) -> None:
+        shutil.rmtree(tmp_path / "first", ignore_errors=True)
+        link(source, target)
+
+    monkeypatch.setattr(adopting, "_link_all", gone)
+    table = asked(painted, tmp_path)
+    assert adopt(tmp_path / "second", table, [tmp_path / "first"]) == []
+    assert lacking(tmp_path / "second", table) == 80 * (len(POLICIES) + 1)
+
+
 @pytest.mark.parametrize(
     ("there", "name", "expected"),
     [
@@ -128,6 +145,7 @@ def test_training_again_names_the_next_and_uses_the_features(trained: Path, capl
 def test_only_runs_on_the_same_photos_give(trained: Path, tmp_path: Path) -> None:
     place = trained / "runs" / "new"
     assert trained / "runs" / "first" / "features.zarr" in beside(place, str(trained / "photos"))
+    assert beside(place, str(trained / "runs" / ".." / "photos")) == beside(place, str(trained / "photos"))
     assert beside(place, str(tmp_path)) == []
     (trained / "runs" / "broken").mkdir(exist_ok=True)
     (trained / "runs" / "broken" / ".topgraft-run").touch()

@@ -365,7 +365,7 @@ def beside(folder: Path, photos: str) -> list[Path]:
         except DataError:  # a damaged neighbour has nothing to give
             continue
         store = other.parent / "features.zarr"
-        same = config is not None and Path(config.data.photos).absolute() == Path(photos).absolute()
+        same = config is not None and files.absolute(config.data.photos) == files.absolute(photos)
         if same and other.parent != folder.absolute() and is_file(store / "zarr.json"):
             found.append(store)
     return found

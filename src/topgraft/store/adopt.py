@@ -52,7 +52,10 @@ def adopt(path: str | Path, table: Table, others: Iterable[str | Path]) -> list[
             if not before:
                 break
             if other.resolve() != target.resolve():
-                _take(target, table, other)
+                with suppress(
+                    FileNotFoundError
+                ):  # it is pruned or replaced meanwhile: what is left is computed
+                    _take(target, table, other)
                 if lacking(target, table) < before:
                     gave.append(other)
     return gave
