@@ -5,8 +5,11 @@ from __future__ import annotations
 import io
 
 import numpy as np
+import pytest
 from PIL import Image as Pillow
 
+import topgraft as tg
+from topgraft.errors import UsageError
 from topgraft.testing.drawing import CLASSES, draw_jpeg, draw_photo, draw_photos
 
 
@@ -65,3 +68,10 @@ def test_the_default_backbone_tells_most_of_them_apart() -> None:
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=500))
     accuracy = cross_val_score(model, features, np.repeat([0, 1], 60), cv=5).mean()
     assert 0.82 < accuracy < 0.985
+
+
+def test_a_demo_goes_into_no_folder_of_others(tmp_path):
+    (tmp_path / "cats").mkdir()
+    with pytest.raises(UsageError, match="holds something, and not from a demo"):
+        tg.demo(tmp_path)
+    assert [inside.name for inside in tmp_path.iterdir()] == ["cats"]

@@ -167,6 +167,12 @@ def test_a_run_that_was_exported_is_replaced_only_when_asked(run, photos, tmp_pa
         tg.export(run, photos / "out")
 
 
+def test_an_export_in_openvinos_form_is_no_run_to_export(run, tmp_path):
+    tg.export(run, tmp_path / "first", format="openvino")
+    with pytest.raises(DataError, match=r"expected model\.onnx, .* Give the run that it was exported from"):
+        tg.export(tmp_path / "first", tmp_path / "second")
+
+
 def test_what_cannot_be_is_said_before_the_work(run, tmp_path):
     with pytest.raises(UnknownNameError, match=r"no format is named 'onx'\. Did you mean onnx"):
         tg.export(run, tmp_path / "out", format="onx")

@@ -403,6 +403,8 @@ def test_the_estimator_takes_what_is_missing_for_missing(missing):
     paths = ["0.jpg", "1.jpg", "2.jpg"]
     with pytest.raises(DataError, match=r"1\.jpg: expected a label, got .*\. Leave the photo out"):
         tg.TopgraftClassifier().fit(paths, ["a", missing, "b"])
+    with pytest.raises(DataError, match="expected as many groups as paths, got 3 paths and 2 groups"):
+        tg.TopgraftClassifier().fit(paths, ["a", "b", "b"], groups=["x", "y"])
     assert _once(paths, ["a", "b", "a"], ["g", missing, missing])[2] == ["g", None, None]
 
 

@@ -34,11 +34,12 @@ def demo(
         progress: told of everything that takes long.
 
     Raises:
-        UsageError: for a folder whose photos are not from a demo.
+        UsageError: for a folder with anything in it that is not from a demo.
     """
     folder = Path(out)
-    if (folder / "photos").exists() and not (folder / "run" / MARK).is_file():
-        raise UsageError(f"{folder / 'photos'}: is there already, and not from a demo. Give another -o.")
+    held = folder.is_dir() and any(not inside.name.startswith(".") for inside in folder.iterdir())
+    if held and not (folder / "run" / MARK).is_file():
+        raise UsageError(f"{folder}: holds something, and not from a demo. Give another -o.")
     photos = draw_photos(folder / "photos", each, seed=0)
     say(f"Drew {2 * each} photos of sushi and sandwiches into {photos}.")
     config = Config.of(photos=photos, policies="16!")  # whether they pay or not, the demo shows them

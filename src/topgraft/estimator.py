@@ -117,6 +117,7 @@ class TopgraftClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 heads=config.heads.names,
                 **options_of(config),
                 out=work.run,
+                backbone=work.backbone,
                 settings=settings,
             )
             self.run_ = run.metrics.as_dict()
@@ -167,8 +168,9 @@ def _once(
     Raises:
         DataError: for lengths that differ, a label that is missing, or one path with two labels.
     """
-    if len(X) != len(y):
-        raise DataError(f"expected as many labels as paths, got {len(X)} paths and {len(y)} labels.")
+    for what, given in (("labels", y), ("groups", groups)):
+        if given is not None and len(given) != len(X):
+            raise DataError(f"expected as many {what} as paths, got {len(X)} paths and {len(given)} {what}.")
     # A column of a table (pandas.Series) is indexed by its labels, not by place.
     labels, ties = np.asarray(y, object), None if groups is None else np.asarray(groups, object)
     first: dict[str, int] = {}

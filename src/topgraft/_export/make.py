@@ -17,6 +17,7 @@ from topgraft._export import forms, graphs
 from topgraft._export.agree import Agreement, compare
 from topgraft._export.runtimes import open_named
 from topgraft.errors import BackboneError, DataError, UnknownNameError, UsageError
+from topgraft.files import is_file
 from topgraft.photos.dataset import Dataset
 from topgraft.predictor import load
 from topgraft.progress import watched
@@ -109,6 +110,11 @@ def export(
     run = run if isinstance(run, Run) else Run.open(run)
     settings = settings or Settings.load()
     predictor = load(run.path, settings=settings)
+    if not is_file(run.model / "model.onnx"):
+        raise DataError(
+            f"{run.path}: expected model.onnx, which exports are made of, found OpenVINO's own form. Give the"
+            " run that it was exported from."
+        )
     if precision != "f32" and predictor.card.backbone.precision == "int8":
         raise UsageError(f"{run.path}: its backbone is int8 already. Leave --precision out.")
     folder = _judge(Path(out), overwrite=overwrite)

@@ -113,11 +113,11 @@ def fetch(
         **options: as for `load_backbone`.
 
     Raises:
-        UsageError: where the folder holds something already.
+        UsageError: where something is there already.
     """
     to = Path(to)
-    if to.exists() and any(to.iterdir()):
-        raise UsageError(f"{to}: is not empty. Give a folder that does not exist yet.")
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise UsageError(f"{to}: is there and no empty folder. Give one that does not exist yet.")
     backbone = load_backbone(name, settings=settings, progress=progress, **options)
     with temporary(to) as folder:
         files.copy(backbone.graph.parent, folder)
