@@ -97,7 +97,9 @@ def test_photos_read_already_are_joined_as_the_options_say(photos: Path, tmp_pat
     data = tg.Dataset.from_folder(photos)
     options = {"group_by": r"(site\d)_", "test": 0.34, "policies": 0, "heads": "ridge"}
     run = tg.train(data, out=tmp_path / "run", **options)
-    sides = {(Path(row["id"]).stem.partition("_")[0], row["split"]) for row in run.read_table("predictions.csv")}
+    sides = {
+        (Path(row["id"]).stem.partition("_")[0], row["split"]) for row in run.read_table("predictions.csv")
+    }
     assert len(sides) == 3  # no site on two sides
     assert run.config is not None
     assert run.config.data.group_by == r"(site\d)_"

@@ -14,10 +14,7 @@ from topgraft.selection.compare import compare, fit_chosen
 from topgraft.testing.heads import clouds, multilabel_indicators
 from topgraft.trust.trust import calibration_error, if_calibrated, label_issues, reliability, trust
 from topgraft.trust.unknown import (
-    Energy,
     NearestDistance,
-    Unknown,
-    WhitenedDistance,
     choose,
     class_against_class,
     learn_unknown,
@@ -246,27 +243,6 @@ def test_classes_that_are_mostly_unknown_are_named():
     features[:, 59] = -20 * np.abs(features[:, 59])
     judged = trust(compare(features, labels, heads=["ridge"]), features[0], labels, classes=list("abc"))
     assert judged.notes[-1].startswith("Many photos of some classes are called unknown: c (1 of 1).")
-
-
-@pytest.mark.parametrize(
-    ("method", "how"),
-    [
-        ("neighbours", NearestDistance(np.eye(4, dtype=np.float32), 2)),
-        (
-            "mahalanobis",
-            WhitenedDistance(
-                np.eye(4, dtype=np.float32), np.ones(4, np.float32), np.eye(4, dtype=np.float32)
-            ),
-        ),
-        ("energy", Energy(0.5)),
-    ],
-)
-def test_the_unknown_answer_survives_being_written_down(method, how):
-    rng = np.random.default_rng(0)
-    features, logits = rng.random((6, 4)), rng.random((6, 3))
-    unknown = Unknown(method, how, 1.5, 0.95, {})
-    again = Unknown.from_state(method, 1.5, unknown.state())
-    assert (again.distance(features, logits) == unknown.distance(features, logits)).all()
 
 
 def test_out_of_fold_distances_are_of_photos_not_fitted_on():

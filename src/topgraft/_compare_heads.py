@@ -1,4 +1,4 @@
-"""Compare heads on stored features, all photos in cross-validation; no model is kept."""
+"""Compare heads on stored features, by cross-validation of what is not held out; no model is kept."""
 
 from __future__ import annotations
 

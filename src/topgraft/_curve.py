@@ -44,7 +44,8 @@ def curve(
     settings = settings or Settings.load()
     features, opened = _found(run, store, settings)
     photos = learned(features) if opened is None else learned_by(opened, features)
-    columns = columns_of(features)
+    config = opened.config if opened else None
+    columns = columns_of(features, "last" if config and config.heads.depths == "last" else "auto")
     return measure(
         view_0(features, photos.rows, columns),
         photos.labels,

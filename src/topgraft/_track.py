@@ -86,7 +86,8 @@ def _log(client: Any, number: str, run: Run) -> None:
         if isinstance(value, int | float) and not isinstance(value, bool):
             client.log_metric(number, name, float(value))
     for stage, spent in run.read("timings.json").items():
-        client.log_metric(number, f"seconds/{_plain(stage)}", float(spent))
+        if not isinstance(spent, str):  # older runs name the machine, too
+            client.log_metric(number, f"seconds/{_plain(stage)}", float(spent))
     for name in ARTEFACTS:
         path = run.path / name
         if path.is_dir():

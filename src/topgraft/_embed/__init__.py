@@ -6,11 +6,13 @@ import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 from topgraft import files
 from topgraft._embed.partition import BATCH, Partition, compute
 from topgraft.backbones.backbone import Backbone
 from topgraft.backbones.card import Card, why_no_depths
+from topgraft.config import DepthsChoice
 from topgraft.engines import resolve_engine
 from topgraft.errors import BackboneError, DataError, OfflineError, UnknownNameError, UsageError
 from topgraft.importers.load import DEFAULT, load_backbone
@@ -24,7 +26,7 @@ from topgraft.store.table import Table, views_of
 from topgraft.types import Progress, auto
 
 say = logging.getLogger(__name__).info
-DEPTHS = ("auto", "last", "all")
+DEPTHS = get_args(DepthsChoice)
 
 
 @watched

@@ -20,7 +20,7 @@ from typing import Any
 
 from topgraft._embed.partition import Partition, Tell, compute
 from topgraft.errors import StoreError, UsageError
-from topgraft.files import is_url
+from topgraft.files import absolute
 from topgraft.settings import Settings
 from topgraft.store.place import Place
 from topgraft.store.rows import Rows
@@ -71,7 +71,7 @@ def distribute(whole: Partition, address: str = "", progress: Progress = silent)
 
 def cut(whole: Partition, parts: int, threads: int) -> Iterator[Partition]:
     """Cut a partition into at most so many, each with the photos it needs and no others."""
-    data = replace(whole.data, looks={}, refused=(), ignored=(), root=_absolute(whole.data.root))
+    data = replace(whole.data, looks={}, refused=(), ignored=(), root=absolute(whole.data.root))
     table = replace(whole.table, samples=(), groups=(), plain=())
     size = max(1, -(-len(whole.work) // parts))
     settings = replace(whole.settings, threads=threads)
@@ -80,7 +80,7 @@ def cut(whole: Partition, parts: int, threads: int) -> Iterator[Partition]:
         digests = {digest for block in work for digest in block.digests}
         yield replace(
             whole,
-            store=_absolute(whole.store),
+            store=absolute(whole.store),
             table=table,
             work=work,
             data=replace(data, samples=tuple(sample for sample in data.samples if sample.digest in digests)),
@@ -182,10 +182,6 @@ def _knock(address: str) -> None:
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdecimal():
         socket.create_connection((host, int(port)), KNOCK_S).close()
-
-
-def _absolute(place: str) -> str:
-    return place if is_url(place) else str(Path(place).absolute())
 
 
 def _line(error: BaseException) -> str:

@@ -54,7 +54,7 @@ class Curve:
     """What came out.
 
     Attributes:
-        numbers: the `curve` of curve.json: plain data.
+        numbers: the `curve` of metrics.json: plain data.
         sentences: the same in words.
     """
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -162,24 +161,6 @@ class Unknown:
     def distance(self, features: Features, logits: Logits) -> Distances:
         """Return the distances (N,) from the training photos by features (N, D) and logits (N, C)."""
         return measure(self.how, features, logits)
-
-    def state(self) -> dict[str, NDArray[Any]]:
-        """Return the fitted arrays, ready for safetensors."""
-        return {name: np.asarray(value) for name, value in vars(self.how).items()}
-
-    @classmethod
-    def from_state(
-        cls, method: str, threshold: float, state: dict[str, NDArray[Any]], *, accepted: float = ACCEPTED
-    ) -> Self:
-        """Return it again from what `state` gave."""
-        how: Measure
-        if method == "neighbours":
-            how = NearestDistance(state["rows"], int(state["count"]))
-        elif method == "mahalanobis":
-            how = WhitenedDistance(state["weight"], state["bias"], state["points"])
-        else:
-            how = Energy(float(state["temperature"]))
-        return cls(method, how, threshold, accepted, {})
 
 
 def learn_unknown(
