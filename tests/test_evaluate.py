@@ -17,6 +17,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import topgraft as tg
+from topgraft._check import check
 from topgraft._evaluate import evaluate
 from topgraft._report import place_of, report
 from topgraft._report.facts import Facts
@@ -28,6 +29,7 @@ from topgraft.photos.corrections import Correction, Corrections
 from topgraft.run import Run
 from topgraft.run.predictions import read_predictions
 from topgraft.selection.ensemble import ensemble, paired, weights_of
+from topgraft.store import FeatureStore
 from topgraft.testing.drawing import draw_photos
 from topgraft.trust.harder import apart, harder
 
@@ -336,6 +338,13 @@ def test_several_labels_are_counted_for_every_class(multilabel: tuple[tg.Dataset
     data, run = multilabel
     counted = sum(sum(sides.values()) for sides in run.metrics.counts.per_class.values())
     assert counted == sum(len(one.labels) for one in data.samples) > len(data)
+    both = sum(len(one.labels) > 1 for one in data.samples)
+    expected = {"sandwich": both, "sushi": both}
+    for one in data.samples:
+        if len(one.labels) == 1:
+            expected[data.classes[one.label]] += 1
+    assert FeatureStore.open(run.path.parent / "features.zarr").info()["classes"] == expected
+    assert check(data).classes == expected
 
 
 def test_one_and_several_labels_make_no_ensemble(multilabel: tuple[tg.Dataset, Run], runs: list[Run]) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 from unicodedata import normalize
 
 from topgraft.errors import DataError
-from topgraft.photos.dataset import Dataset, Sample
+from topgraft.photos.dataset import Dataset, Sample, sizes
 from topgraft.photos.entries import SPLITS
 from topgraft.photos.grouping import exif
 from topgraft.photos.remarks import SIXTEEN, TWELVE
@@ -81,8 +80,7 @@ def check(data: Dataset, *, strict: bool = True) -> Health:
         DataError: for fewer than two classes, a class with fewer than two photos, or more than 20 %
             unreadable files.
     """
-    counts = Counter(name for sample in data.samples for name in _names(data, sample.every_label))
-    classes = {name: counts.get(name, 0) for name in data.classes}
+    classes = sizes(data.samples, data.classes)
     duplicates, crossing, leaks = _groups(data)
     tiny = [name for name, n in classes.items() if n < TINY]
     health = Health(
@@ -105,10 +103,6 @@ def check(data: Dataset, *, strict: bool = True) -> Health:
     if strict and health.failed:
         raise DataError(health.failed)
     return health
-
-
-def _names(data: Dataset, labels: tuple[int, ...]) -> list[str]:
-    return [data.classes[i] for i in labels]
 
 
 def _groups(data: Dataset) -> tuple[list[list[str]], list[list[str]], list[list[str]]]:

@@ -48,8 +48,7 @@ def split(data: Dataset, *, test: float = 0.2, val: float = 0.0, seed: int = 0) 
 def _hold(data: Dataset, rows: Labels, share: float, seed: int) -> tuple[Labels, Labels]:
     """Hold out a share of some photos: two arrays of indices into the data."""
     samples = [data.samples[i] for i in rows.tolist()]
-    multilabel = any(sample.labels for sample in samples)
-    labels = indicators(samples, len(data.classes)) if multilabel else data.labels[rows]
+    labels = indicators(samples, len(data.classes)) if data.multilabel else data.labels[rows]
     keys = [sample.digest for sample in samples]
     rest, held = holdout(labels, data.groups[rows], share, seed, keys=keys)
     return rows[rest], rows[held]

@@ -33,14 +33,14 @@ from topgraft.heads import HEADS, Head, head_class
 from topgraft.importers.load import load_backbone
 from topgraft.importers.quantize import quantize
 from topgraft.photos.correct import Corrected, correct, read_as_asked
-from topgraft.photos.dataset import Dataset
+from topgraft.photos.dataset import Dataset, sizes
 from topgraft.photos.grouping import Grouping
 from topgraft.policies.grid import draw
 from topgraft.predictor.modelcard import write_model_card
 from topgraft.progress import watched
 from topgraft.run import Run
 from topgraft.run.origin import noted
-from topgraft.run.results import Side
+from topgraft.run.results import Side, indicators
 from topgraft.selection.brought import brought
 from topgraft.selection.precision import worth_keeping
 from topgraft.settings import Settings
@@ -293,7 +293,7 @@ def follow(
 def _judged(config: Config, data: Dataset) -> tuple[Health, Split]:
     """Check the photos and part them, and say what there is before anything long begins."""
     health = check(data)
-    if config.answers.right is not None and any(sample.labels for sample in data.samples):
+    if config.answers.right is not None and data.multilabel:
         raise UsageError(
             "right: is a share of answers that name one label, and these photos carry several. Give"
             " --answer-above, or leave --right out."
@@ -416,11 +416,10 @@ def _flat(facts: Mapping[str, Any], above: str = "") -> dict[str, Any]:
 def _announce(data: Dataset, health: Health, sides: Split) -> None:
     say(f"{len(data)} photos of {len(data.classes)} classes in {data.place}")
     named = {"train": sides.train, "val": sides.val, "test": sides.test}
-    label = dict(zip(data.ids, data.labels.tolist(), strict=True))
     for name, ids in named.items():
         if ids:
-            counts = np.bincount([label[id_] for id_ in ids], minlength=len(data.classes))
-            listed = ", ".join(f"{of} {n}" for of, n in list(zip(data.classes, counts, strict=True))[:8])
+            counts = sizes(data.subset(ids).samples, data.classes)
+            listed = ", ".join(f"{of} {n}" for of, n in list(counts.items())[:8])
             more = f" and {len(data.classes) - 8} more classes" if len(data.classes) > 8 else ""
             say(f"  {name:5} {len(ids):5}  ({listed}{more})")
     if sides.val:
@@ -508,8 +507,9 @@ def _quantized(
             begun = time.perf_counter()
             features.append(engine.embed(images))
             took.append(time.perf_counter() - begun)
+    labels = indicators(learn.samples, len(learn.classes)) if learn.multilabel else learn.labels
     verdict = worth_keeping(
-        features[0], features[1], learn.labels, learn.groups, columns=columns, settings=settings
+        features[0], features[1], labels, learn.groups, columns=columns, settings=settings
     )
     run.write_json("int8.json", verdict.as_dict())
     times = took[0] / took[1]

@@ -109,7 +109,7 @@ def correct(
         DataError: for a table that is none.
         UsageError: for photos that carry several labels.
     """
-    if any(sample.labels for sample in data.samples):
+    if data.multilabel:
         raise UsageError(f"{data.place}: its photos carry several labels, and corrections give one each.")
     lines = read_corrections(table) if isinstance(table, str | Path) else table
     decided = [line for line in current(lines) if line.decision in ("label", "none")]

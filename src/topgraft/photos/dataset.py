@@ -72,6 +72,13 @@ class Sample:
         return ";".join(classes[i] for i in self.every_label)
 
 
+def sizes(samples: Iterable[Sample], classes: Sequence[str]) -> dict[str, int]:
+    """Count the photos of each class; a photo with several labels counts for each."""
+    every = [i for sample in samples for i in sample.every_label]
+    counts = np.bincount(np.array(every, np.int64), minlength=len(classes)).tolist()
+    return dict(zip(classes, counts, strict=True))
+
+
 @dataclass(frozen=True, slots=True)
 class Refused:
     """One file that cannot be used, and why."""
@@ -140,17 +147,11 @@ class Dataset:
             "Dataset",
             [
                 ("photos", f"{len(self.samples):,} in {self.place}"),
-                ("classes", notebook.listed(self._sizes())),
+                ("classes", notebook.listed(sizes(self.samples, self.classes))),
                 ("refused", f"{len(self.refused)}, first {self.refused[0].id}" if self.refused else ""),
                 ("ignored", len(self.ignored) or ""),
             ],
         )
-
-    def _sizes(self) -> dict[str, int]:
-        """Count the photos of each class; a photo with several labels counts for each."""
-        every = [i for sample in self.samples for i in sample.every_label]
-        counts = np.bincount(np.array(every, np.int64), minlength=len(self.classes)).tolist()
-        return dict(zip(self.classes, counts, strict=True))
 
     def to_frame(self) -> Any:
         """Return a pandas DataFrame, a photo a row: id, label, group, split, digest.
@@ -339,9 +340,14 @@ class Dataset:
         """The ids, in order."""
         return tuple(sample.id for sample in self.samples)
 
+    @property
+    def multilabel(self) -> bool:
+        """Whether a photo may carry several labels."""
+        return any(sample.labels for sample in self.samples)
+
     @cached_property
     def labels(self) -> Labels:
-        """(N,) class indices."""
+        """(N,) class indices; of several labels the first."""
         return np.array([sample.label for sample in self.samples], dtype=np.int64)
 
     @cached_property

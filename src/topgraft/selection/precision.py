@@ -61,7 +61,7 @@ def worth_keeping(
     Args:
         exact: (N, D) f32 features of the training photos as they are, or rows of every depth (N, D + B).
         coarse: (N, D) INT8 features of the same.
-        labels: (N,) class indices.
+        labels: (N,) class indices, or 0/1 indicators (N, C).
         groups: (N,) photos that stay together.
         columns: which columns are which, in rows of every depth.
         folds: of the cross-validation.

@@ -28,7 +28,7 @@ from topgraft.backbones.card import Card
 from topgraft.backbones.depths import Depths
 from topgraft.errors import StoreError
 from topgraft.fingerprint import digest, fingerprint
-from topgraft.photos.dataset import Sample
+from topgraft.photos.dataset import Sample, sizes
 from topgraft.policies.policy import View
 from topgraft.settings import Settings
 from topgraft.store.adopt import lacking
@@ -352,7 +352,7 @@ class FeatureStore:
             "schema": SCHEMA,
             "photos": len(self),
             "different_photos": len(self.table.digests),
-            "classes": {name: int((self.labels == i).sum()) for i, name in enumerate(self.classes)},
+            "classes": sizes(self.samples, self.classes),
             "views": [view.key for view in self.views],
             "backbone": self.card.name,
             "card": self.card.fingerprint(),
