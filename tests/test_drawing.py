@@ -9,7 +9,7 @@ import pytest
 from PIL import Image as Pillow
 
 import topgraft as tg
-from topgraft.errors import UsageError
+from topgraft.errors import StoreError, UsageError
 from topgraft.testing.drawing import CLASSES, draw_jpeg, draw_photo, draw_photos
 
 
@@ -75,3 +75,9 @@ def test_a_demo_goes_into_no_folder_of_others(tmp_path):
     with pytest.raises(UsageError, match="holds something, and not from a demo"):
         tg.demo(tmp_path)
     assert [inside.name for inside in tmp_path.iterdir()] == ["cats"]
+
+
+def test_a_demo_where_a_file_lies_is_told_in_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match=r"a file lies where a folder is needed\. Give another place"):
+        tg.demo(tmp_path / "file")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from topgraft import files
 from topgraft.config import Config
 from topgraft.errors import UsageError
 from topgraft.progress import watched
@@ -40,7 +41,8 @@ def demo(
     held = folder.is_dir() and any(not inside.name.startswith(".") for inside in folder.iterdir())
     if held and not (folder / "run" / MARK).is_file():
         raise UsageError(f"{folder}: holds something, and not from a demo. Give another -o.")
-    photos = draw_photos(folder / "photos", each, seed=0)
+    with files.guarded(folder):
+        photos = draw_photos(folder / "photos", each, seed=0)
     say(f"Drew {2 * each} photos of sushi and sandwiches into {photos}.")
     config = Config.of(photos=photos, policies="16!")  # whether they pay or not, the demo shows them
     return follow(config, folder / "run", overwrite=True, settings=settings, progress=progress)
