@@ -93,16 +93,18 @@ def test_a_table_of_absolute_paths_is_grouped_as_one_of_relative_ones(photos: Pa
     assert grouped(data) == grouped(tg.Dataset.from_folder(photos, group_by=r"(site\d)_"))
 
 
-def test_photos_read_already_are_joined_as_the_options_say(photos: Path, tmp_path: Path) -> None:
-    data = tg.Dataset.from_folder(photos)
-    options = {"group_by": r"(site\d)_", "test": 0.34, "policies": 0, "heads": "ridge"}
-    run = tg.train(data, out=tmp_path / "run", **options)
+@pytest.mark.parametrize("joined_when", ["read", "trained"])
+def test_photos_read_already_are_joined_as_was_said(photos: Path, tmp_path: Path, joined_when: str) -> None:
+    said = {"group_by": r"(site\d)_"}
+    read, trained = (said, {}) if joined_when == "read" else ({}, said)
+    data = tg.Dataset.from_folder(photos, **read)
+    run = tg.train(data, out=tmp_path / "run", test=0.34, policies=0, heads="ridge", **trained)
     sides = {
         (Path(row["id"]).stem.partition("_")[0], row["split"]) for row in run.read_table("predictions.csv")
     }
     assert len(sides) == 3  # no site on two sides
     assert run.config is not None
-    assert run.config.data.group_by == r"(site\d)_"
+    assert run.config.data.group_by == r"(site\d)_"  # whoever reads them again joins them so, too
 
 
 @given(st.dictionaries(st.text(max_size=3), st.integers(0, 100_000), max_size=20), st.integers(1, 5000))

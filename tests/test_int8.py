@@ -1,18 +1,27 @@
 """INT8: what it must keep, and when it is not kept."""
 
+import json
+
 import numpy as np
 import pytest
 
 pytest.importorskip("nncf")
 
+import topgraft as tg
+from topgraft import recipe
+from topgraft._split import split
 from topgraft.backbones._pictures import pictures
+from topgraft.backbones.fit import fit
 from topgraft.engines import open_engine
 from topgraft.errors import UsageError
 from topgraft.importers.load import find_backbone, load_backbone
 from topgraft.importers.quantize import quantize
+from topgraft.run import Run
 from topgraft.selection.precision import worth_keeping
 from topgraft.settings import Settings
+from topgraft.testing.drawing import draw_photos
 from topgraft.testing.engines import EngineSuite
+from topgraft.types import silent
 
 
 @pytest.fixture(scope="module")
@@ -107,3 +116,30 @@ def test_what_agrees_is_kept_and_what_loses_more_than_half_a_point_is_not():
     assert lost.accuracy_int8 < lost.accuracy_f32 - 0.005
     assert "f32 is kept" in lost.sentence
     assert "INT8 is used" in kept.sentence
+
+
+def test_many_photos_are_compared_in_parts_with_the_same_features(exact, tmp_path, monkeypatch):
+    data = tg.Dataset.from_folder(draw_photos(tmp_path / "photos", 8, seed=0))
+    sides = split(data, seed=0)
+    learn, seen, shown = data.subset(sides.train), [], []
+    whole = np.stack([fit(learn.image(i), exact.card) for i in range(len(learn))])
+
+    def quantized(backbone, images, settings):
+        shown.extend(images)
+        return backbone
+
+    def kept(*features, **_):
+        seen.extend(features[:2])
+        return worth_keeping(*features)
+
+    monkeypatch.setattr(recipe, "AT_ONCE", 5)
+    monkeypatch.setattr(recipe, "quantize", quantized)
+    monkeypatch.setattr(recipe, "worth_keeping", kept)
+    run = Run.create(tmp_path / "run")
+    recipe._quantized(exact, data, sides, run, "last", Settings.load(threads=1), silent)
+    assert np.array_equal(shown, whole)
+    with open_engine(exact, settings=Settings.load(threads=1)) as engine:
+        expected = engine.embed(whole)
+    for features in seen:
+        np.testing.assert_allclose(features, expected, atol=1e-5)
+    assert json.loads((run.path / "int8.json").read_text("utf-8"))["kept"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,7 +32,7 @@ from topgraft.errors import DataError, UnknownNameError, UsageError
 from topgraft.files import is_file
 from topgraft.heads import HEADS, Head, head_class
 from topgraft.importers.load import load_backbone
-from topgraft.importers.quantize import quantize
+from topgraft.importers.quantize import quantize, spread
 from topgraft.photos.correct import Corrected, correct, read_as_asked
 from topgraft.photos.dataset import Dataset, sizes
 from topgraft.photos.grouping import Grouping
@@ -49,10 +50,12 @@ from topgraft.splits import Split
 from topgraft.store import FeatureStore
 from topgraft.text import counted, duration
 from topgraft.trust.unknown import say_of_unknown
-from topgraft.types import Progress, auto, silent
+from topgraft.types import Features, Images, Progress, auto, silent
 
 GROUPS = ("linear", "all")
 """Names that stand for several heads."""
+AT_ONCE = 512
+"""Training photos that lie in memory at once, where INT8 is compared with f32."""
 MANY = 20_000
 """Views below which INT8 is not even tried by `auto`: they take a minute or two."""
 QUICKER = 1.3
@@ -172,6 +175,8 @@ def train(
         rest["backbone"] = backbone
     if isinstance(photos, Dataset):
         options = {"duplicates": photos.duplicates} | options
+        if (known := photos.grouped_by) and options.get("group_by") is None:
+            options |= {"group_by": known.by, "within": known.within}
         rest["data"] = photos
     place = photos.place if isinstance(photos, Dataset) else photos
     return follow(Config.of(config, photos=place, **options), **rest)
@@ -342,7 +347,8 @@ def _photos(
         data, corrected = read_as_asked(asked, settings=settings, progress=progress)
     else:
         data = replace(data, duplicates=asked.duplicates)
-        if grouping := Grouping.of(asked.group_by, asked.within):
+        grouping = Grouping.of(asked.group_by, asked.within)
+        if grouping and grouping != data.grouped_by:
             data = data.grouped(grouping, settings=settings)
         if asked.corrections:
             corrected = correct(data, asked.corrections, settings=settings, progress=progress)
@@ -492,25 +498,32 @@ def _quantized(
     Where the choice is left to Topgraft, it has to be quicker, too.
     """
     learn = data.subset(sides.train)
-    images = np.empty((len(learn), *backbone.card.input_size, 3), dtype=np.uint8)
-    for i in range(len(learn)):
-        images[i] = fit(learn.image(i), backbone.card)
-        progress("read training photos", i + 1, len(learn))
-    coarse = quantize(backbone, images, settings=settings)
+
+    def pictures(rows: Sequence[int]) -> Images:
+        return np.stack([fit(learn.image(i), backbone.card) for i in rows])
+
+    coarse = quantize(backbone, pictures(spread(len(learn))), settings=settings)
     columns = backbone.card.columns if depths != "last" and coarse.card.depths else None
-    features, took = [], []
-    for candidate in (backbone, coarse):
-        deep = columns is not None
-        with open_engine(
-            candidate, precision=candidate.card.precision, depths=deep, settings=settings
-        ) as engine:
-            begun = time.perf_counter()
-            features.append(engine.embed(images))
-            took.append(time.perf_counter() - begun)
+    features: tuple[list[Features], list[Features]] = ([], [])
+    took = [0.0, 0.0]
+    with ExitStack() as stack:
+        engines = [
+            stack.enter_context(
+                open_engine(one, precision=one.card.precision, depths=columns is not None, settings=settings)
+            )
+            for one in (backbone, coarse)
+        ]
+        for start in range(0, len(learn), AT_ONCE):
+            rows = range(start, min(start + AT_ONCE, len(learn)))
+            shown = pictures(rows)
+            for which, engine in enumerate(engines):
+                begun = time.perf_counter()
+                features[which].append(engine.embed(shown))
+                took[which] += time.perf_counter() - begun
+            progress("compare f32 and INT8", rows[-1] + 1, len(learn))
     labels = indicators(learn.samples, len(learn.classes)) if learn.multilabel else learn.labels
-    verdict = worth_keeping(
-        features[0], features[1], labels, learn.groups, columns=columns, settings=settings
-    )
+    exact, rounded = map(np.concatenate, features)
+    verdict = worth_keeping(exact, rounded, labels, learn.groups, columns=columns, settings=settings)
     run.write_json("int8.json", verdict.as_dict())
     times = took[0] / took[1]
     say(f"{verdict.sentence} On this processor it is {times:.1f} times as fast.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from topgraft.importers.quantize import PICTURES, to_int8
+from topgraft.importers.quantize import spread, to_int8
 from topgraft.text import one_line
 
 if TYPE_CHECKING:
@@ -59,7 +59,6 @@ def quantize(graph: bytes, data: Dataset, learned: Sequence[int]) -> bytes:
     """
     import onnx
 
-    spread = np.linspace(0, len(learned) - 1, min(PICTURES, len(learned))).astype(int)
-    photos = {str(i): partial(data.image, learned[i]) for i in spread}
+    photos = {str(i): partial(data.image, learned[i]) for i in spread(len(learned))}
     made = to_int8(onnx.load_from_string(graph), photos, "image", keep=OUTSIDE)
     return bytes(made.SerializeToString(deterministic=True))

@@ -30,6 +30,11 @@ PICTURES = 128
 """More than so many pictures say nothing new about the ranges of activations."""
 
 
+def spread(photos: int) -> list[int]:
+    """Return which of so many photos show the ranges, in the order of their ids: of all classes."""
+    return np.linspace(0, photos - 1, min(PICTURES, photos)).astype(int).tolist()
+
+
 def quantize(backbone: Backbone, images: Images, *, settings: Settings | None = None) -> Backbone:
     """Return a backbone in 8-bit arithmetic, with the ranges that these pictures show (NNCF, post-training).
 
@@ -55,8 +60,7 @@ def quantize(backbone: Backbone, images: Images, *, settings: Settings | None = 
         raise UsageError(f"{backbone.card.name}: is int8 already.")
     if not len(images):
         raise UsageError("quantize: expected at least one training photo, got none.")
-    spread = np.linspace(0, len(images) - 1, min(PICTURES, len(images))).astype(int)  # of all classes
-    images = np.ascontiguousarray(images[spread])
+    images = np.ascontiguousarray(images[spread(len(images))])
     request = {
         "int8 of": backbone.card.folder(),
         "pictures": digest(images.tobytes()),

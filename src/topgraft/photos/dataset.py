@@ -115,6 +115,7 @@ class Dataset:
         duplicates: what joins photos into groups beside those that came with them: `looks` (near-duplicates),
             `exact` (the same pixels) or `off`.
         grouping: what came of joining photos by their path or EXIF, in a sentence; empty without.
+        grouped_by: what joined them so, where something did.
     """
 
     samples: tuple[Sample, ...]
@@ -127,6 +128,7 @@ class Dataset:
     empty: tuple[str, ...] = ()
     duplicates: Alike = "looks"
     grouping: str = ""
+    grouped_by: Grouping | None = None
 
     @property
     def is_folder(self) -> bool:
@@ -437,7 +439,8 @@ class Dataset:
 
         keys = grouping.keys(list(lone), read, (settings or Settings.load()).threads)
         samples = tuple(replace(sample, group=keys.get(sample.id, sample.group)) for sample in self.samples)
-        return replace(self, samples=samples, grouping=grouping.said(keys, len(lone)))
+        said = grouping.said(keys, len(lone))
+        return replace(self, samples=samples, grouping=said, grouped_by=grouping)
 
     def subset(self, ids: Iterable[str]) -> Dataset:
         """Keep the samples with these ids; classes, and so labels, stay as they are.
