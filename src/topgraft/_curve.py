@@ -21,7 +21,7 @@ def curve(
     run: Run | FeatureStore | str | Path,
     *,
     store: FeatureStore | str | Path | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     settings: Settings | None = None,
     progress: Progress = auto,
 ) -> Curve:
@@ -33,7 +33,7 @@ def curve(
     Args:
         run: a finished run, or a feature store, or the folder of either.
         store: where the run's features lie, where they are not in its folder.
-        seed: of folds and draws.
+        seed: of folds and draws; None is the run's, so that its own curve comes out again, and 0 of a store.
         settings: cores.
         progress: told of repeats.
 
@@ -45,6 +45,8 @@ def curve(
     features, opened = _found(run, store, settings)
     photos = learned(features) if opened is None else learned_by(opened, features)
     config = opened.config if opened else None
+    if seed is None:
+        seed = opened.metrics.seed if opened else 0
     columns = columns_of(features, "last" if config and config.heads.depths == "last" else "auto")
     return measure(
         view_0(features, photos.rows, columns),

@@ -616,7 +616,9 @@ def curve(
     store: Annotated[
         str | None, typer.Option(help="Where the run's features lie. [default: in the run]")
     ] = None,
-    seed: Seed = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Decides folds and draws. [default: the run's; 0 of a store]", min=0)
+    ] = None,
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
