@@ -181,6 +181,10 @@ def test_train_says_what_is_for_photos_and_what_for_features(run, photos, tmp_pa
         tg.train(photos, tg.Split(train=store.ids))
     with pytest.raises(UsageError, match="config: a recipe is for photos"):
         tg.train(store, config=Config())
+    for wrong in ({"answer_above": 90}, {"right": 0.0}, {"answer_above": 0.5, "right": 0.9}):
+        with pytest.raises(UsageError, match="answers"):
+            tg.train(store, out=tmp_path / "run", **wrong)
+    assert not (tmp_path / "run").exists()
     with pytest.raises(UnknownNameError, match="Did you mean policies"):
         tg.train(photos, polices=3)
     asked = Training().facts() | {

@@ -185,6 +185,7 @@ def learn(
         UsageError: for options out of range, or a split with a photo or a group on both sides.
     """
     settings = settings or Settings.load()
+    Config.of(answer_above=answer_above, right=right)  # what is wrong is said before the work
     split = split or Split(train=tuple(sample.id for sample in store.samples))
     test = Side.of(store, split.test)
     check_disjoint(Side.of(store, (*split.train, *split.val)), test)
