@@ -161,7 +161,20 @@ def test_random_weights_follow_their_seed_and_leave_pytorchs_generator_alone(sma
     assert all(torch.equal(first[name], kept[name]) for name in kept)
     other = _timm_create.create(SMALL, seed=1).state_dict()
     assert not torch.equal(first["conv_stem.weight"], other["conv_stem.weight"])
-    assert small.card.name == f"{SMALL}.random0"
+    assert small.card.name == f"{SMALL}.random0@64"
+
+
+def test_a_sized_one_is_looked_for_at_its_side(small, monkeypatch, tmp_path):
+    """Its origin does not name the side: by that alone, it was the model's own and never found again."""
+    asked = []
+
+    def loaded(name, **options):
+        asked.append((name, options["size"]))
+        return small
+
+    monkeypatch.setattr("topgraft.importers.load.load_backbone", loaded)
+    assert find_backbone(small.card, settings=Settings(cache_dir=tmp_path)) == small
+    assert asked == [(SMALL, 64)]
 
 
 def test_weights_from_a_file_are_the_ones_that_run(small, tmp_path):

@@ -91,6 +91,7 @@ def _card(model: torch.nn.Module, size: int | None, tag: str | None, **facts: An
     cfg = dict(model.pretrained_cfg)
     data = resolve_data_config({"img_size": size} if size else {}, pretrained_cfg=cfg)
     channels, height, width = data["input_size"]
+    own = resolve_data_config({}, pretrained_cfg=cfg)["input_size"]
     if channels != 3:
         raise BackboneError(f"{cfg['architecture']}: it takes {channels} channels; pictures have 3.")
     with torch.inference_mode():
@@ -101,9 +102,10 @@ def _card(model: torch.nn.Module, size: int | None, tag: str | None, **facts: An
             f"{cfg['architecture']}: it gives {tuple(features.shape)} where (1, D) is expected."
         )
     tag = tag or cfg.get("tag")
+    name = f"{cfg['architecture']}.{tag}" if tag else cfg["architecture"]
     return Card.model_validate(
         {
-            "name": f"{cfg['architecture']}.{tag}" if tag else cfg["architecture"],
+            "name": name if data["input_size"] == own else f"{name}@{height}",
             "input_size": (height, width),
             "interpolation": data["interpolation"],
             "crop_fraction": data["crop_pct"],

@@ -139,7 +139,9 @@ def find_backbone(card: Card, *, settings: Settings | None = None, progress: Pro
         return here
     named = {"builtin": card.name, "timm": card.origin.removeprefix("timm:")}.get(card.source)
     if named and not named.startswith("local-dir:"):
-        found = load_backbone(named, settings=settings, progress=progress)
+        side = card.name.rpartition("@")[2]  # what a timm model comes from does not say it
+        size = int(side) if side.isdecimal() else None
+        found = load_backbone(named, size=size, settings=settings, progress=progress)
         if found.card.fingerprint() == card.fingerprint() and card.depths in ((), found.card.depths):
             return found
     raise BackboneError(
