@@ -15,7 +15,7 @@ import pytest
 import topgraft as tg
 from topgraft._finetune.plan import Training
 from topgraft.config import Config
-from topgraft.errors import DataError, StoreError, TopgraftError, UnknownNameError, UsageError
+from topgraft.errors import BackboneError, DataError, StoreError, TopgraftError, UnknownNameError, UsageError
 from topgraft.recipe import follow
 from topgraft.run import Run
 from topgraft.show import print_verdict
@@ -175,7 +175,7 @@ def test_train_takes_photos_that_are_read_already(run, config, photos, tmp_path)
     assert (again.path / "report.html").is_file()
 
 
-def test_train_says_what_is_for_photos_and_what_for_features(run, photos, tmp_path):
+def test_train_says_what_is_for_photos_and_what_for_features(run, photos, tmp_path, monkeypatch):
     store = tg.FeatureStore.open(run.path / "features.zarr")
     with pytest.raises(UsageError, match="split: a split is for a feature store"):
         tg.train(photos, tg.Split(train=store.ids))
@@ -184,6 +184,13 @@ def test_train_says_what_is_for_photos_and_what_for_features(run, photos, tmp_pa
     for wrong in ({"answer_above": 90}, {"right": 0.0}, {"answer_above": 0.5, "right": 0.9}):
         with pytest.raises(UsageError, match="answers"):
             tg.train(store, out=tmp_path / "run", **wrong)
+
+    def gone(card, **_):
+        raise BackboneError(f"{card.name}: not on this machine.")
+
+    monkeypatch.setattr("topgraft._learn.find_backbone", gone)
+    with pytest.raises(BackboneError):
+        tg.train(store, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
     with pytest.raises(UnknownNameError, match="Did you mean policies"):
         tg.train(photos, polices=3)

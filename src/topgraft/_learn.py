@@ -191,9 +191,9 @@ def learn(
     check_disjoint(Side.of(store, (*split.train, *split.val)), test)
     if maps is not None:
         same_work(store, maps)
+    backbone = backbone or find_backbone(store.card, settings=settings, progress=progress)
     run = out if isinstance(out, Run) else Run.create(out)
     run.reopen()
-    backbone = backbone or find_backbone(store.card, settings=settings, progress=progress)
     if lesson is None:
         with run.timed("compare heads"):
             lesson = compare_side(
