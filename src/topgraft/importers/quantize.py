@@ -32,7 +32,7 @@ PICTURES = 128
 
 def spread(photos: int) -> list[int]:
     """Return which of so many photos show the ranges, in the order of their ids: of all classes."""
-    return np.linspace(0, photos - 1, min(PICTURES, photos)).astype(int).tolist()
+    return [int(i) for i in np.linspace(0, photos - 1, min(PICTURES, photos))]
 
 
 def quantize(backbone: Backbone, images: Images, *, settings: Settings | None = None) -> Backbone:
