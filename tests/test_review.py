@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -82,7 +83,7 @@ def run(photos, tmp_path_factory) -> Run:
 
 @pytest.fixture
 def table(tmp_path) -> Path:
-    return tmp_path / "labels.csv"
+    return tmp_path / "my labels.csv"
 
 
 @pytest.fixture
@@ -255,6 +256,7 @@ def test_a_review_goes_on_where_it_stopped_and_touches_no_photo(run, photos, fre
     review.close()
     again = Review.open(run, fresh, corrections=table)
     assert all(again.state()[what] == shown[what] for what in ("classes", "done", "left", "last", "table"))
+    assert shlex.split(shown["command"]) == ["topgraft", "train", "PHOTOS", "--corrections", shown["table"]]
     assert again.state()["photo"]["key"] == third["key"]  # what was taken back is asked about at once
     left = shown["left"]
     while again.state()["left"] > 1:

@@ -35,6 +35,7 @@ REASONS = {
     errno.ENOTDIR: "a file lies where a folder is needed. Give another place with `-o`",
     errno.EEXIST: "a file lies where a folder is needed. Give another place with `-o`",
     errno.EISDIR: "a folder lies where a file is needed. Give another place with `-o`",
+    errno.ENOENT: "no such file or folder. Give a place that is there",
     errno.ENAMETOOLONG: "the name is too long. Give a shorter one",
 }
 SYSTEM = frozenset({"@eadir", "$recycle.bin", "__macosx", "system volume information", "lost+found"})

@@ -6,7 +6,6 @@ import io
 import json
 import logging
 import math
-import shlex
 import shutil
 import sys
 import time
@@ -15,7 +14,7 @@ from contextlib import contextmanager
 from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
-from topgraft.text import counted, duration, one_line
+from topgraft.text import counted, duration, one_line, pasted
 
 if TYPE_CHECKING:
     from topgraft._doctor import Finding
@@ -55,7 +54,7 @@ def print_store(facts: dict[str, Any]) -> None:
         missing = f"{facts['missing_rows']:,} rows (photos x views)"
         print(f"missing    {missing}: run the same `topgraft embed` again")
     if facts["stale_rows"]:
-        prune = f"topgraft store prune {shlex.quote(facts['path'])}"
+        prune = pasted("topgraft", "store", "prune", facts["path"])
         print(f"unused     {facts['stale_rows']:,} rows: `{prune}` drops them")
 
 
@@ -257,7 +256,7 @@ def print_verdict(run: Run) -> None:
     for note in metrics.notes:
         print(one_line(note))
     print(f"report     {run.path / 'report.html'}")
-    print(f"predict    topgraft predict {shlex.quote(str(run.path))} PHOTO...")
+    print(f"predict    {pasted('topgraft', 'predict', str(run.path))} PHOTO...")
 
 
 def print_prediction(prediction: Prediction) -> None:

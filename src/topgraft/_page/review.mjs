@@ -91,7 +91,7 @@ function show(state) {
     for (const key of state.ahead) new Image().src = source(key, 1200);
   } else {
     $('table').textContent = state.table;
-    $('command').textContent = `topgraft train PHOTOS --corrections ${state.table}`;
+    $('command').textContent = state.command;
   }
   $('undo').disabled = $('back').disabled = !state.last;
   $('alike').hidden = !alike;

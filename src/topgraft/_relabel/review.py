@@ -25,7 +25,7 @@ from topgraft.run.origin import origin
 from topgraft.run.predictions import read_predictions
 from topgraft.selection.teaching import unit
 from topgraft.settings import Settings
-from topgraft.text import counted
+from topgraft.text import counted, pasted
 from topgraft.types import Progress, silent
 
 ALIKE, LIKE = 20, 0.5
@@ -148,6 +148,7 @@ class Review:
                 "last": self._last(),
                 "alike": self._alike(),
                 "table": str(self.corrections.path),
+                "command": pasted("topgraft", "train", "PHOTOS", "--corrections", str(self.corrections.path)),
             }
 
     def decide(self, keys: Sequence[str], decision: Decision, label: str = "") -> None:

@@ -8,7 +8,6 @@ CMYK, greyscale and palettes become RGB. What cannot be read is refused with a r
 from __future__ import annotations
 
 import io
-import shlex
 import struct
 import threading
 import warnings
@@ -24,6 +23,7 @@ from PIL import UnidentifiedImageError
 
 from topgraft import files
 from topgraft.errors import DecodeError
+from topgraft.text import pasted
 from topgraft.types import Image
 
 MAX_PIXELS = 100_000_000
@@ -86,7 +86,7 @@ def decode(source: str | Path | bytes, place: str = "", *, most: int = MAX_PIXEL
     try:
         data = source if isinstance(source, bytes) else files.read_local(Path(source))
     except IsADirectoryError as error:
-        raise DecodeError(place, f"is a folder; give its photos: {shlex.quote(place)}/*.jpg") from error
+        raise DecodeError(place, f"is a folder; give its photos: {pasted(place)}/*.jpg") from error
     except OSError as error:
         raise DecodeError(place, f"cannot be opened ({error.strerror or error})") from error
     if not data:

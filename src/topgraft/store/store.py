@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import shlex
 import tempfile
 from collections import defaultdict
 from dataclasses import dataclass
@@ -35,7 +34,7 @@ from topgraft.store.adopt import lacking
 from topgraft.store.place import Place
 from topgraft.store.rows import BROKEN, Rows, Segment
 from topgraft.store.table import Part, Table
-from topgraft.text import first_mistake, shortened
+from topgraft.text import first_mistake, pasted, shortened
 from topgraft.types import Features, Labels
 
 SCHEMA = 1
@@ -115,7 +114,7 @@ class FeatureStore:
         if not place.exists("zarr.json"):
             hint = "Make one with `topgraft embed`."
             if place.exists("features.zarr/zarr.json"):
-                hint = f"Did you mean {shlex.quote(f'{path}/features.zarr')}?"
+                hint = f"Did you mean {pasted(f'{path}/features.zarr')}?"
             raise StoreError(f"{path}: expected a feature store, found none. {hint}")
         _check_schema(place)
         table, pending = _read_table(place, "table"), _read_table(place, "pending")
