@@ -394,6 +394,8 @@ def test_a_runs_own_photos_are_read_as_it_learned_them_named_or_not(
     right = [evaluate(runs[0], data).members[0].scores, said[0]["members"][0]["scores"]]
     hits = [round(scores["accuracy"]["value"] * scores["n"]) for scores in right]
     assert hits[0] - hits[1] == 1
+    exports = [tg.export(run, tmp_path / name, photos=at) for name, at in (("a", None), ("b", data.root))]
+    assert exports[0].agreement.accuracy == exports[1].agreement.accuracy
 
 
 # The page of an evaluation.

@@ -22,7 +22,7 @@ from topgraft.photos.dataset import Dataset
 from topgraft.predictor import load
 from topgraft.progress import watched
 from topgraft.run import Run
-from topgraft.run.origin import read_photos
+from topgraft.run.origin import is_noted, read_photos
 from topgraft.run.predictions import read_predictions
 from topgraft.settings import Settings
 from topgraft.types import Progress, auto
@@ -184,8 +184,8 @@ def _whole(folder: Path, *, overwrite: bool) -> Iterator[Path]:
 def _photos(run: Run, photos: str | Path | None, settings: Settings, progress: Progress) -> Dataset:
     data = (
         Dataset.from_folder(photos, settings=settings, progress=progress)
-        if photos
-        else read_photos(run, settings=settings, progress=progress)
+        if photos and not is_noted(run, photos)
+        else read_photos(run, photos, settings=settings, progress=progress)
     )
     if not len(data):
         raise DataError(f"{data.place}: none of its photos can be read. Give the run's photos.")
