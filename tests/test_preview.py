@@ -208,6 +208,27 @@ def test_the_command_shows_what_train_would_train_on(folder, tmp_path):
     assert {row["photo"] for row in table(views)} <= sides[seed]
 
 
+def test_the_command_shows_what_train_would_train_on_in_groups(folder, tmp_path):
+    from topgraft._split import split
+
+    alone, joined = Dataset.from_folder(folder), Dataset.from_folder(folder, group_by=r"\d+")
+    sides = {seed: [set(split(data, seed=seed).train) for data in (alone, joined)] for seed in range(40)}
+    seed = next(seed for seed, (one, other) in sides.items() if "bread/000.jpg" in one - other)
+    views = tmp_path / "views"
+    options = [
+        "--group-by",
+        r"\d+",
+        "--seed",
+        str(seed),
+        "-o",
+        str(tmp_path / "a.jpg"),
+        "--save-to",
+        str(views),
+    ]
+    app(["preview", str(folder), "--policies", "2", *options], standalone_mode=False)
+    assert {row["photo"] for row in table(views)} <= sides[seed][1]
+
+
 def test_the_command_takes_one_photo(folder, tmp_path):
     out = tmp_path / "one.webp"
     app(

@@ -138,7 +138,7 @@ VERBS = {
     "doctor": "doctor",
 }
 """The public function behind each verb, of the same name but where a folder of the package has that name."""
-RECIPE = ("check", "embed", "train")
+RECIPE = ("check", "preview", "embed", "train")
 """Verbs whose options are choices of the recipe."""
 
 
@@ -294,12 +294,16 @@ def preview(
         "preview.png"
     ),
     save_to: Annotated[Path | None, typer.Option(help="New folder for every single view.")] = None,
-    test: Annotated[float, typer.Option(help="Share that `train` would hold out; never shown.")] = 0.2,
+    test: Annotated[float, typer.Option(help="Share that `train` would hold out; not shown.")] = 0.2,
+    duplicates: Duplicates = None,
+    group_by: GroupBy = None,
+    within: Within = None,
     seed: Annotated[int, typer.Option(help="Decides split, draw and views.", min=0)] = 0,
 ) -> None:
     """Draw what the augmentation policies do to your photos.
 
-    One training photo under each policy, and several under one, on one sheet.
+    One training photo under each policy, and several under one, on one sheet. With the options that `train`
+    gets, no photo is shown that it holds out.
     """
     from topgraft import _preview
     from topgraft._split import split
@@ -310,7 +314,9 @@ def preview(
         _preview.preview([photos], n=policies, grid=grid, seed=seed, out=out, save_to=save_to)
     else:
         with progress() as bar:
-            data = Dataset.from_folder(photos, progress=bar)
+            data = Dataset.from_folder(
+                photos, duplicates=duplicates, group_by=group_by, within=within, progress=bar
+            )
         shown = split(data, test=test, seed=seed).train
         _preview.preview(data, n=policies, grid=grid, seed=seed, ids=shown, out=out, save_to=save_to)
     print(out)
