@@ -215,6 +215,17 @@ def test_the_whitened_distance_is_mahalanobis():
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
+@pytest.mark.parametrize("photos", [12, 90])  # fewer rows than features, and more
+def test_mahalanobis_distances_need_no_whitening(photos):
+    from topgraft.trust.unknown import mahalanobis, mahalanobis_distances
+
+    rng = np.random.default_rng(0)
+    x, asked, labels = rng.normal(size=(photos, 40)), rng.normal(size=(7, 40)), np.arange(photos) % 3
+    x[:, 0] = 1.0  # a feature that says nothing
+    expected = measure(mahalanobis(x, labels), asked, np.empty((0, 0)))
+    np.testing.assert_allclose(mahalanobis_distances(x, labels, asked), expected, rtol=1e-5)
+
+
 def test_a_small_class_is_judged_by_its_own_photos():
     rng = np.random.default_rng(0)
     labels = np.repeat([0, 1], [60, 4])
