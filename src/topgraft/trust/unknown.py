@@ -115,8 +115,11 @@ def mahalanobis(x: Features, labels: Labels) -> WhitenedDistance:
 
 
 def _within(x: Features, labels: Labels) -> tuple[Distances, Distances, Distances, Distances, float]:
-    """Return mean and inverse deviation (D,), of standardised rows the class means (C, D) and what is left
-    without them (N, D), and what shrinkage adds to every variance."""
+    """Return what rows vary by within classes.
+
+    Mean and inverse deviation (D,); of standardised rows the class means (C, D) and what is left without them
+    (N, D); and what shrinkage adds to every variance.
+    """
     x = x.astype(np.float64)
     mean, inverse = standardise(x.sum(axis=0), (x**2).sum(axis=0), len(x))
     z = (x - mean) * inverse
