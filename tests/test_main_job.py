@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import topgraft as tg
+from commands import topgraft
 from topgraft._finetune.plan import Training
 from topgraft.config import Config
 from topgraft.errors import DataError, StoreError, TopgraftError, UnknownNameError, UsageError
@@ -328,7 +329,7 @@ def test_predict_on_the_command_line(run, photos, tmp_path):
     assert [row["path"] for row in rows[:3]] == names
     assert rows[3]["error"]
     assert done.returncode == 1
-    assert command("predict", run.path, *names).returncode == 0
+    assert topgraft("predict", run.path, *names).returncode == 0
 
 
 def test_suggested_commands_can_be_pasted(run, tmp_path, capsys):
@@ -337,15 +338,15 @@ def test_suggested_commands_can_be_pasted(run, tmp_path, capsys):
     print_verdict(Run.open(place))
     line = capsys.readouterr().out.splitlines()[-1]
     assert shlex.split(line)[1:] == ["topgraft", "predict", str(place), "PHOTO..."]
-    done = command("predict", run.path, place)
+    done = topgraft("predict", run.path, place)
     assert "expected photos in the folder, found none. Check the path." in done.stderr
 
 
 def test_report_is_made_again_from_the_run(run):
     made = []
-    for _ in range(2):
+    for call in (command, topgraft):
         (run.path / "report.html").unlink()
-        assert command("report", run.path).returncode == 0
+        assert call("report", run.path).returncode == 0
         made.append((run.path / "report.html").read_bytes())
     assert made[0] == made[1]
 
@@ -384,9 +385,10 @@ def test_a_photo_that_vanishes_meanwhile_is_named(photos, tmp_path):
 
 
 @pytest.mark.shared
-def test_on_real_photos_no_worse_than_plain_logistic_regression(shared, tmp_path):
+@pytest.mark.parametrize("policies", [0, pytest.param(2, marks=pytest.mark.nightly)])
+def test_on_real_photos_no_worse_than_plain_logistic_regression(shared, tmp_path, policies):
     photos = str(shared / "data" / "sushi_sandwich")
-    config = Config.load(data__photos=photos, data__test=0.0, policies__count=2)
+    config = Config.load(data__photos=photos, data__test=0.0, policies__count=policies)
     run = follow(config, tmp_path / "run")
     assert run.metrics.test is None
     assert run.metrics.cross_validation.n == 160

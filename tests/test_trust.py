@@ -297,7 +297,7 @@ def test_out_of_fold_distances_are_of_photos_not_fitted_on():
 
 
 @pytest.mark.shared
-@pytest.mark.parametrize("side", [None, 144])
+@pytest.mark.parametrize("side", [pytest.param(None, marks=pytest.mark.nightly), 144])
 def test_caltech_is_unknown_to_sushi_and_sandwiches(shared, tmp_path, side):
     """Nine in ten at least; also where all pictures have as few pixels: it is not blur that is seen."""
     from topgraft import Dataset, embed
