@@ -1,9 +1,12 @@
 """INT8: what it must keep, and when it is not kept."""
 
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 
-pytest.importorskip("nncf")
+if find_spec("nncf") is None:  # its import takes seconds, in every process that collects tests
+    pytest.skip("needs the int8 extra", allow_module_level=True)
 
 from topgraft.backbones._pictures import pictures
 from topgraft.engines import open_engine
