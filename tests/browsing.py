@@ -39,6 +39,7 @@ class Served:
         self.thread.start()
         while not self.server.started:
             self.thread.join(0.05)
+            assert self.thread.is_alive(), "the server did not start"
         self.url = f"http://127.0.0.1:{self.server.servers[0].sockets[0].getsockname()[1]}/"
 
     def stop(self) -> None:

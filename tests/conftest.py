@@ -1,5 +1,6 @@
 """Fixtures that several test files use."""
 
+import os
 import signal
 import subprocess
 from pathlib import Path
@@ -9,12 +10,41 @@ from hypothesis import settings
 
 from topgraft import telemetry
 
+if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) > 1:
+    # A core each: OpenMP's threads spin while they wait, and take the core from the other process.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 telemetry.silence()  # before a test file imports a library that reports its use
 settings.register_profile("untimed", deadline=None)  # a busy machine decides no test
 settings.load_profile("untimed")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so in a shell's background jobs, and
     signal.signal(signal.SIGINT, signal.default_int_handler)  # in the children tests press Ctrl-C in
+
+LONGEST = [
+    "test_main_job",
+    "test_finetune",
+    "test_finetune_train",
+    "test_backbone_timm",
+    "test_serve_browser",
+    "test_crash",
+    "test_export",
+    "test_offline",
+]
+"""Files that take half a minute and more: they come first, so that none is left to one core at the end."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let xdist deal files out in the order below; its own goes by how many tests a file has."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -4,6 +4,7 @@ import ast
 import importlib
 import re
 import tomllib
+from functools import cache
 from pathlib import Path
 from typing import get_args
 
@@ -44,14 +45,27 @@ def test_a_file_it_names_is_there(name):
     assert (ROOT / name).is_file() or (ROOT / "src" / "topgraft" / name).is_file()
 
 
+@cache
+def lines_of_suites():
+    """Return the lines of all engine suites; read, not imported, for some need PyTorch."""
+    nodes = [
+        node
+        for path in ROOT.glob("tests/test_*.py")
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+    ]
+    return [
+        line
+        for node in nodes
+        if isinstance(node, ast.ClassDef) and EngineSuite.__name__ in map(ast.unparse, node.bases)
+        for line in node.body
+    ]
+
+
 def said_by_suites(attribute):
-    """Collect a class attribute of all engine suites; read, not imported, for some need PyTorch."""
-    for path in ROOT.glob("tests/test_*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ClassDef) and EngineSuite.__name__ in map(ast.unparse, node.bases):
-                for line in node.body:
-                    if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == attribute:
-                        yield ast.literal_eval(line.value)
+    """Collect a class attribute of all engine suites."""
+    for line in lines_of_suites():
+        if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == attribute:
+            yield ast.literal_eval(line.value)
 
 
 @pytest.mark.parametrize("name", ENGINES)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 
 import topgraft as tg
+from commands import topgraft
 from topgraft.errors import DataError, UsageError
 from topgraft.run import Run
 from topgraft.run.results import rounded
@@ -158,8 +157,8 @@ def test_a_run_has_its_curve_and_a_command_shows_it(run: Run) -> None:
     assert rounded(found.numbers["sizes"]) == facts["curve"]["sizes"]
     with pytest.raises(DataError, match=r"expected features\.zarr in the run, found none"):
         tg.curve(run)
-    command = [sys.executable, "-m", "topgraft.cli", "curve", str(run.path), "--store", str(store)]
-    told = subprocess.run(command, capture_output=True, text=True, check=True)
+    told = topgraft("curve", run.path, "--store", store)
+    assert told.returncode == 0
     assert found.sentences[0] in told.stdout
     assert "10 more would bring" in told.stdout
     whole = tg.curve(store)

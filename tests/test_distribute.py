@@ -42,7 +42,7 @@ def test_a_local_cluster_gives_the_same_bytes_and_names_a_lost_photo(tmp_path):
     folder = paint_folder(tmp_path / "photos", apple=60, pear=60)
     backbone = a_backbone(tmp_path)
     whole = embed_here(str(folder), str(tmp_path / "whole.zarr"), backbone)
-    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    begin()
     try:
         store = embed_here(str(folder), str(tmp_path / "ray.zarr"), backbone, workers="ray")
         assert contents(store.path) == contents(whole.path)
@@ -57,6 +57,18 @@ def test_a_local_cluster_gives_the_same_bytes_and_names_a_lost_photo(tmp_path):
         assert contents(store.path) == contents(whole.path)
     finally:
         ray.shutdown()
+
+
+def begin():
+    """Start a cluster of this machine; Ray gives its first node 30 s, which a busy machine may not keep."""
+    for patience in range(4, -1, -1):
+        try:
+            ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+        except Exception as error:
+            if "timed out during startup" not in str(error) or not patience:
+                raise
+        else:
+            return
 
 
 def embed_data(data, store, backbone):

@@ -3,7 +3,6 @@
 import json
 import shutil
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
+from commands import topgraft
 from embedding import CARD, POLICIES, a_backbone, embed_here
 from photos import paint, paint_folder
 from topgraft import embed
@@ -320,11 +320,6 @@ def test_large_views_are_mapped_and_gone_from_the_disk(whole, monkeypatch, tmp_p
 def test_the_commands_embed_info_and_prune(tmp_path):
     folder = paint_folder(tmp_path / "photos", apple=4, pear=4)
     (folder / "pear" / "torn.jpg").write_bytes(b"torn")
-
-    def topgraft(*words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "topgraft.cli", *words]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
-
     store = str(tmp_path / "s.zarr")
     made = topgraft("embed", str(folder), "-o", store, "--policies", "2", "--json")
     assert made.returncode == 0, made.stderr
@@ -369,7 +364,6 @@ def test_damaged_files_are_named_and_can_be_made_again(photos, backbone, whole, 
 def test_a_newer_schema_is_refused_by_the_command(whole, tmp_path):
     path = shutil.copytree(whole.path, tmp_path / "s.zarr")
     change_schema(path, 2)
-    command = [sys.executable, "-m", "topgraft.cli", "info", str(path)]
-    said = subprocess.run(command, capture_output=True, text=True, check=False)
+    said = topgraft("info", path)
     assert said.returncode == 1
     assert "written with schema 2, this Topgraft reads up to schema 1. Update Topgraft" in said.stderr

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import topgraft as tg
+from commands import topgraft
 from topgraft._check import check
 from topgraft._evaluate import evaluate
 from topgraft._report import place_of, report
@@ -300,11 +299,11 @@ def test_mistakes_are_told(runs: list[Run], data: tg.Dataset, tmp_path: Path) ->
 
 
 def test_the_command_prints_members_ensembles_and_json(runs: list[Run], photos: Path, both: Any) -> None:
-    words = [sys.executable, "-m", "topgraft.cli", "evaluate", *(str(run.path) for run in runs)]
-    told = subprocess.run([*words, str(photos)], capture_output=True, text=True, check=False)
+    words = ["evaluate", *(run.path for run in runs)]
+    told = topgraft(*words, photos)
     assert told.returncode == 0, told.stderr
     assert told.stdout.rstrip() == str(both)
-    facts = subprocess.run([*words, "--json"], capture_output=True, text=True, check=False)
+    facts = topgraft(*words, "--json")
     assert json.loads(facts.stdout) == json.loads(json.dumps(both.as_dict()))
 
 
@@ -522,15 +521,11 @@ def test_the_interval_between_independent_proportions_is_newcombes() -> None:
 
 
 def test_the_command_writes_the_page(runs: list[Run], photos: Path, tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "topgraft.cli", "evaluate", str(runs[0].path), str(photos)]
-    told = subprocess.run(
-        [*words, "-o", "page.html"], capture_output=True, text=True, check=False, cwd=tmp_path
-    )
+    words = ["evaluate", runs[0].path, photos]
+    told = topgraft(*words, "-o", "page.html", cwd=tmp_path)
     assert told.returncode == 0, told.stderr
     assert told.stdout.splitlines()[-1] == "page       page.html"
     assert {path.name for path in tmp_path.iterdir()} == {"page.html", "page.json", "page.csv"}
-    told = subprocess.run(
-        [*words, "-o", str(photos / "page.html")], capture_output=True, text=True, check=False
-    )
+    told = topgraft(*words, "-o", photos / "page.html")
     assert told.returncode == 2
     assert "lies in the photo folder" in told.stderr

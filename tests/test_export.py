@@ -13,10 +13,12 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
+from typer.testing import CliRunner
 
 import topgraft as tg
 from topgraft._export import forms, graphs
 from topgraft._export.runtimes import FILES, NPM, VERSION
+from topgraft.cli import app
 from topgraft.config import Config
 from topgraft.errors import BackboneError, DataError, UnknownNameError, UsageError
 from topgraft.photos.dataset import Dataset
@@ -142,8 +144,19 @@ def answer_no_number(graph):
     graph.initializer.append(numpy_helper.from_array(np.array(np.nan, np.float32), "no.number"))
 
 
-@pytest.mark.parametrize("form", ["onnx", "openvino", pytest.param("web", marks=needs_web)])
-@pytest.mark.parametrize("change", [forget_a_layer, swap_the_classes, forget_the_unknown, answer_no_number])
+CHANGES = [forget_a_layer, swap_the_classes, forget_the_unknown, answer_no_number]
+
+
+@pytest.mark.parametrize(
+    ("form", "change"),
+    [
+        *(("onnx", change) for change in CHANGES),
+        *(("openvino", change) for change in CHANGES[:2]),
+        *(pytest.param("openvino", change, marks=pytest.mark.nightly) for change in CHANGES[2:]),
+        *(pytest.param("web", change, marks=[needs_web, pytest.mark.nightly]) for change in CHANGES[:2]),
+        *(pytest.param("web", change, marks=needs_web) for change in CHANGES[2:]),
+    ],
+)
 def test_a_broken_export_is_caught_and_gone(run, tmp_path, monkeypatch, form, change):
     monkeypatch.setattr(forms, "write", broken(change))
     with pytest.raises(BackboneError, match=r"sandwich/.*the run says .* the export .*Nothing was written"):
@@ -254,22 +267,11 @@ def test_node_that_cannot_run_the_files_is_one_line(run, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("form", ["onnx", "openvino"])
 def test_the_command_line_prints_what_was_measured(run, tmp_path, form):
-    line = [
-        sys.executable,
-        "-m",
-        "topgraft.cli",
-        "export",
-        run.path,
-        "-o",
-        tmp_path / "out",
-        "--format",
-        form,
-    ]
-    done = subprocess.run([str(word) for word in line], capture_output=True, text=True, check=True)
+    line = ["export", str(run.path), "-o", str(tmp_path / "out"), "--format", form]
+    done = CliRunner().invoke(app, line, catch_exceptions=False)
+    assert done.exit_code == 0
     assert "24 of 24 photos have the run's label" in done.stdout
-    done = subprocess.run(
-        [*map(str, line), "--json", "--overwrite"], capture_output=True, text=True, check=True
-    )
+    done = CliRunner().invoke(app, [*line, "--json", "--overwrite"], catch_exceptions=False)
     assert json.loads(done.stdout)["agreement"]["same"] == 24
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import topgraft as tg
+from commands import topgraft
 from photos import paint_folder
 from topgraft import errors, show
 from topgraft.show import listen, print_json
@@ -123,7 +124,7 @@ def test_a_users_mistake_is_a_line_and_a_code(tmp_path, words, code, message):
     (tmp_path / "begun" / "features.zarr").mkdir(parents=True)
     for name in (".topgraft-run", "features.zarr/zarr.json"):
         (tmp_path / "begun" / name).touch()
-    done = run(*words, cwd=tmp_path)
+    done = topgraft(*words, cwd=tmp_path)
     assert done.returncode == code, done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr

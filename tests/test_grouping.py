@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import topgraft as tg
+from commands import topgraft
 from topgraft._check import check
 from topgraft.errors import UnknownNameError, UsageError
 from topgraft.photos.grouping import Grouping, bursts
@@ -155,27 +154,11 @@ def test_a_grouping_that_no_photo_has_is_a_mistake(photos: Path) -> None:
 
 
 def test_the_command_takes_it_and_the_run_remembers(photos: Path, tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "topgraft.cli"]
-    told = subprocess.run(
-        [*words, "check", str(photos), "--group-by", "site[0-9]"], capture_output=True, text=True, check=True
-    )
+    told = topgraft("check", photos, "--group-by", "site[0-9]")
+    assert told.returncode == 0
     assert "Grouped by site[0-9]: 3 groups." in told.stdout
-    told = subprocess.run(
-        [
-            *words,
-            "train",
-            str(photos),
-            "-o",
-            str(tmp_path / "run"),
-            "--group-by",
-            "site[0-9]",
-            "--within",
-            "60s",
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    asked = ["--group-by", "site[0-9]", "--within", "60s"]
+    told = topgraft("train", photos, "-o", tmp_path / "run", *asked)
     assert told.returncode == 2
     assert "goes with a time" in told.stderr
     assert not (tmp_path / "run").exists()

@@ -1,11 +1,13 @@
 """INT8: what it must keep, and when it is not kept."""
 
 import json
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
 
-pytest.importorskip("nncf")
+if find_spec("nncf") is None:  # its import takes seconds, in every process that collects tests
+    pytest.skip("needs the int8 extra", allow_module_level=True)
 
 import topgraft as tg
 from topgraft import recipe

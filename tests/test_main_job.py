@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import topgraft as tg
+from commands import topgraft
 from topgraft._finetune.plan import Training
 from topgraft.config import Config
 from topgraft.errors import BackboneError, DataError, StoreError, TopgraftError, UnknownNameError, UsageError
@@ -339,7 +340,7 @@ def test_predict_on_the_command_line(run, photos, tmp_path):
     assert [row["path"] for row in rows[:3]] == names
     assert rows[3]["error"]
     assert done.returncode == 1
-    assert command("predict", run.path, *names).returncode == 0
+    assert topgraft("predict", run.path, *names).returncode == 0
 
 
 def test_suggested_commands_can_be_pasted(run, tmp_path, capsys):
@@ -348,15 +349,15 @@ def test_suggested_commands_can_be_pasted(run, tmp_path, capsys):
     print_verdict(Run.open(place))
     line = capsys.readouterr().out.splitlines()[-1]
     assert shlex.split(line)[1:] == ["topgraft", "predict", str(place), "PHOTO..."]
-    done = command("predict", run.path, place)
+    done = topgraft("predict", run.path, place)
     assert "expected photos in the folder, found none. Check the path." in done.stderr
 
 
 def test_report_is_made_again_from_the_run(run):
     made = []
-    for _ in range(2):
+    for call in (command, topgraft):
         (run.path / "report.html").unlink()
-        assert command("report", run.path).returncode == 0
+        assert call("report", run.path).returncode == 0
         made.append((run.path / "report.html").read_bytes())
     assert made[0] == made[1]
 

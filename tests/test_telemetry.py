@@ -77,7 +77,8 @@ def trained(tmp_path_factory):
     """Photos and a run, as environment variables."""
     folder = tmp_path_factory.mktemp("trained")
     photos = draw_photos(folder / "photos", 8, seed=0)
-    run = follow(Config.load(data__photos=str(photos), policies__count=0), folder / "run")
+    config = Config.load(data__photos=str(photos), policies__count=0, heads__names=("mean",))
+    run = follow(config, folder / "run")
     return {"PHOTOS": str(photos), "RUN": str(run.path)}
 
 

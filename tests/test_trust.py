@@ -212,6 +212,17 @@ def test_the_whitened_distance_is_mahalanobis():
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
+@pytest.mark.parametrize("photos", [12, 90])  # fewer rows than features, and more
+def test_mahalanobis_distances_need_no_whitening(photos):
+    from topgraft.trust.unknown import mahalanobis, mahalanobis_distances
+
+    rng = np.random.default_rng(0)
+    x, asked, labels = rng.normal(size=(photos, 40)), rng.normal(size=(7, 40)), np.arange(photos) % 3
+    x[:, 0] = 1.0  # a feature that says nothing
+    expected = measure(mahalanobis(x, labels), asked, np.empty((0, 0)))
+    np.testing.assert_allclose(mahalanobis_distances(x, labels, asked), expected, rtol=1e-5)
+
+
 def test_a_small_class_is_judged_by_its_own_photos():
     rng = np.random.default_rng(0)
     labels = np.repeat([0, 1], [60, 4])
@@ -262,7 +273,7 @@ def test_out_of_fold_distances_are_of_photos_not_fitted_on():
 
 
 @pytest.mark.shared
-@pytest.mark.parametrize("side", [None, 144])
+@pytest.mark.parametrize("side", [pytest.param(None, marks=pytest.mark.nightly), 144])
 def test_caltech_is_unknown_to_sushi_and_sandwiches(shared, tmp_path, side):
     """Nine in ten at least; also where all pictures have as few pixels: it is not blur that is seen."""
     from topgraft import Dataset, embed

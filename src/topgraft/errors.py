@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
 from typing import TYPE_CHECKING, Any
 
 from topgraft.text import one_line
@@ -123,12 +124,23 @@ class MissingPandasError(TopgraftError, ImportError):
         return type(self), ()
 
 
-def need(module: str, extra: str, what: str) -> Any:
+def need(module: str, extra: str, what: str, *, later: bool = False) -> Any:
     """Import an optional module, or say which extra brings it.
+
+    Args:
+        module: its name.
+        extra: what brings it.
+        what: needs it.
+        later: only see that it is there: torch and timm take seconds to import, in which a mistyped option
+            can be told.
 
     Raises:
         MissingExtraError: where the module is not installed.
     """
+    if later:
+        if importlib.util.find_spec(module) is None:
+            raise MissingExtraError(extra, what)
+        return None
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:

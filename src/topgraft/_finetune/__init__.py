@@ -93,8 +93,8 @@ def finetune(
         DataError: for photos that are not the run's.
         MissingExtraError: without the `timm` extra.
     """
-    need("torch", "timm", "fine-tuning")
-    need("timm", "timm", "fine-tuning")
+    need("torch", "timm", "fine-tuning", later=True)
+    need("timm", "timm", "fine-tuning", later=True)
     settings = settings or Settings.load()
     base = Base.of(run, data, backbone, settings=settings, progress=progress)
     plan = _plan(base.seed, options)

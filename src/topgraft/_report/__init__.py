@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from base64 import b64encode
 from collections.abc import Sequence
+from functools import cache
 from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
@@ -274,7 +275,9 @@ def page(facts: Facts) -> str:
     return _environment().get_template("report.html").render(context)
 
 
+@cache
 def _environment() -> jinja2.Environment:
+    """Return what renders pages: one, for compiling their templates takes longer than filling them in."""
     return jinja2.Environment(
         loader=jinja2.PackageLoader("topgraft._report"),
         autoescape=True,

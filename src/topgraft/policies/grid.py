@@ -12,6 +12,7 @@ import tomllib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import overload
 
@@ -132,10 +133,17 @@ def draw(
             f"grid {table.name} has {cells} policies ({len(table.distinct())} of them distinct), "
             f"{n} were asked for. Ask for {cells} at most, or draw with replacement."
         )
-    shuffled = [table[int(i)] for i in np.argsort(uniforms(["draw", seed], cells), kind="stable")]
+    policies = _cells(table)
+    shuffled = [policies[int(i)] for i in np.argsort(uniforms(["draw", seed], cells), kind="stable")]
     first = list(dict.fromkeys(shuffled))
     repeats = Counter(shuffled) - Counter(first)
     return tuple([*first, *repeats.elements()][:n])
+
+
+@cache
+def _cells(table: Grid) -> tuple[Policy, ...]:
+    """Return a grid's policies, parsed once: hundreds of strings."""
+    return tuple(table)
 
 
 def _axes(path: Path, found: object) -> tuple[tuple[str, tuple[str, ...]], ...]:

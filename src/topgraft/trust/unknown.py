@@ -102,19 +102,52 @@ def _remembered(kinds: Labels, sizes: Labels) -> NDArray[np.intp]:
 
 def mahalanobis(x: Features, labels: Labels) -> WhitenedDistance:
     """Return the distance from the class means in units of the shrunken covariance within classes."""
-    x = x.astype(np.float64)
-    mean, inverse = standardise(x.sum(axis=0), (x**2).sum(axis=0), len(x))
-    z = (x - mean) * inverse
-    means = np.stack([z[labels == c].mean(axis=0) for c in np.unique(labels)])
-    inside = z - means[np.unique(labels, return_inverse=True)[1]]
+    mean, inverse, means, inside, floor = _within(x, labels)
     covariance = (1 - SHRINKAGE) * inside.T @ inside / len(x)
-    covariance[np.diag_indices_from(covariance)] += SHRINKAGE * max((inside**2).mean(), 1e-12)
+    covariance[np.diag_indices_from(covariance)] += floor
     lower = cholesky(covariance, lower=True, check_finite=False)
     whiten = solve_triangular(lower, np.eye(len(lower)), lower=True, check_finite=False).T
     weight = inverse[:, None] * whiten
     return WhitenedDistance(
         weight.astype(np.float32), (-mean @ weight).astype(np.float32), (means @ whiten).astype(np.float32)
     )
+
+
+def _within(x: Features, labels: Labels) -> tuple[Distances, Distances, Distances, Distances, float]:
+    """Return what rows vary by within classes.
+
+    Mean and inverse deviation (D,); of standardised rows the class means (C, D) and what is left without them
+    (N, D); and what shrinkage adds to every variance.
+    """
+    x = x.astype(np.float64)
+    mean, inverse = standardise(x.sum(axis=0), (x**2).sum(axis=0), len(x))
+    z = (x - mean) * inverse
+    means = np.stack([z[labels == c].mean(axis=0) for c in np.unique(labels)])
+    inside = z - means[np.unique(labels, return_inverse=True)[1]]
+    return mean, inverse, means, inside, SHRINKAGE * max(float((inside**2).mean()), 1e-12)
+
+
+def mahalanobis_distances(x: Features, labels: Labels, asked: Features) -> Distances:
+    """Return the Mahalanobis distances (M,) of rows asked (M, D) from rows x (N, D).
+
+    Those of `mahalanobis`, without its matrix (D, D) where there are fewer rows than features: a matrix
+    inverse of the rows (N, N) gives the same (Woodbury 1950), and this is asked fold by fold.
+    """
+    if len(x) >= x.shape[1]:
+        return measure(mahalanobis(x, labels), asked, np.empty((0, 0)))
+    mean, inverse, means, inside, floor = _within(x, labels)
+    z = (asked.astype(np.float64) - mean) * inverse
+    gram = inside @ inside.T
+    gram[np.diag_indices_from(gram)] += floor * len(x) / (1 - SHRINKAGE)
+    lower = cholesky(gram, lower=True, check_finite=False)
+    seen, centres = (
+        solve_triangular(lower, inside @ rows.T, lower=True, check_finite=False).T for rows in (z, means)
+    )
+    squares = [
+        ((z - point) ** 2).sum(axis=1) - ((seen - centre) ** 2).sum(axis=1)
+        for point, centre in zip(means, centres, strict=True)
+    ]
+    return np.asarray(np.min(squares, axis=0) / floor)
 
 
 def measure(how: Measure, features: Features, logits: Logits) -> Distances:
@@ -337,7 +370,7 @@ def _distances(
         nothing = np.empty((0, 0))
         return {
             "neighbours": measure(neighbours(x[fit], labels[fit]), x[score], nothing),
-            "mahalanobis": measure(mahalanobis(x[fit], labels[fit]), x[score], nothing),
+            "mahalanobis": mahalanobis_distances(x[fit], labels[fit], x[score]),
         }
 
     found: dict[str, Distances] = {}
