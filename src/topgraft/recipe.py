@@ -19,7 +19,6 @@ from topgraft import files
 from topgraft._check import Health, check
 from topgraft._grow import Work
 from topgraft._learn import learn, options_of
-from topgraft._report import report
 from topgraft._split import split
 from topgraft._try_backbones import best_of, on_this_machine
 from topgraft.backbones.backbone import Backbone
@@ -30,11 +29,9 @@ from topgraft.errors import DataError, UnknownNameError, UsageError
 from topgraft.files import is_file
 from topgraft.heads import HEADS, Head, head_class
 from topgraft.importers.load import load_backbone
-from topgraft.importers.quantize import quantize
 from topgraft.photos.correct import Corrected, correct
 from topgraft.photos.dataset import Dataset
 from topgraft.policies.grid import draw
-from topgraft.predictor.modelcard import write_model_card
 from topgraft.progress import watched
 from topgraft.run import Run
 from topgraft.run.origin import noted
@@ -286,10 +283,18 @@ def follow(
             progress=progress,
         )
         say_of_unknown(before, run.unknown_method())
-        write_model_card(run)
-        with run.timed("report"):
-            report(run, photos=config.data.photos, settings=settings)
+        _reported(run, config, settings)
         return run
+
+
+def _reported(run: Run, config: Config, settings: Settings) -> None:
+    """Write the pages for people; what draws them is imported now, for the first answer can do without."""
+    from topgraft._report import report
+    from topgraft.predictor.modelcard import write_model_card
+
+    write_model_card(run)
+    with run.timed("report"):
+        report(run, photos=config.data.photos, settings=settings)
 
 
 def _lasting(config: Config) -> Config:
@@ -479,6 +484,8 @@ def _quantized(
 
     Where the choice is left to Topgraft, it has to be quicker, too.
     """
+    from topgraft.importers.quantize import quantize
+
     learn = data.subset(sides.train)
     images = np.empty((len(learn), *backbone.card.input_size, 3), dtype=np.uint8)
     for i in range(len(learn)):
