@@ -203,12 +203,12 @@ def test_deep_pictures_take_no_more_than_12_bytes_a_pixel():
 
 def test_heic_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    decoding.formats.cache_clear()
+    decoding.all_formats.cache_clear()
     try:
         with pytest.raises(DecodeError, match=r"is HEIC; install it with: pip install 'topgraft\[heic\]'"):
             decode(b"\0\0\0\x18ftypheic" + bytes(100))
     finally:
-        decoding.formats.cache_clear()
+        decoding.all_formats.cache_clear()
 
 
 def test_heic_is_read_with_its_extra():
