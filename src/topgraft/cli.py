@@ -209,7 +209,11 @@ def _given(**options: Any) -> dict[str, Any]:
 
 def _with_command(name: str) -> typer.Typer:
     """Return the application with one command alone, where it is one's name: to read all takes 50 ms."""
-    own = [info for info in app.registered_commands if get_command_name(info.callback.__name__) == name]
+    own = [
+        info
+        for info in app.registered_commands
+        if info.callback and get_command_name(info.callback.__name__) == name
+    ]
     if not own:
         return app
     alone = copy(app)
