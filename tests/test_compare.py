@@ -16,7 +16,7 @@ from topgraft.heads import HEADS, to_probabilities
 from topgraft.heads._base import HeadEntry, head_class
 from topgraft.metrics import losses
 from topgraft.selection.calibrate import calibrate, cross_calibrate
-from topgraft.selection.candidates import Candidate, difference, prior_log_loss
+from topgraft.selection.candidates import Bench, Candidate, difference, prior_log_loss
 from topgraft.selection.candidates import score as judged
 from topgraft.selection.compare import Choice, class_weights, compare, fit_chosen
 from topgraft.selection.nested import nested
@@ -28,6 +28,7 @@ from topgraft.testing.heads import clouds, clouds_of_every_depth, multilabel_ind
 from topgraft.trust.trust import trust
 
 QUICK = ["mean", "ridge", "knn"]
+rows_of = Bench.rows
 LINEAR = {name for name, entry in HEADS.items() if not entry.requires}
 
 
@@ -97,6 +98,16 @@ def test_the_table_is_sorted_and_its_best_row_has_no_difference():
         assert row["difference"]["low"] <= row["difference"]["value"] <= row["difference"]["high"]
         gap = row["log_loss"]["value"] - values[0]
         assert row["difference"]["value"] == pytest.approx(gap, abs=0.01)
+
+
+def test_the_table_is_made_when_it_is_asked_for_and_once(monkeypatch):
+    made = []
+    monkeypatch.setattr(Bench, "rows", lambda self, own: made.append(len(own)) or rows_of(self, own))
+    found = compare(*noise(1), heads=QUICK)
+    assert not made
+    assert len(found.rows) == made[0]
+    assert found.rows is found.rows
+    assert len(made) == 1
 
 
 def test_the_simplest_within_one_standard_error_is_chosen():

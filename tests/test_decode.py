@@ -15,7 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from topgraft.errors import DataError, DecodeError
 from topgraft.photos import decode as decoding
-from topgraft.photos.decode import decode
+from topgraft.photos.decode import decode, from_pillow, read_picture
 from topgraft.photos.remarks import remark
 
 
@@ -44,6 +44,16 @@ def test_orientation_is_applied():
     image = decode(encode(picture, "PNG", exif=exif))
     assert image.shape == (6, 4, 3)
     assert tuple(image[0, 3]) == (255, 0, 0)
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_a_picture_is_turned_once_however_often_it_is_handed_on(turn):
+    exif = Pillow.Exif()
+    exif[0x0112] = turn
+    data = encode(Pillow.effect_noise((6, 4), 90).convert("RGB"), "JPEG", exif=exif)
+    picture = read_picture(data)
+    assert picture.mode == "RGB"
+    assert (np.asarray(from_pillow(picture)) == decode(data)).all()
 
 
 def test_alpha_lies_over_white():
@@ -193,12 +203,12 @@ def test_deep_pictures_take_no_more_than_12_bytes_a_pixel():
 
 def test_heic_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    decoding.formats.cache_clear()
+    decoding.all_formats.cache_clear()
     try:
         with pytest.raises(DecodeError, match=r"is HEIC; install it with: pip install 'topgraft\[heic\]'"):
             decode(b"\0\0\0\x18ftypheic" + bytes(100))
     finally:
-        decoding.formats.cache_clear()
+        decoding.all_formats.cache_clear()
 
 
 def test_heic_is_read_with_its_extra():

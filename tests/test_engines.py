@@ -1,5 +1,8 @@
 """Every engine passes the shipped suite; what is particular to one is tested beside it."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -123,3 +126,18 @@ def test_without_pytorch_the_torch_engine_names_the_extra(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "torch", None)
     with pytest.raises(MissingExtraError, match=r"topgraft\[timm\]"):
         open_engine(load_backbone(), engine="torch")
+
+
+CONVERTER = """
+import sys
+from topgraft.engines._openvino import compile_model
+compile_model(sys.argv[1])
+before = "openvino.tools.ovc" in sys.modules
+import openvino
+print(before, type(openvino.convert_model(sys.argv[1])).__name__, "openvino.tools.ovc" in sys.modules)
+"""
+
+
+def test_openvino_comes_without_its_converter_and_whoever_calls_it_gets_it():
+    words = [sys.executable, "-c", CONVERTER, load_backbone().graph]
+    assert subprocess.run(words, check=True, capture_output=True, text=True).stdout == "False Model True\n"

@@ -10,11 +10,13 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 import topgraft as tg
 from commands import topgraft
 from photos import paint_folder
 from topgraft import errors, show
+from topgraft.cli import _with_command, app
 from topgraft.show import listen, print_json
 
 
@@ -43,6 +45,24 @@ def test_help_imports_nothing_heavy():
     code = "import sys, contextlib; from topgraft.cli import main; sys.argv = ['topgraft', '--help']\n"
     code += "with contextlib.suppress(SystemExit): main()"
     assert not modules_after(code) & {"torch", "openvino", "sklearn", "cv2", "zarr", "onnx", "numpy", "PIL"}
+
+
+def test_a_command_is_the_same_whether_it_is_read_alone_or_among_all():
+    def said(one, *words):
+        return CliRunner().invoke(one, words, prog_name="topgraft").output
+
+    for name in ("predict", "train"):
+        alone = _with_command(name)
+        assert len(alone.registered_commands) == 1
+        assert said(alone, name, "--help") == said(app, name, "--help")
+        assert said(alone, name) == said(app, name)
+        assert said(alone, name, "--no-such-option") == said(app, name, "--no-such-option")
+    for word in ("", "--help", "store", "predicts"):
+        assert _with_command(word) is app
+
+
+def test_the_first_answer_of_train_waits_for_no_report():
+    assert not modules_after("import topgraft.recipe") & {"jinja2", "nncf", "sklearn", "torch", "rich"}
 
 
 def test_no_description_is_cut_off_in_a_window_of_eighty():

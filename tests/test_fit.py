@@ -87,6 +87,12 @@ def test_a_photo_of_the_input_size_passes_unchanged() -> None:
         np.testing.assert_array_equal(fit(image, card_of("center", interpolation, fraction=1.0)), image)
 
 
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "lanczos"])
+def test_a_picture_is_fitted_like_its_pixels(interpolation: str) -> None:
+    image, card = photo(310, 470), card_of("border", interpolation)
+    np.testing.assert_array_equal(fit(Pillow.fromarray(image), card), fit(image, card))
+
+
 def test_nearest_takes_the_pixel_under_the_centre() -> None:
     image = np.arange(12, dtype=np.uint8).reshape(1, 12, 1).repeat(12, 0).repeat(3, 2)
     fitted = fit(image, card_of("center", "nearest", (4, 4), 1.0))

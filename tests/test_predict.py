@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from photos import paint
-from topgraft._predict import COLUMNS, Sorter, Table, photos_in, predict
+from topgraft._predict import COLUMNS, Sorter, Table, load_for, photos_in, predict
 from topgraft.backbones.fit import fit
 from topgraft.cli import app
 from topgraft.engines import open_engine
@@ -18,7 +20,8 @@ from topgraft.errors import UsageError
 from topgraft.heads import head_class
 from topgraft.importers.load import load_backbone
 from topgraft.predictor import Prediction, Predictor
-from topgraft.testing.drawing import CLASSES, draw_photo, draw_photos
+from topgraft.settings import Settings
+from topgraft.testing.drawing import CLASSES, draw_jpeg, draw_photo, draw_photos
 from topgraft.trust.unknown import Unknown, neighbours
 
 
@@ -133,3 +136,52 @@ def test_a_list_on_stdin_may_end_its_lines_as_windows_does(model, photos):
     done = invoke("predict", model, "-", "--json", stdin=paths + "\r\n")
     assert done.exit_code == 0
     assert len(json.loads(done.stdout)) == 3
+
+
+DISPENSABLE = {
+    *("PIL.AvifImagePlugin", "PIL.WebPImagePlugin", "cv2", "jinja2", "onnx", "openvino.tools.ovc", "pandas"),
+    *(
+        "pillow_heif",
+        "rich",
+        "scipy",
+        "sklearn",
+        "topgraft.heads",
+        "topgraft.predictor._build",
+        "topgraft.run",
+    ),
+    *("torch", "zarr"),
+}
+"""What one photo would wait for, and can do without."""
+ALONE = """
+import contextlib, sys
+sys.stderr.isatty = lambda: bool({watched})
+sys.argv = ["topgraft", "predict", *sys.argv[1:]]
+from topgraft.cli import main
+with contextlib.suppress(SystemExit):
+    main()
+print(*sys.modules)
+"""
+
+
+@pytest.mark.parametrize("watched", [0, 1])
+def test_one_photo_waits_for_no_import_that_it_can_do_without(model, tmp_path, watched):
+    photo = tmp_path / "lunch.jpg"
+    photo.write_bytes(draw_jpeg("sushi", 1))
+    words = [sys.executable, "-c", ALONE.format(watched=watched), model, photo]
+    done = subprocess.run(words, check=True, capture_output=True, text=True)
+    answer, modules = done.stdout.splitlines()
+    assert answer.startswith(f"{photo}\t")
+    assert not set(modules.split()) & DISPENSABLE
+
+
+def test_a_predictor_is_made_ready_for_as_many_photos_as_there_are(model, photos):
+    names, settings = sorted(map(str, photos.rglob("*.jpg"))), Settings.load(threads=3)
+
+    def ready(given):
+        return load_for(model, given, settings=settings)._threads
+
+    assert ready(names[0]) == ready(names[:1]) == 1
+    assert ready(names[:2]) == 2
+    assert ready(names) == ready(photos) == ready([photos]) == ready(iter(names)) == 3
+    alone = [load_for(model, name, settings=settings).predict(name)[0] for name in names[:3]]
+    assert alone == list(load_for(model, names, settings=settings).predict(names[:3]))

@@ -167,7 +167,7 @@ def test_bars_on_a_terminal_and_none_within_one_that_is_shown(monkeypatch: pytes
         assert tell is not silent
         with progress.shown(auto) as within:
             assert within is silent
-    with progress.bars(console, patience_s=0) as tell:
+    with progress.bars(lambda: console, patience_s=0) as tell:
         tell("embed photos", 0, 3)
         tell("embed photos", 1, 3)
         tell("embed photos", 2, 3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
@@ -48,27 +48,29 @@ def shown(progress: Progress) -> Iterator[Progress]:
         yield silent
         return
     try:
-        with in_cell() if console.is_jupyter else bars(console) as tell:
+        with in_cell() if console.is_jupyter else bars(lambda: console) as tell:
             yield tell
     finally:
         showing.release()
 
 
 @contextmanager
-def bars(console: Console, patience_s: float = PATIENCE_S) -> Iterator[Progress]:
-    """Show bars on a terminal, each after a second."""
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bars
+def bars(console: Callable[[], Console], patience_s: float = PATIENCE_S) -> Iterator[Progress]:
+    """Show bars on a terminal, each after a second.
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Bars(*columns, console=console, transient=True, refresh_per_second=5) as drawn:
+    What is over sooner never asks for the console: rich takes longer to import than a photo to be answered.
+    """
+    with ExitStack() as stack:
         started: dict[str, float] = {}
         tasks: dict[str, Any] = {}
+        drawn: Any = None
 
         def tell(what: str, done: int, total: int) -> None:
+            nonlocal drawn
             now = time.monotonic()
             begun = started.setdefault(what, now)
             if what not in tasks and done < total and now - begun > patience_s:
+                drawn = drawn or stack.enter_context(_drawn(console()))
                 tasks[what] = drawn.add_task(what, total=total)
             if what in tasks:
                 drawn.update(tasks[what], completed=done, total=total)
@@ -78,6 +80,13 @@ def bars(console: Console, patience_s: float = PATIENCE_S) -> Iterator[Progress]
                 started.pop(what, None)
 
         yield tell
+
+
+def _drawn(console: Console) -> Any:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True, refresh_per_second=5)
 
 
 @contextmanager

@@ -21,7 +21,6 @@ from topgraft import files
 from topgraft._check import Health, check
 from topgraft._grow import Work
 from topgraft._learn import learn, options_of
-from topgraft._report import report
 from topgraft._split import split
 from topgraft._try_backbones import best_of, on_this_machine
 from topgraft.backbones.backbone import Backbone
@@ -32,12 +31,10 @@ from topgraft.errors import DataError, UnknownNameError, UsageError
 from topgraft.files import is_file
 from topgraft.heads import HEADS, Head, head_class
 from topgraft.importers.load import load_backbone
-from topgraft.importers.quantize import quantize, spread
 from topgraft.photos.correct import Corrected, correct, read_as_asked
 from topgraft.photos.dataset import Dataset, sizes
 from topgraft.photos.grouping import Grouping
 from topgraft.policies.grid import draw
-from topgraft.predictor.modelcard import write_model_card
 from topgraft.progress import watched
 from topgraft.run import Run
 from topgraft.run.origin import noted
@@ -289,9 +286,7 @@ def follow(
             progress=progress,
         )
         say_of_unknown(before, run.unknown_method())
-        write_model_card(run)
-        with run.timed("report"):
-            report(run, photos=config.data.photos, settings=settings)
+        _reported(run, config, settings)
         return run
 
 
@@ -308,6 +303,16 @@ def _judged(config: Config, data: Dataset) -> tuple[Health, Split]:
     if any(sample.split for sample in data.samples) and config.data.model_fields_set & {"test", "val"}:
         say("  ! the photos came with a split, which is kept: --test and --val are not used")
     return health, sides
+
+
+def _reported(run: Run, config: Config, settings: Settings) -> None:
+    """Write the pages for people; what draws them is imported now, for the first answer can do without."""
+    from topgraft._report import report
+    from topgraft.predictor.modelcard import write_model_card
+
+    write_model_card(run)
+    with run.timed("report"):
+        report(run, photos=config.data.photos, settings=settings)
 
 
 def lasting(config: Config) -> Config:
@@ -497,6 +502,8 @@ def _quantized(
 
     Where the choice is left to Topgraft, it has to be quicker, too.
     """
+    from topgraft.importers.quantize import quantize, spread
+
     learn = data.subset(sides.train)
 
     def pictures(rows: Sequence[int]) -> Images:

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 from topgraft.text import counted, duration, one_line, pasted
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from topgraft._doctor import Finding
     from topgraft._try_backbones import Tried
     from topgraft.importers._catalogue import Listed
@@ -363,16 +365,19 @@ def listen(verbose: bool) -> None:
 @contextmanager
 def progress(patience_s: float = 1.0) -> Iterator[Progress]:
     """Show how far things are, on stderr: a bar after a second; a line now and then where no one watches."""
-    from rich.console import Console
-
+    if not sys.stderr.isatty():
+        yield _lines()
+        return
     from topgraft.progress import bars, showing
 
-    console = Console(stderr=True)
-    if console.is_terminal:
-        with showing, bars(console, patience_s) as tell:
-            yield tell
-    else:
-        yield _lines()
+    with showing, bars(_console, patience_s) as tell:
+        yield tell
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True)
 
 
 def _lines() -> Progress:

@@ -203,7 +203,7 @@ class Outcome:
         ]
         rows.sort(key=lambda row: row["log_loss"]["value"])
         return Comparison(
-            rows=rows,
+            leaderboard=lambda: rows,
             chosen=Choice(base.head.head, base.head.setting),
             oof=self.answers[None],
             logits=self.logits[None],

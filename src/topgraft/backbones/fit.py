@@ -122,21 +122,22 @@ def border_colour(card: Card) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def fit(image: Image, card: Card) -> Image:
+def fit(image: Image | Pillow.Image, card: Card) -> Image:
     """Return a photo resized and cropped to a backbone's input size.
 
     Args:
-        image: (h, w, 3) uint8 RGB, of any size.
+        image: (h, w, 3) uint8 RGB of any size, or a Pillow image in mode RGB, whose pixels are not copied.
         card: the backbone's facts; all of the preprocessing but `std` counts.
 
     Returns:
         (H, W, 3) uint8 RGB, where (H, W) is `card.input_size`.
     """
-    vertical, horizontal = axes(image.shape[0], image.shape[1], card)
+    picture = image if isinstance(image, Pillow.Image) else Pillow.fromarray(image)
+    vertical, horizontal = axes(picture.height, picture.width, card)
     if card.interpolation == "nearest":
-        part = image[_nearest(vertical)[:, None], _nearest(horizontal)[None, :]]
+        part = np.asarray(image)[_nearest(vertical)[:, None], _nearest(horizontal)[None, :]]
     else:
-        part = _resample(image, vertical, horizontal, FILTERS[card.interpolation])
+        part = _resample(picture, vertical, horizontal, FILTERS[card.interpolation])
     if part.shape[:2] == card.input_size:
         return part
     whole = np.empty((*card.input_size, 3), np.uint8)
@@ -146,13 +147,13 @@ def fit(image: Image, card: Card) -> Image:
     return whole
 
 
-def _resample(image: Image, vertical: Axis, horizontal: Axis, method: Pillow.Resampling) -> Image:
+def _resample(picture: Pillow.Image, vertical: Axis, horizontal: Axis, method: Pillow.Resampling) -> Image:
     """Resize one axis at a time, rows first: newer Pillows choose the order by how much each shrinks."""
     (top, bottom), (left, right) = vertical.span, horizontal.span
     height, width = vertical.source, horizontal.source
     across = (left * width / horizontal.resized, 0, right * width / horizontal.resized, height)
     down = (0, top * height / vertical.resized, right - left, bottom * height / vertical.resized)
-    picture = Pillow.fromarray(image).resize((right - left, height), method, across)
+    picture = picture.resize((right - left, height), method, across)
     picture = picture.resize((right - left, bottom - top), method, down)
     rows = slice(vertical.low - top, vertical.high - top)
     return np.array(picture)[rows, horizontal.low - left : horizontal.high - left].copy()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from topgraft.backbones.fit import fit
-from topgraft.photos.decode import decode
+from topgraft.photos.decode import read_picture
 from topgraft.policies.policy import View, render_all
 
 if TYPE_CHECKING:
@@ -30,4 +30,4 @@ def views_of_photo(raw: bytes, name: str, digest: str, views: Sequence[View], ca
     Raises:
         DecodeError: where the bytes are no photo.
     """
-    return render_all(fit(decode(raw, name), card), views, digest)
+    return render_all(fit(read_picture(raw, name), card), views, digest)

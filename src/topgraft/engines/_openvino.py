@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 import threading
 import weakref
 from collections import deque
@@ -129,12 +130,32 @@ def save_model(graph: bytes, to: Path) -> None:
 
 
 def _import() -> Any:
-    openvino = import_silently("openvino")
+    openvino = _without_converter()
     # The first look at a tensor's data fills a table, letting go of Python's lock meanwhile: two threads that
     # have their first look together wait for each other for ever (2026.4). So it is had here, alone.
     with _FIRST_LOOK:
         _ = openvino.Tensor(np.zeros(1, np.uint8)).data
     return openvino
+
+
+def _without_converter() -> Any:
+    """Import openvino without what converts other frameworks' models.
+
+    Nothing here needs that, and it takes as long to import as all else in openvino. Whoever calls it gets it.
+    """
+    converter = "openvino.tools.ovc"
+    with _FIRST_LOOK:
+        if "openvino" in sys.modules or converter in sys.modules:
+            return import_silently("openvino")
+        sys.modules[converter] = None  # type: ignore[assignment]
+        try:
+            openvino = import_silently("openvino")
+        finally:
+            del sys.modules[converter]
+        openvino.convert_model = lambda *args, **options: import_silently(converter).convert_model(
+            *args, **options
+        )
+        return openvino
 
 
 class OpenVINOEngine(Engine):

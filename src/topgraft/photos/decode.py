@@ -37,6 +37,9 @@ MAX_SCANS, MAX_PASSES = 200, 2_000_000_000
 that no Ctrl-C could end. So many scans, and scans times pixels, are decoded: that takes some 20 seconds."""
 
 PNG = b"\x89PNG\r\n\x1a\n"
+BEGINNINGS = {b"\xff\xd8\xff": ("JPEG",), PNG: ("PNG",)}
+"""Nearly all photos begin so, and no other format does: whoever reads one can do without the plugins of all
+others, which take longer to import than a photo to be decoded."""
 TEXTS = (b"iCCP", b"iTXt", b"zTXt", b"tEXt")
 HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 TWELVE_BITS, SIXTEEN_BITS = 4095.0, 65535.0
@@ -69,7 +72,20 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def decode(source: str | Path | bytes, place: str = "", *, most: int = MAX_PIXELS) -> Image:
-    """Decode a photo to RGB.
+    """Return the pixels of a photo, (H, W, 3) uint8 RGB, upright; see `read_picture`.
+
+    Raises:
+        DecodeError: with `.reason`, for anything that is not a whole, reasonable picture.
+    """
+    try:
+        # np.array, not asarray: the result must own its memory and be writable
+        return np.array(read_picture(source, place, most=most), dtype=np.uint8)
+    except MemoryError as error:
+        raise DecodeError(_named(source, place), "does not fit into memory") from error
+
+
+def read_picture(source: str | Path | bytes, place: str = "", *, most: int = MAX_PIXELS) -> Pillow.Image:
+    """Decode a photo to RGB, as `fit` takes it without copying its pixels.
 
     Args:
         source: a local path, or the file's bytes.
@@ -77,12 +93,12 @@ def decode(source: str | Path | bytes, place: str = "", *, most: int = MAX_PIXEL
         most: pixels; a larger picture is refused.
 
     Returns:
-        (H, W, 3) uint8, upright.
+        A picture in mode RGB, upright, whose pixels are all there.
 
     Raises:
         DecodeError: with `.reason`, for anything that is not a whole, reasonable picture.
     """
-    place = place or ("photo" if isinstance(source, bytes) else str(source))
+    place = _named(source, place)
     try:
         data = source if isinstance(source, bytes) else files.read_local(Path(source))
     except IsADirectoryError as error:
@@ -96,7 +112,7 @@ def decode(source: str | Path | bytes, place: str = "", *, most: int = MAX_PIXEL
             _judge(picture.size, place, most)
             _judge_scans(data, picture.size, place)
             with _one_large if picture.width * picture.height > LARGE_PIXELS else nullcontext():
-                return _pixels(picture, said_bits(picture, data))
+                return _upright(picture, said_bits(picture, data))
     except DecodeError:
         raise
     except UnidentifiedImageError as error:
@@ -114,15 +130,19 @@ def decode(source: str | Path | bytes, place: str = "", *, most: int = MAX_PIXEL
         raise DecodeError(place, f"is damaged ({text})") from error
 
 
-def from_pillow(picture: Pillow.Image, place: str = "photo") -> Image:
-    """Return an open Pillow image as `decode` would: upright, RGB, 8 bits; (H, W, 3) uint8.
+def _named(source: str | Path | bytes, place: str) -> str:
+    return place or ("photo" if isinstance(source, bytes) else str(source))
+
+
+def from_pillow(picture: Pillow.Image, place: str = "photo") -> Pillow.Image:
+    """Return an open Pillow image as `read_picture` would: upright, RGB, 8 bits.
 
     Raises:
         DecodeError: for no pixels, too many, or what cannot be read any more.
     """
     try:
         _judge(picture.size, place, MAX_PIXELS)
-        return _pixels(picture, said_bits(picture))
+        return _upright(picture, said_bits(picture))
     except DecodeError:
         raise
     except Exception as error:  # a broken file behind it can make a decoder raise anything
@@ -131,11 +151,12 @@ def from_pillow(picture: Pillow.Image, place: str = "photo") -> Image:
 
 def opened(data: bytes) -> Pillow.Image:
     """Open a file's bytes in Pillow, by the decoders of photos alone; no pixel is decoded yet."""
-    return Pillow.open(io.BytesIO(_without_text(data)), formats=formats())
+    formats = next((own for beginning, own in BEGINNINGS.items() if data.startswith(beginning)), None)
+    return Pillow.open(io.BytesIO(_without_text(data)), formats=formats or all_formats())
 
 
 @cache
-def formats() -> tuple[str, ...]:
+def all_formats() -> tuple[str, ...]:
     """Name the formats of `SUFFIXES`: no other decoder, and none that starts a program, sees a file."""
     with suppress(ImportError):
         import pillow_heif
@@ -200,21 +221,22 @@ def said_bits(picture: Pillow.Image, data: bytes = b"") -> int:
     return largest.bit_length() if isinstance(largest, int) else 0
 
 
-def _pixels(picture: Pillow.Image, bits: int = 0) -> Image:
+def _upright(picture: Pillow.Image, bits: int = 0) -> Pillow.Image:
     picture.load()  # before a PNG is asked for its EXIF data: that loads it too, and says of damage only once
     turn = TURNS.get(_orientation(picture))
     if turn is not None:
         picture = picture.transpose(turn)
     if picture.mode in ("I", "F") or picture.mode.startswith("I;"):
-        return _from_deep(picture, bits)
+        return Pillow.fromarray(_from_deep(picture, bits))
     if picture.has_transparency_data:
         rgba = picture.convert("RGBA")
         white = Pillow.new("RGBA", rgba.size, (255, 255, 255, 255))
         picture = Pillow.alpha_composite(white, rgba)
     if picture.mode != "RGB":
         picture = picture.convert("RGB")
-    # np.array, not asarray: the result must own its memory and be writable
-    return np.array(picture, dtype=np.uint8)
+    if turn is not None:
+        picture.info = {}  # what it says of its orientation is done
+    return picture
 
 
 def _from_deep(picture: Pillow.Image, bits: int) -> Image:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass, field
-from importlib import metadata
 from io import IOBase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -21,7 +20,7 @@ from topgraft.errors import BackboneError, DataError, TopgraftError, UsageError
 from topgraft.files import is_file
 from topgraft.fingerprint import digest
 from topgraft.nodes import weight_elsewhere
-from topgraft.photos.decode import decode, from_pillow
+from topgraft.photos.decode import from_pillow, read_picture
 from topgraft.predictor._card import PredictorCard, UnknownCard
 from topgraft.predictor._runtime import Outputs, Runtime, open_runtime
 from topgraft.settings import Settings
@@ -187,6 +186,8 @@ class Predictor:
             unknown: the answer "none of these classes".
             metrics: numbers to carry along in the card.
         """
+        from importlib import metadata  # reading takes neither
+
         from topgraft.predictor._build import build
 
         model = build(backbone, head, classes=classes, temperature=temperature, unknown=unknown)
@@ -292,6 +293,18 @@ class Predictor:
         with ThreadPoolExecutor(self._threads) as pool:
             return Predictions(pool.map(self._predict, every))
 
+    def answer(self, picture: Pillow.Image | Image, path: str = "") -> Prediction:
+        """Return what is on a picture that is decoded already.
+
+        Args:
+            picture: in mode RGB and upright, as `read_picture` gives it; or (h, w, 3) uint8 RGB.
+            path: the photo's, for the record.
+
+        Raises:
+            BackboneError: where the graph fails, or what it says are no probabilities.
+        """
+        return self._said(self._ask(picture), path)
+
     def answering_above(self, probability: float) -> Predictor:
         """Return the same predictor, unsure of any label less probable than this.
 
@@ -322,8 +335,9 @@ class Predictor:
         self._refuse_nonsense(found)
         return found
 
-    def _ask(self, image: Image) -> Outputs:
-        _check_pixels(image, 0)
+    def _ask(self, image: Image | Pillow.Image) -> Outputs:
+        if isinstance(image, np.ndarray):
+            _check_pixels(image, 0)
         run = self._runtime
         # Pillow fits a photo in an eighth of the time that the graph needs for the same pixels
         return run(
@@ -419,9 +433,12 @@ class Predictor:
         path = str(photo) if isinstance(photo, str | Path) else ""
         _ = self._runtime  # a graph that nothing can run is no fault of the photo
         try:
-            found = self._ask(_pixels(photo))
+            found = self._ask(_picture(photo))
         except TopgraftError as error:
             return Prediction(path=path, error=str(error))
+        return self._said(found, path)
+
+    def _said(self, found: Outputs, path: str) -> Prediction:
         self._refuse_nonsense(found)
         probabilities = {
             name: float(p) for name, p in zip(self.classes, found["probabilities"][0], strict=True)
@@ -456,10 +473,10 @@ def load(folder: Path | str, *, engine: str = "auto", settings: Settings | None 
     return Predictor.load(inside if inside.is_dir() else folder, engine=engine, settings=settings)
 
 
-def _pixels(photo: Photo) -> Image:
+def _picture(photo: Photo) -> Pillow.Image | Image:
     if isinstance(photo, np.ndarray):
         return photo
-    return from_pillow(photo) if isinstance(photo, Pillow.Image) else decode(photo)
+    return from_pillow(photo) if isinstance(photo, Pillow.Image) else read_picture(photo)
 
 
 def _check_photo(photo: Photo, place: int) -> None:

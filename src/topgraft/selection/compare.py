@@ -9,8 +9,8 @@ cross-validation does, compare that part alone.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -53,12 +53,37 @@ class Choice:
         return f"{self.head} {setting_text(self.setting)}".strip()
 
 
+class _Leaderboard:
+    """Makes the rows of a comparison when they are first asked for.
+
+    Their intervals take a quarter of a comparison's time, and a first answer, or a step that does not pay,
+    needs none of them.
+    """
+
+    def __init__(self, bench: Bench, candidates: Sequence[Candidate], winner: Candidate) -> None:
+        # what heads were fitted on is large, and no longer needed
+        bench = replace(bench, given={}, compute=Compute(bench.compute.settings))
+        self._left: tuple[Bench, Sequence[Candidate], Candidate] | None = (bench, candidates, winner)
+        self._rows: list[dict[str, Any]] = []
+
+    def __call__(self) -> list[dict[str, Any]]:
+        """Return the rows, and let go of what they are made of."""
+        if self._left is not None:
+            bench, candidates, winner = self._left
+            self._rows = [
+                row | {"chosen": candidate is winner}
+                for candidate, row in zip(candidates, bench.rows(candidates), strict=True)
+            ]
+            self._left = None
+        return self._rows
+
+
 @dataclass(frozen=True)
 class Comparison:
     """What came out.
 
     Attributes:
-        rows: the leaderboard of metrics.json, best log loss first: plain data.
+        leaderboard: makes `rows`.
         chosen: the head and setting to use.
         oof: (R, N, C) out-of-fold probabilities, one layer a repeat: each fold's are of what the other folds
             would have chosen (`selection/nested.py`), so that they do not flatter.
@@ -72,7 +97,7 @@ class Comparison:
         rule: by which the head was chosen.
     """
 
-    rows: list[dict[str, Any]]
+    leaderboard: Callable[[], list[dict[str, Any]]]
     chosen: Choice
     oof: Probabilities
     logits: Logits
@@ -83,6 +108,11 @@ class Comparison:
     seconds: dict[str, float]
     columns: Depths | None = None
     rule: str = "mean"
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The leaderboard of metrics.json, best log loss first: plain data."""
+        return self.leaderboard()
 
     @property
     def why(self) -> str:
@@ -277,10 +307,7 @@ def compare(
     candidates = sorted([*alone, *([] if mean is None else [mean])], key=lambda candidate: candidate.loss)
     winner = choose(candidates, labels, dealt, rule=rule, classes=C)
     return Comparison(
-        rows=[
-            row | {"chosen": candidate is winner}
-            for candidate, row in zip(candidates, bench.rows(candidates), strict=True)
-        ],
+        leaderboard=_Leaderboard(bench, candidates, winner),
         chosen=Choice(winner.head, winner.setting),
         oof=nested(alone, winner, labels, dealt, rule=rule, classes=C),
         logits=winner.logits,

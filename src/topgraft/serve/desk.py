@@ -15,8 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from topgraft.errors import TopgraftError
-from topgraft.photos.decode import decode
+from topgraft.photos.decode import read_picture
 from topgraft.predictor import Prediction, Predictor, load
 from topgraft.serve.limits import Limits, Refused
 from topgraft.serve.looked import looked_at
@@ -99,15 +101,17 @@ class Desk:
             return {}  # nobody waits for it any more
         begun = time.perf_counter()
         try:
-            image = decode(data, name or "photo", most=self._limits.pixels)
-            prediction = predictor.predict(image)[0]
+            picture = read_picture(data, name or "photo", most=self._limits.pixels)
+            prediction = predictor.answer(picture)
         except TopgraftError as error:
             self._numbers.answer("unreadable")
             return Prediction(path=name, error=str(error)).as_dict()
         self._numbers.seconds.observe(time.perf_counter() - begun)
         self._numbers.answer(_counted_as(prediction))
         facts = {"path": name, **prediction.as_dict()} if name else prediction.as_dict()
-        return {**facts, "looked": looked_at(predictor, image, prediction.label)} if looked else facts
+        if looked:
+            facts["looked"] = looked_at(predictor, np.asarray(picture), prediction.label)
+        return facts
 
 
 def _counted_as(prediction: Prediction) -> str:
