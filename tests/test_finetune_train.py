@@ -106,7 +106,9 @@ def test_the_parts_of_any_architecture_are_the_whole(name, k):
     assert not trained & {name for name, _ in parting.prefix.named_parameters()}
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name", ["efficientnet_lite0", "inception_v3", "densenet121", "convnext_atto", "vit_tiny_patch16_224"]
+)
 def test_the_parts_give_every_depth_as_the_whole_does(name):
     side, more = NETWORKS[name]
     model = network(name, **more)

@@ -107,8 +107,8 @@ class Activations:
             kept = rows.astype(self.kind)
         if not np.isfinite(kept).all():
             raise BackboneError(
-                f"the activations at this cut reach {np.abs(rows).max():.3g}, beyond {self.kind}"
-                f" ({np.finfo(self.kind).max:.5g}). Try other --blocks."
+                f"the activations at this cut reach {np.abs(rows).max():.3g}, beyond {self.kind}."
+                " Try other --blocks."
             )
         count = len(self._where)
         with self._rows.open("r+b" if self._rows.exists() else "w+b") as file:
