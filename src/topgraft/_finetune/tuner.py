@@ -136,11 +136,24 @@ class Tuner:
     def begin(self, rows: Labels) -> None:
         """Put the network back to its start: the backbone as it was, and the head fitted on some photos."""
         self.cut.tail.load_state_dict(self._start)
-        head, columns = self._first_head(rows), self.base.columns
-        standard = standardise(self._features, rows, columns, head.shares) if columns else None
+        head = self._first_head(rows)
         share = np.float32(1 / self.base.temperature)
         affine = Affine(head.weight * share, head.bias * share)
+        standard = self._standard(rows, head)
         self.net = training.Tuned(self.cut.tail, self._weights, affine, standard).to(self.inputs.device)
+
+    def _standard(self, rows: Labels, head: AffineHead) -> training.Standard | None:
+        """Standardise rows of every depth as the head did, but altogether as loud as the last layer is plain.
+
+        So the head's rate means what it means for a head on the last layer.
+        """
+        columns = self.base.columns
+        if columns is None:
+            return None
+        mean, scale = standardise(self._features, rows, columns, head.shares)
+        variance = self._features[0, rows].var(axis=0, dtype=np.float64)
+        loud = variance[: columns.last].sum() / max(float(variance @ scale**2), 1e-12)
+        return mean, scale * np.sqrt(loud)
 
     def _train(self, name: str, fitted: Labels, held: Labels, until: int | None = None) -> list[Line]:
         """Train from the start."""
