@@ -213,25 +213,36 @@ def compare(given: argparse.Namespace, folder: Path) -> dict[str, list[float]]:
     given.count = len(data)  # fewer where a class has not its share
     backbone = load_backbone(f"local-dir:{given.weights}")
     policies = draw(given.policies, seed=0)
-    others = {"torch": Other(sys.executable, str(HERE / "embed_torch.py"), str(given.weights))}
-    if given.keras:
+    photos, others = folder / "photos", {}
+
+    def asked(name: str) -> bool:
+        return not given.only or name in given.only
+
+    if asked("torch"):
+        others["torch"] = Other(sys.executable, str(HERE / "embed_torch.py"), str(given.weights))
+    if given.keras and asked("keras"):
         weights = str(given.weights / "model.safetensors")
         others["keras"] = Other(given.keras, str(HERE / "embed_keras.py"), weights)
-    print(f"same network: {check_weights(data, backbone, others, folder)}")
-    photos = folder / "photos"
-    ways = {
-        "topgraft": topgraft_way(data, backbone, policies, folder),
-        "bare": bare_way(data, backbone, policies),
-        "depths": topgraft_way(data, load_backbone(), policies, folder),
-        "last": topgraft_way(data, without_blocks(load_backbone(), folder), policies, folder),
-        "torch": other_way(others["torch"], photos, policies, loaders=best_loaders(others["torch"], photos)),
-    }
-    if find_spec("nncf"):
+    if others:
+        print(f"same network: {check_weights(data, backbone, others, folder)}")
+
+    def int8() -> Way:
         pictures = np.stack([fit(data.image(i), backbone.card) for i in range(len(data))])
-        ways["int8"] = topgraft_way(data, quantize(backbone, pictures), policies, folder)
-    if given.keras:
-        ways["keras"] = other_way(others["keras"], photos, policies)
-    ways = {name: way for name, way in ways.items() if not given.only or name in given.only}
+        return topgraft_way(data, quantize(backbone, pictures), policies, folder)
+
+    def torch() -> Way:
+        return other_way(others["torch"], photos, policies, loaders=best_loaders(others["torch"], photos))
+
+    makers: dict[str, Callable[[], Way]] = {
+        "topgraft": lambda: topgraft_way(data, backbone, policies, folder),
+        "bare": lambda: bare_way(data, backbone, policies),
+        "depths": lambda: topgraft_way(data, load_backbone(), policies, folder),
+        "last": lambda: topgraft_way(data, without_blocks(load_backbone(), folder), policies, folder),
+        "torch": torch,
+        **({"int8": int8} if find_spec("nncf") else {}),
+        **({"keras": lambda: other_way(others["keras"], photos, policies)} if given.keras else {}),
+    }
+    ways = {name: make() for name, make in makers.items() if asked(name)}
     print(
         f"{len(data)} photos x {given.policies + 1} views, {backbone.card.name}, {usable_cores()} cores,"
         f" {Settings.load().threads} threads, load {os.getloadavg()[0]:.2f}"

@@ -22,6 +22,7 @@ from topgraft.errors import (
     UsageError,
 )
 from topgraft.importers.load import load_backbone
+from topgraft.predictor.saliency import activation_map
 from topgraft.run import Run
 from topgraft.settings import Settings
 from topgraft.testing.drawing import draw_photos
@@ -43,6 +44,15 @@ def data(tmp_path_factory):
 def first(data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("first")
     store = tg.embed(data, folder / "features.zarr", policies=tg.draw(2, seed=0))
+    split = tg.split(data, test=0.25, seed=0)
+    return tg.train(store, split, heads="logistic", folds=2, depths="all", out=folder / "run")
+
+
+@pytest.fixture(scope="module")
+def shallow(data, tmp_path_factory):
+    """A run whose head reads the last layer alone."""
+    folder = tmp_path_factory.mktemp("shallow")
+    store = tg.embed(data, folder / "features.zarr", depths="last")
     split = tg.split(data, test=0.25, seed=0)
     return tg.train(store, split, heads="logistic", folds=2, out=folder / "run")
 
@@ -76,6 +86,68 @@ def test_the_result_is_a_run_like_any_other(first, second):
     text = json.dumps(metrics.as_dict())
     assert "seconds" not in text
     assert str(second.path) not in text
+
+
+@pytest.mark.parametrize("which", ["first", "shallow"])
+def test_it_begins_with_the_head_of_the_run(which, data, tmp_path, request):
+    run = request.getfixturevalue(which)
+    tuner = tuner_of(run, data, tmp_path)
+    tuner.begin(tuner.base.learn)
+    _, ours = tuner.answers(tuner.base.test)
+    found = [tg.load(run.path).look(data.image(i)) for i in tuner.base.test]
+    theirs = np.log(np.concatenate([one["probabilities"] for one in found]))
+    deep = which == "first"
+    assert ("blocks" in found[0]) == deep
+    assert tuner.net.affine().weight.shape[0] == (4896 if deep else 1280)
+    assert any(tuner.cut.blocks) == deep
+    near = 0.01 * float(np.abs(margins(theirs)).max())
+    np.testing.assert_allclose(margins(ours), margins(theirs), atol=near)
+    whole = np.concatenate([tuner.asked(data.image(i)) for i in tuner.base.test])  # from pixels, uncut
+    np.testing.assert_allclose(ours, whole, atol=near)
+
+
+def tuner_of(run, data, folder):
+    from topgraft._finetune.base import Base
+    from topgraft._finetune.plan import Training
+    from topgraft._finetune.tuner import Tuner
+
+    base = Base.of(run, data, settings=SETTINGS)
+    views = base.views(len(run.metrics.policies))
+    return Tuner(base, 2, views, Training(), folder / "checkpoints", settings=SETTINGS)
+
+
+def margins(logits):
+    return logits[:, 1] - logits[:, 0]
+
+
+def test_every_depth_is_in_the_predictor(second, data):
+    card, metrics = tg.load(second.path).card, second.metrics
+    assert "depths=" in metrics.head.setting
+    assert card.backbone.depths == load_backbone().card.depths
+    shares = [one["share"] for one in metrics.head.depths]
+    assert len(shares) == 17
+    assert sum(shares) == pytest.approx(1, abs=1e-3)
+    image = data.image(0)
+    both = [tg.load(second.path, engine=engine).look(image) for engine in ("openvino", "onnxruntime")]
+    assert both[0]["blocks"].shape == (1, card.backbone.columns.extra)
+    assert both[0]["probabilities"] == pytest.approx(both[1]["probabilities"], abs=1e-3)
+    assert activation_map(tg.load(second.path), image).shape == image.shape[:2]
+
+
+@pytest.mark.nightly
+def test_a_head_on_the_last_layer_stays_on_it(shallow, data, tmp_path):
+    made = tg.finetune(shallow, data, blocks=1, epochs=1, folds=1, out=tmp_path / "run", settings=SETTINGS)
+    assert made.metrics.finetune["activations"] == [[192, 7, 7]]
+    assert made.metrics.head.depths == []
+    assert "depths=" not in made.metrics.head.setting
+    assert "blocks" not in tg.load(made.path).look(data.image(0))
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("precision", ["f32", "int8"])
+def test_every_depth_is_exported(second, data, tmp_path, precision):
+    made = tg.export(second, tmp_path / precision, precision=precision, photos=data, settings=SETTINGS)
+    assert made.agreement.broken == ""
 
 
 def test_the_gain_is_that_of_the_same_photos(first, second):
@@ -250,7 +322,7 @@ def test_auto_keeps_the_backbone_frozen_where_nothing_is_gained(first, data, tmp
     assert found["blocks"] == 0
     assert [one["blocks"] for one in found["tried"]] == [1]
     assert found["tried"][0]["best_epochs"] == [0, 0]
-    assert found["tried"][0]["gain"]["accuracy"]["value"] <= 0  # it begins with a head on the last layer
+    assert found["tried"][0]["gain"]["log_loss"]["value"] == pytest.approx(0, abs=0.01)  # it is that head
     assert "gained nothing that chance does not explain" in made.metrics.notes[0]
     assert made.metrics.cross_validation == first.metrics.cross_validation
 
@@ -307,6 +379,8 @@ def test_backbones_that_cannot_be_fine_tuned_are_one_clear_line(first, data, tmp
             tg.finetune(run, data, backbone=backbone, out=tmp_path / "run", settings=SETTINGS)
     with pytest.raises(BackboneError, match="made by another backbone: expected card"):
         tg.finetune(first, data, backbone=edited(known, weights_sha256="0" * 64), settings=SETTINGS)
+    with pytest.raises(BackboneError, match=r"its head reads 16 blocks of the backbone, and .* 0 of them"):
+        tg.finetune(first, data, backbone=edited(known, depths=()), settings=SETTINGS)
 
 
 def test_other_photos_are_one_clear_line(first, data, tmp_path):

@@ -26,9 +26,10 @@ pytestmark = pytest.mark.timm
 CPU = torch.device("cpu")
 
 
-def cut_of(backbone, k=3):
+def cut_of(backbone, k=3, depths=()):
     model = torch_model(backbone).to(memory_format=torch.channels_last).requires_grad_(False)
-    return cut(model, [name for _, names in groups(model)[-k:] for name in names], backbone.card.input_size)
+    trained = [name for _, names in groups(model)[-k:] for name in names]
+    return cut(model, trained, backbone.card.input_size, depths)
 
 
 def by_torch(parting, images, card):
@@ -36,10 +37,12 @@ def by_torch(parting, images, card):
         return pack(parting.prefix(normalised(images, card, CPU))).numpy()
 
 
+@pytest.mark.parametrize("deep", [False, True])
 @pytest.mark.parametrize("k", [1, 3, 6])
-def test_the_graph_holds_the_activations_of_the_default_backbone(k, tmp_path):
+def test_the_graph_holds_the_activations_of_the_default_backbone(k, deep, tmp_path):
     backbone = load_backbone()
-    parting = cut_of(backbone, k)
+    parting = cut_of(backbone, k, backbone.card.depths if deep else ())
+    assert sum(map(bool, parting.blocks)) == (16 - k if deep else 0)
     found = in_graph(backbone, parting, tmp_path / "prefix.onnx")
     shown = pictures(5, *backbone.card.input_size, seed=9)
     expected = by_torch(parting, shown, backbone.card)

@@ -24,9 +24,11 @@ from topgraft._finetune.cut import cut  # noqa: E402
 from topgraft._finetune.fold import Folded  # noqa: E402
 from topgraft._finetune.plan import Training  # noqa: E402
 from topgraft._finetune.train import TailInputs, Tuned, batches, logits, pack, take_step, train, unpack  # noqa: E402
+from topgraft.backbones import _torch_depths  # noqa: E402
 from topgraft.backbones._torch import groups  # noqa: E402
 from topgraft.errors import BackboneError, DataError, StoreError, UsageError  # noqa: E402
 from topgraft.heads._layers import Affine  # noqa: E402
+from topgraft.importers import _timm  # noqa: E402
 
 pytestmark = pytest.mark.timm
 
@@ -102,6 +104,66 @@ def test_the_parts_of_any_architecture_are_the_whole(name, k):
     trained = {name for names in blocks for name in names}
     assert trained <= {name for name, _ in parting.tail.named_parameters()}
     assert not trained & {name for name, _ in parting.prefix.named_parameters()}
+
+
+@pytest.mark.parametrize(
+    "name", ["efficientnet_lite0", "inception_v3", "densenet121", "convnext_atto", "vit_tiny_patch16_224"]
+)
+def test_the_parts_give_every_depth_as_the_whole_does(name):
+    side, more = NETWORKS[name]
+    model = network(name, **more)
+    depths = _timm._depths(model, (side, side))
+    images = pictures(3, side)
+    trained = [name for names in last(model, 3) for name in names]
+    parting = cut(model, trained, (side, side), depths)
+    assert 0 < sum(map(bool, parting.blocks)) <= len(depths)
+    with torch.no_grad():
+        whole, apart = every_row(model, depths, images), parting.tail(*parting.prefix(images))
+    assert torch.allclose(whole, apart, rtol=1e-4, atol=1e-5 * float(whole.abs().max()))
+
+
+def every_row(model, depths, images):
+    with _torch_depths.statistics(model, depths) as found:
+        features = model(images)
+        return torch.cat([features, _torch_depths.blocks(found, depths)], 1)
+
+
+def test_gradients_reach_the_blocks_through_their_statistics():
+    """Those of what runs the whole network, and finite where a channel does not vary."""
+    whole, model = (network("resnet18").requires_grad_(False) for _ in range(2))
+    depths = _timm._depths(model, (SIDE, SIDE))
+    parting = cut(model, [name for names in last(model, 4) for name in names], (SIDE, SIDE), depths)
+    assert sum(map(bool, parting.blocks)) == 4
+    images, got = pictures(4), []
+    direction = torch.randn(sum(depth.channels * 2 for depth in depths) + model.num_features)
+    activations = parting.prefix(images)
+    for body, run in (
+        (model, lambda: parting.tail(*activations)),
+        (whole, lambda: every_row(whole, depths, images)),
+    ):
+        with torch.no_grad():
+            body.get_parameter("layer4.1.bn2.bias")[:8] = -100.0  # units that are never on
+        weights = [body.get_parameter(name).requires_grad_() for names in last(body, 4) for name in names]
+        (run() @ direction).sum().backward()
+        got.append([weight.grad for weight in weights])
+    for ours, theirs in zip(*got, strict=True):
+        assert torch.isfinite(ours).all()
+        known = torch.isfinite(theirs)
+        assert torch.allclose(ours[known], theirs[known], rtol=1e-3, atol=1e-4 * float(ours.abs().max()))
+
+
+def test_a_standardised_head_answers_as_the_plain_one():
+    net, inputs, _ = task()
+    rng = np.random.default_rng(0)
+    head, width = net.affine(), len(net.affine().weight)
+    standard = rng.normal(size=width), np.where(rng.random(width) < 0.1, 0, rng.uniform(0.01, 100, width))
+    plain = Affine(head.weight * (standard[1][:, None] > 0), head.bias)
+    other = Tuned(net.tail, net.blocks, plain, standard)
+    net.begin(plain)
+    photos = np.arange(8)
+    np.testing.assert_allclose(logits(other, inputs, photos), logits(net, inputs, photos), atol=1e-3)
+    np.testing.assert_allclose(other.affine().weight, plain.weight, rtol=1e-5, atol=1e-9)
+    np.testing.assert_allclose(other.affine().bias, plain.bias, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["mobilenetv1_100", "resnet18", "densenet121", "vit_tiny_patch16_224"])
@@ -431,6 +493,11 @@ def test_activations_beyond_float16_are_refused(tmp_path):
     with kept.writing(), pytest.raises(BackboneError, match="beyond float16"):
         kept.add([("photo", "identity")], np.array([[1.0, 7e4]], np.float32))
     assert Activations(tmp_path / "cut", 2).missing([("photo", "identity")])
+    exact = Activations(tmp_path / "exact", 2, exact=True)
+    with exact.writing():
+        exact.add([("photo", "identity")], np.array([[1.0001, 7e4]], np.float32))
+    again = Activations(tmp_path / "exact", 2, exact=True)
+    assert np.array_equal(again.rows(), np.array([[1.0001, 7e4]], np.float32))
 
 
 KILL = """

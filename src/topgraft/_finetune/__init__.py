@@ -20,7 +20,8 @@ from topgraft.backbones._cache import SUMS, sums
 from topgraft.backbones.backbone import Backbone
 from topgraft.config import Config, Finetune
 from topgraft.errors import BackboneError, DataError, UnknownNameError, UsageError, need
-from topgraft.heads import head_class, to_probabilities
+from topgraft.heads import Head, head_class, to_probabilities
+from topgraft.heads._base import last_layer
 from topgraft.photos.dataset import Dataset
 from topgraft.policies.policy import View
 from topgraft.predictor import Predictor
@@ -28,6 +29,7 @@ from topgraft.predictor.modelcard import write_model_card
 from topgraft.progress import watched
 from topgraft.run import AGAIN, Metrics, Run
 from topgraft.run.results import Answers, rounded
+from topgraft.selection.leaning import leaning
 from topgraft.settings import Settings
 from topgraft.text import duration
 from topgraft.trust.trust import Trust
@@ -63,7 +65,8 @@ def finetune(
     """Train the last blocks of a run's backbone with its head, from activations cached at the cut.
 
     The run's split and folds stay: every fold is fine-tuned anew on its own photos, so the cross-validated
-    numbers can be compared with the run's photo by photo, and the test side is met once.
+    numbers can be compared with the run's photo by photo, and the test side is met once. It begins with the
+    run's own head; where that reads every depth of the backbone, so does the result.
 
     Args:
         run: a finished run, or its folder.
@@ -229,19 +232,19 @@ def _finish(made: Run, tuner: Tuner, outcome: Outcome, tried: list[Outcome]) -> 
     base = tuner.base
     with made.timed("fine-tune, whole training side"):
         lines = tuner.fit(base.learn, "all")
-    features, _ = tuner.answers(base.learn)
-    judged = outcome.trust(features)
+    learnt, _ = tuner.answers(base.learn)
+    judged = outcome.trust(learnt)
     say_of_unknown(base.metrics.trust.unknown.method, judged.unknown.method)
     tested = None
     if len(base.test):
         features, logits = tuner.answers(base.test)
-        distances = judged.unknown.distance(features, logits)
+        distances = judged.unknown.distance(last_layer(features, base.columns), logits)
         answers = to_probabilities(logits, multilabel=base.multilabel, temperature=outcome.temperature)
         nowhere = np.full(len(base.test), -1, np.int64)
         tested = Answers(base.photos.side(base.test), answers[None], nowhere, distances)
     with made.timed("predictor"), files.guarded(made.path, AGAIN):
-        backbone = _export(made, tuner)
-        _predictor(tuner, backbone, outcome.temperature, judged).save(made.model)
+        backbone, head = _export(made, tuner), _head(tuner)
+        _predictor(tuner, backbone, head, outcome.temperature, judged).save(made.model)
     found = Finished(
         outcome=outcome,
         tried=tuple(tried),
@@ -251,6 +254,7 @@ def _finish(made: Run, tuner: Tuner, outcome: Outcome, tried: list[Outcome]) -> 
         judged=judged,
         tested=tested,
         card=backbone.card,
+        depths=leaning(head, learnt, base.columns),
     )
     found.write(made)
 
@@ -270,6 +274,7 @@ def _export(made: Run, tuner: Tuner) -> Backbone:
         size=card.input_size[0],
         tag=f"{tag}-finetuned" if tag else "finetuned",
         origin=f"{card.origin}, last {len(tuner.names)} blocks fine-tuned",
+        depths=card.depths or None,
     )
     (folder / SUMS).write_text(sums(folder), encoding="utf-8")
     backbone = Backbone.open(folder)
@@ -279,17 +284,20 @@ def _export(made: Run, tuner: Tuner) -> Backbone:
     return backbone
 
 
-def _predictor(tuner: Tuner, backbone: Backbone, temperature: float, judged: Trust) -> Predictor:
+def _head(tuner: Tuner) -> Head:
+    base, affine = tuner.base, tuner.net.affine()
+    return head_class(base.head.head).from_state(
+        base.head.setting, {"weight": affine.weight, "bias": affine.bias}, multilabel=base.multilabel
+    )
+
+
+def _predictor(tuner: Tuner, backbone: Backbone, head: Head, temperature: float, judged: Trust) -> Predictor:
     """Build the predictor, and hold it against PyTorch on photos of the training side.
 
     Raises:
         BackboneError: where a probability differs by more than 0.002.
     """
     base = tuner.base
-    affine = tuner.net.affine()
-    head = head_class(base.head.head).from_state(
-        base.head.setting, {"weight": affine.weight, "bias": affine.bias}, multilabel=base.multilabel
-    )
     built = Predictor.build(
         backbone, head, classes=base.photos.classes, temperature=temperature, unknown=judged.unknown
     )

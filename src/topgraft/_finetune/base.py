@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topgraft.backbones.backbone import Backbone
+from topgraft.backbones.card import Card
+from topgraft.backbones.depths import Depths
 from topgraft.config import AUTO, BackboneChoice, Config
 from topgraft.errors import BackboneError, DataError, OfflineError, UsageError
-from topgraft.heads import head_class
+from topgraft.heads import Setting, head_class
 from topgraft.heads._base import Fold
 from topgraft.heads._linear import AffineHead
 from topgraft.importers.load import load_backbone
@@ -20,7 +22,6 @@ from topgraft.photos.dataset import Dataset
 from topgraft.policies.policy import Policy, View
 from topgraft.predictor import PredictorCard
 from topgraft.run import Metrics, Run
-from topgraft.run.metrics import BackboneFacts
 from topgraft.run.origin import read_photos
 from topgraft.run.predictions import LEARNED, Predicted, read_predictions
 from topgraft.run.results import Side, indicators
@@ -73,7 +74,7 @@ class Base:
         test: indices of the test side; may be empty.
         fold: (n,) in which fold each photo of the training side is scored: the run's; of ten, two as one.
         answers: (n, C) its out-of-fold probabilities.
-        head: the head to begin with.
+        head: the head to begin with: the run's.
     """
 
     run: Run
@@ -107,13 +108,19 @@ class Base:
         metrics = run.metrics
         rows = read_predictions(run, metrics.classes)
         card = PredictorCard.read(run.model / "card.json")
-        backbone = backbone or _find(run, metrics.backbone, settings, progress)
+        backbone = backbone or _find(run, card.backbone, settings, progress)
         wanted, got = metrics.backbone.fingerprint, backbone.card.fingerprint()
         if wanted != got:
             raise BackboneError(
                 f"{run.path}: its features were made by another backbone: expected card {wanted[:12]}"
                 f" ({metrics.backbone.name}), got {got[:12]} ({backbone.card.name})."
                 " Give the backbone it was trained on."
+            )
+        if reads_blocks(card.setting) and backbone.card.depths != card.backbone.depths:
+            raise BackboneError(
+                f"{run.path}: its head reads {len(card.backbone.depths)} blocks of the backbone, and"
+                f" {backbone.graph.parent} gives others, {len(backbone.card.depths)} of them."
+                " Give the backbone it was trained on, or train again with --depths last."
             )
         data = data or read_photos(run, settings=settings, progress=progress)
         photos = _match(run, data, metrics.classes, rows)
@@ -143,6 +150,11 @@ class Base:
             answers=np.maximum([row.probabilities for row in cv], LEAST),
             head=_first(card),
         )
+
+    @property
+    def columns(self) -> Depths | None:
+        """Which columns of a row are which; None where the head reads the last layer alone."""
+        return self.backbone.card.columns if reads_blocks(self.head.setting) else None
 
     @property
     def seed(self) -> int:
@@ -212,15 +224,16 @@ def _few(fold: Labels, config: Config) -> Labels:
 
 
 def _first(card: PredictorCard) -> Choice:
-    """Return the head to begin with: the run's on the last layer alone, whatever else it reads."""
-    if not issubclass(head_class(card.head), AffineHead):
-        return PLAIN
-    return Choice(
-        card.head, {name: of for name, of in card.setting.items() if name.rpartition(".")[2] != "depths"}
-    )
+    """Return the head to begin with: the run's, where it is linear."""
+    return Choice(card.head, card.setting) if issubclass(head_class(card.head), AffineHead) else PLAIN
 
 
-def _find(run: Run, facts: BackboneFacts, settings: Settings, progress: Progress) -> Backbone:
+def reads_blocks(setting: Setting) -> bool:
+    """Tell whether a head of this setting reads more than the last layer."""
+    return any(key.rpartition(".")[2] == "depths" and value != "last" for key, value in setting.items())
+
+
+def _find(run: Run, card: Card, settings: Settings, progress: Progress) -> Backbone:
     """Find a run's backbone: beside it where it was fine-tuned, else in the cache, else by its name.
 
     Raises:
@@ -228,10 +241,10 @@ def _find(run: Run, facts: BackboneFacts, settings: Settings, progress: Progress
     """
     if (folder := run.path / "backbone").is_dir():
         return Backbone.open(folder)
-    if here := Backbone.kept(settings.cache_dir / "backbones" / facts.fingerprint):
+    if here := Backbone.kept(settings.cache_dir / "backbones" / card.folder()):
         return here
-    config = run.config or Config(backbone=BackboneChoice(name=facts.name))
-    name = facts.name if config.backbone.name == AUTO else config.backbone.name
+    config = run.config or Config(backbone=BackboneChoice(name=card.name))
+    name = card.name if config.backbone.name == AUTO else config.backbone.name
     try:
         return load_backbone(
             name,

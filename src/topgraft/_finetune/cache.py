@@ -1,6 +1,6 @@
 """Activations at a cut, kept by content: a photo's view is pushed through the frozen prefix once, ever.
 
-    <folder>/rows.f16     float16 rows of one width, one after the other
+    <folder>/rows.f16     float16 rows of one width, one after the other; rows.f32 where float16 is too coarse
     <folder>/rows.txt     one line a row, in the same order: the photo's digest, the view's key and the CRC-32
                           of the row's bytes, with tabs between
 
@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,22 +23,24 @@ from numpy.typing import NDArray
 from topgraft import files
 from topgraft.errors import BackboneError, StoreError, TopgraftError
 
-KeptRows = NDArray[np.float16]
+KeptRows = NDArray[np.float16] | NDArray[np.float32]
 Key = tuple[str, str]
 """(digest of the photo's bytes, key of the view)."""
 
 
 class Activations:
-    """KeptRows (n, width) float16, found by photo and view.
+    """KeptRows (n, width), found by photo and view.
 
     Args:
         folder: where they lie; it belongs to one backbone, one cut and one kind of device.
         width: numbers in a row.
+        exact: whether they are kept in float32, not float16.
     """
 
-    def __init__(self, folder: Path, width: int) -> None:
+    def __init__(self, folder: Path, width: int, *, exact: bool = False) -> None:
         self.folder, self.width = folder, width
-        self._rows, self._index = folder / "rows.f16", folder / "rows.txt"
+        self.kind = np.dtype(np.float32 if exact else np.float16)
+        self._rows, self._index = folder / f"rows.f{8 * self.kind.itemsize}", folder / "rows.txt"
         self._where: dict[Key, int] = {}
         self._sums: list[str] = []
         self._checked: set[int] = set()
@@ -67,9 +70,9 @@ class Activations:
             StoreError: where there are fewer.
         """
         if not self._where:
-            return np.empty((0, self.width), np.float16)
+            return np.empty((0, self.width), self.kind)
         try:
-            return np.memmap(self._rows, np.float16, "r", shape=(len(self._where), self.width))
+            return np.memmap(self._rows, self.kind, "r", shape=(len(self._where), self.width))
         except (OSError, ValueError) as error:  # it is gone, or shorter than that
             raise self._damaged(self._rows) from error
 
@@ -98,24 +101,24 @@ class Activations:
         """Add one row for each key, while `writing`.
 
         Raises:
-            BackboneError: where an activation does not fit float16.
+            BackboneError: where an activation does not fit.
         """
         with np.errstate(over="ignore"):
-            half = rows.astype(np.float16)
-        if not np.isfinite(half).all():
+            kept = rows.astype(self.kind)
+        if not np.isfinite(kept).all():
             raise BackboneError(
-                f"the activations at this cut reach {np.abs(rows).max():.3g}, beyond float16 (65504)."
+                f"the activations at this cut reach {np.abs(rows).max():.3g}, beyond {self.kind}."
                 " Try other --blocks."
             )
         count = len(self._where)
         with self._rows.open("r+b" if self._rows.exists() else "w+b") as file:
-            file.truncate(count * self.width * 2)
+            file.truncate(count * self.width * self.kind.itemsize)
             file.seek(0, os.SEEK_END)
-            file.write(np.ascontiguousarray(half).tobytes())
+            file.write(np.ascontiguousarray(kept).tobytes())
             file.flush()
             os.fsync(file.fileno())
         with self._index.open("a", encoding="utf-8") as file:
-            new = [_sum(row) for row in half]
+            new = [_sum(row) for row in kept]
             file.writelines(
                 f"{photo}\t{view}\t{sum_}\n" for (photo, view), sum_ in zip(keys, new, strict=True)
             )
@@ -147,5 +150,5 @@ class Activations:
         return StoreError(f"{file}: is damaged. Delete {self.folder}: it will be made anew.")
 
 
-def _sum(row: NDArray[np.float16]) -> str:
+def _sum(row: NDArray[Any]) -> str:
     return f"{zlib.crc32(row.tobytes()):08x}"

@@ -5,12 +5,15 @@ weight; the prefix is all that the tail needs from before; the values that pass 
 activations at the cut. Nothing is assumed about the architecture but that it can be traced. The two parts
 hold the network's own modules, so training the tail trains the network.
 
+Where the head reads every depth, the statistics of each block are operations of the graph like others: those
+of blocks before the cut are activations that are kept, those behind it belong to the tail.
+
 Source of what must stay whole in a trace: timm, `timm/layers/_fx.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +21,10 @@ import torch
 from timm.layers import get_notrace_functions, get_notrace_modules
 from torch import Tensor, fx, nn
 
+from topgraft._finetune.depths import every_depth, statistics
 from topgraft._finetune.fold import fold
+from topgraft.backbones._torch_depths import layout
+from topgraft.backbones.depths import Depth
 from topgraft.errors import BackboneError, UsageError
 from topgraft.fingerprint import fingerprint
 
@@ -28,13 +34,14 @@ TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Cut:
-    """A network in two parts: `tail(*prefix(images))` are its features.
+    """A network in two parts: `tail(*prefix(images))` are its features, or rows of every depth.
 
     Attributes:
         prefix: images (N, 3, H, W) float32 to the activations at the cut, a tuple of tensors.
-        tail: the activations to features (N, D).
+        tail: the activations to features (N, D), or to rows (N, D + B).
         shapes: of each activation, without the batch.
         names: of the operations that make them.
+        blocks: for each the block whose statistics it is; None where it is no such thing.
         trained: hash of the names of the trained weights.
     """
 
@@ -42,6 +49,7 @@ class Cut:
     tail: fx.GraphModule
     shapes: tuple[tuple[int, ...], ...]
     names: tuple[str, ...]
+    blocks: tuple[Depth | None, ...]
     trained: str
 
     @property
@@ -50,20 +58,23 @@ class Cut:
         return sum(torch.Size(shape).numel() for shape in self.shapes)
 
 
-def cut(model: nn.Module, trained: Collection[str], size: tuple[int, int]) -> Cut:
+def cut(
+    model: nn.Module, trained: Collection[str], size: tuple[int, int], depths: Sequence[Depth] = ()
+) -> Cut:
     """Cut a network where the first of its trained weights is used.
 
     Args:
         model: in evaluation mode, giving features (N, D).
         trained: names of the weights to be trained.
         size: (height, width) of its input in pixels.
+        depths: the blocks whose statistics are wanted beside the features.
 
     Raises:
         UsageError: where nothing is to be trained.
         BackboneError: where the network cannot be traced, or the two parts are not the whole.
     """
     name = type(model).__name__
-    graph = _trace(model)
+    graph, read = _trace(model, depths)
     weights = frozenset(trained)
     tail = _following(graph, lambda node: _uses(model, node, weights))
     if not tail:
@@ -81,6 +92,7 @@ def cut(model: nn.Module, trained: Collection[str], size: tuple[int, int]) -> Cu
             _tail(model, graph, border),
             tuple(tuple(values.kept[node].shape[1:]) for node in border),
             tuple(node.name for node in border),
+            tuple(read.get(node) for node in border),
             fingerprint(sorted(weights)),
         )
         apart = float((parts.tail(*parts.prefix(image)) - whole).abs().max())
@@ -90,11 +102,25 @@ def cut(model: nn.Module, trained: Collection[str], size: tuple[int, int]) -> Cu
 
 
 class _Tracer(fx.Tracer):  # type: ignore[misc]
-    """Traces timm models: what timm says cannot be traced, and every BatchNorm, stays one operation."""
+    """Traces timm models: what timm says cannot be traced, and every BatchNorm, stays one operation.
 
-    def __init__(self) -> None:
+    Where a block ends its statistics are taken, before what follows may change its output in place.
+    """
+
+    def __init__(self, depths: Sequence[Depth]) -> None:
         super().__init__(autowrap_functions=tuple(get_notrace_functions()))
         self._whole = (*get_notrace_modules(), nn.BatchNorm2d)
+        self._depths = {depth.name: depth for depth in depths}
+        self.read: dict[fx.Node, Depth] = {}
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        output = super().call_module(m, forward, args, kwargs)
+        if depth := self._depths.get(self.path_of_module(m)):
+            taken = self.create_proxy("call_function", statistics, (output,), layout(self.root, depth))
+            self.read[taken.node] = depth
+        return output
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, self._whole) or super().is_leaf_module(m, module_qualified_name)
@@ -112,14 +138,32 @@ class _Values(fx.Interpreter):  # type: ignore[misc]
         return self.kept[n]
 
 
-def _trace(model: nn.Module) -> fx.Graph:
+def _trace(model: nn.Module, depths: Sequence[Depth]) -> tuple[fx.Graph, dict[fx.Node, Depth]]:
+    """Return the network's operations, and which of them are statistics of which block."""
+    tracer = _Tracer(depths)
     try:
-        return _Tracer().trace(model)
+        graph = tracer.trace(model)
     except Exception as error:
         # tracing runs the model's own code, which may raise anything
         raise BackboneError(
             f"{type(model).__name__}: cannot be traced to be cut ({error}). Fine-tune another backbone."
         ) from error
+    if not depths:
+        return graph, {}
+    nodes = {depth.name: node for node, depth in tracer.read.items()}
+    if lost := [depth.name for depth in depths if depth.name not in nodes]:
+        raise BackboneError(
+            f"{type(model).__name__}: the block {lost[0]} cannot be traced, and the head reads it."
+            " Fine-tune a run that was trained with --depths last."
+        )
+    output = next(node for node in graph.nodes if node.op == "output")
+    with graph.inserting_before(output):
+        blocks = [nodes[depth.name] for depth in depths]
+        rows = graph.call_function(
+            every_depth, (*output.args, blocks, [depth.width("means") for depth in depths])
+        )
+    output.args = (rows,)
+    return graph, tracer.read
 
 
 def _uses(model: nn.Module, node: fx.Node, weights: frozenset[str]) -> bool:
@@ -144,7 +188,8 @@ def _border(
     """Find the tensors that vary with the image and flow into the tail, in the order they are made.
 
     A number (a size) is not kept but computed again in the tail, and so is what follows from kept tensors
-    without a weight (a pooling): that costs little and saves its place in the cache.
+    without a weight (a pooling): that costs little and saves its place in the cache. Statistics of a block
+    are kept: they are small, and take time.
     """
     needed = {source for node in tail for source in node.all_input_nodes if source not in tail} & varying
     for node in reversed(graph.nodes):
@@ -157,7 +202,9 @@ def _border(
 
 
 def _bare(model: nn.Module, node: fx.Node) -> bool:
-    """Tell whether an operation has no weights."""
+    """Tell whether an operation has no weights, and is cheap."""
+    if node.target is statistics:
+        return False
     if node.op == "call_module":
         return not list(model.get_submodule(str(node.target)).parameters())
     return node.op in ("call_function", "call_method")

@@ -72,12 +72,13 @@ def activations(
     if device.type == "cpu":
         graph = in_graph(backbone, cut, place / f"{fingerprint(what)}.onnx")
     kind = "openvino" if graph else device.type
-    kept = Activations(place / fingerprint([*what, kind, PIXELS]), cut.width)
+    exact = any(cut.blocks) and "blocks" in card.float32
+    kept = Activations(place / fingerprint([*what, kind, PIXELS]), cut.width, exact=exact)
     keys = [[(sample.digest, view.key) for sample in data.samples] for view in views]
     wanted = [key for row in keys for key in row]
     if missing := kept.missing(wanted):
         with one_opencv_thread(), _prefix(cut, card, device, graph, settings) as run, kept.writing():
-            _say(cut, run, len(missing), len(set(wanted)), card)
+            _say(cut, run, len(missing), len(set(wanted)), card, kept.kind.itemsize)
             missing, done = kept.missing(wanted), 0
             with closing(run(_batches(data, missing, views, card, settings.threads))) as stream:
                 for batch, rows in stream:
@@ -113,7 +114,7 @@ def _prefix(
         yield by_engine
 
 
-def _say(cut: Cut, run: RunPrefix, missing: int, rows: int, card: Card) -> None:
+def _say(cut: Cut, run: RunPrefix, missing: int, rows: int, card: Card, bytes_each: int) -> None:
     """Say how much is to be kept and how long it takes, from trying one batch."""
     black = np.zeros((BATCH, *card.input_size, 3), np.uint8)
 
@@ -121,9 +122,16 @@ def _say(cut: Cut, run: RunPrefix, missing: int, rows: int, card: Card) -> None:
         return BATCH * len(list(run(iter([([], black)]))))
 
     seconds = missing / per_second(batch)
-    row_bytes, names = 2 * cut.width, ", ".join(cut.names[:2]) + (" …" if len(cut.names) > 2 else "")
+    row_bytes = bytes_each * cut.width
+    names = [name for name, block in zip(cut.names, cut.blocks, strict=True) if not block]
+    read = len(cut.names) - len(names)
+    at = (
+        ", ".join(names[:2])
+        + (" …" if len(names) > 2 else "")
+        + (f" and {read} blocks before" if read else "")
+    )
     say(
-        f"activations at {names}: {row_bytes / 1024:.0f} KiB a view, {row_bytes * rows / 2**20:.0f} MiB in"
+        f"activations at {at}: {row_bytes / 1024:.0f} KiB a view, {row_bytes * rows / 2**20:.0f} MiB in"
         f" all; {missing:,} views to compute, about {duration(seconds)}"
     )
 

@@ -14,7 +14,7 @@ from topgraft._finetune.base import PLAIN, Base
 from topgraft._finetune.plan import Line
 from topgraft.backbones.card import Card
 from topgraft.heads import setting_text, to_probabilities
-from topgraft.heads._base import Fold
+from topgraft.heads._base import Fold, last_layer
 from topgraft.metrics import Estimate
 from topgraft.run import Run, versions
 from topgraft.run.metrics import Metrics
@@ -24,6 +24,7 @@ from topgraft.selection.calibrate import calibrate, cross_calibrate
 from topgraft.selection.candidates import difference
 from topgraft.selection.compare import Choice, Comparison
 from topgraft.selection.ensemble import paired, paired_loss
+from topgraft.selection.leaning import lean_in_words
 from topgraft.text import counted
 from topgraft.trust.trust import Trust, trust
 from topgraft.trust.unknown import Energy, Measure, Unknown, mahalanobis, measure, neighbours, threshold
@@ -232,9 +233,11 @@ class Outcome:
         """Judge it by its out-of-fold answers.
 
         Args:
-            features: (n, D) of the training side, by the network that was trained on all of it.
+            features: (n, D) of the training side, or rows of every depth (n, D + B), by the network that was
+                trained on all of it.
         """
         base = self.base
+        features = last_layer(features, base.columns)
         how = fit_distance(base.method, features, base.labels, self.temperature)
         features = features[self.scored]
         distances = self.distances
@@ -267,6 +270,7 @@ class Finished:
         judged: how far it can be trusted.
         tested: answers for the test side; None where there is none.
         card: of the fine-tuned backbone.
+        depths: what share of the head's logits comes from the last layer and from each block.
     """
 
     outcome: Outcome
@@ -277,6 +281,7 @@ class Finished:
     judged: Trust
     tested: Answers | None
     card: Card
+    depths: list[dict[str, Any]]
 
     def write(self, run: Run) -> None:
         """Write all of a run that is numbers."""
@@ -312,7 +317,7 @@ class Finished:
                 "name": base.head.head,
                 "setting": outcome.setting,
                 "temperature": outcome.temperature,
-                "depths": [],
+                "depths": self.depths,
             },
             "cross_validation": {
                 "folds": len(outcome.folds),
@@ -358,11 +363,7 @@ class Finished:
                 f"{len(self.tried)} numbers of blocks were tried and the best was taken, which flatters its"
                 " cross-validated numbers a little."
             )
-        if base.metrics.head.depths:
-            notes.append(
-                "The run's head reads every depth of the backbone, this one its last layer alone: they are"
-                " compared as they are."
-            )
+        notes += filter(None, [lean_in_words(self.depths)])
         if base.card.head != base.head.head:
             notes.append(
                 f"The run's head {base.card.head} is not linear; {PLAIN} took its place for the fine-tuning."

@@ -34,12 +34,15 @@ from topgraft.heads._layers import Affine
 from topgraft.schedules import cosine
 from topgraft.types import Labels, Logits
 
+Standard = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""(mean, scale) of each column (w,): z = (x - mean) * scale."""
+
 
 class TailInputs:
     """Activations as the tail wants them.
 
     Args:
-        rows: (n, width) float16, usually a memory map.
+        rows: (n, width) float16 or float32, usually a memory map.
         places: (V, N) the row of each view of each photo.
         shapes: of the activations that make a row, without the batch.
         device: where the tail lives.
@@ -90,34 +93,47 @@ class Tuned(nn.Module):  # type: ignore[misc]
     """A tail with a linear head on it; gives logits (n, C).
 
     Args:
-        tail: activations to features (n, D).
+        tail: activations to features (n, D), or to rows of every depth (n, D + B).
         blocks: the weights of each unfrozen block by name, first to last.
-        head: the affine layer to begin with.
+        head: the affine layer to begin with, on what the tail gives.
+        standard: mean and scale of each column, where the head is to be trained on standardised ones: a step
+            of AdamW is as large for a loud column as for a faint one.
     """
 
-    def __init__(self, tail: nn.Module, blocks: Sequence[Sequence[str]], head: Affine) -> None:
+    def __init__(
+        self,
+        tail: nn.Module,
+        blocks: Sequence[Sequence[str]],
+        head: Affine,
+        standard: Standard | None = None,
+    ) -> None:
         super().__init__()
         self.tail = tail
         self.blocks = [list(names) for names in blocks]
         self.head = nn.Linear(*head.weight.shape)
+        self.mean, self.scale = standard or (np.zeros(len(head.weight)), np.ones(len(head.weight)))
+        for name, numbers in (("shift", self.mean), ("factor", self.scale)):
+            self.register_buffer(name, torch.from_numpy(numbers.astype(np.float32)), persistent=False)
         self.begin(head)
 
     def forward(self, *activations: Tensor) -> Tensor:
         """Score pictures."""
-        return self.head(self.tail(*activations))
+        return self.head((self.tail(*activations) - self.shift) * self.factor)
 
     def begin(self, head: Affine) -> None:
         """Set the head."""
+        inverse = np.divide(1, self.scale, out=np.zeros(len(self.scale)), where=self.scale > 0)
         with torch.no_grad():
-            self.head.weight.copy_(torch.from_numpy(np.ascontiguousarray(head.weight.T)))
-            self.head.bias.copy_(torch.from_numpy(np.array(head.bias)))
+            self.head.weight.copy_(torch.from_numpy(head.weight.T * inverse))
+            self.head.bias.copy_(torch.from_numpy(head.bias + self.mean @ head.weight))
 
     def affine(self) -> Affine:
         """Return the head."""
         weight, bias = (
-            parameter.detach().cpu().float().numpy() for parameter in (self.head.weight, self.head.bias)
+            parameter.detach().cpu().double().numpy() for parameter in (self.head.weight, self.head.bias)
         )
-        return Affine(np.ascontiguousarray(weight.T), bias.copy())
+        plain = weight.T * self.scale[:, None]
+        return Affine(plain.astype(np.float32), (bias - self.mean @ plain).astype(np.float32))
 
     def groups(self, plan: Training) -> list[dict[str, Any]]:
         """Return AdamW's groups: the last block at the full rate, deeper ones slower, the head at its own."""

@@ -22,13 +22,17 @@ from topgraft._finetune.photos import activations
 from topgraft._finetune.pixels import normalised
 from topgraft._finetune.plan import Line, Training
 from topgraft._finetune.result import Outcome, best_epoch, fit_distance
+from topgraft.backbones import _torch_depths
 from topgraft.backbones._torch import groups, torch_model
 from topgraft.backbones.fit import fit
 from topgraft.engines._torch import device
 from topgraft.errors import DataError
 from topgraft.fingerprint import fingerprint
+from topgraft.heads._base import last_layer
 from topgraft.heads._layers import Affine
+from topgraft.heads._linear import AffineHead
 from topgraft.heads._parallel import Compute
+from topgraft.heads._rows import standard as standardise
 from topgraft.policies.policy import View
 from topgraft.settings import Settings
 from topgraft.speed import per_second
@@ -83,7 +87,9 @@ class Tuner:
         self.names = tuple(name for name, _ in unfrozen)
         self._weights = [weights for _, weights in unfrozen]
         # Cut on the CPU, where the two parts can be held against the whole to the last digits.
-        self.cut = cut(self.model, [name for names in self._weights for name in names], card.input_size)
+        trained = [name for names in self._weights for name in names]
+        self._depths = base.columns.blocks if base.columns else ()
+        self.cut = cut(self.model, trained, card.input_size, self._depths)
         for part in (self.model, self.cut.prefix, self.cut.tail):
             part.to(device(settings))
         self._start = {name: value.clone() for name, value in self.cut.tail.state_dict().items()}
@@ -122,17 +128,36 @@ class Tuner:
             DataError: where there are too few photos to keep some apart.
         """
         fitted, held = self._inside(rows)
-        lines = self._train(name, self._first_head(fitted), fitted, held)
+        lines = self._train(name, fitted, held)
         if self.plan.refit:
-            self._train(f"{name} again", self._first_head(rows), rows, rows[:0], until=best_epoch(lines))
+            self._train(f"{name} again", rows, rows[:0], until=best_epoch(lines))
         return lines
 
-    def _train(
-        self, name: str, head: Affine, fitted: Labels, held: Labels, until: int | None = None
-    ) -> list[Line]:
-        """Put the network back to its start and train it."""
+    def begin(self, rows: Labels) -> None:
+        """Put the network back to its start: the backbone as it was, and the head fitted on some photos."""
         self.cut.tail.load_state_dict(self._start)
-        self.net = training.Tuned(self.cut.tail, self._weights, head).to(self.inputs.device)
+        head = self._first_head(rows)
+        share = np.float32(1 / self.base.temperature)
+        affine = Affine(head.weight * share, head.bias * share)
+        standard = self._standard(rows, head)
+        self.net = training.Tuned(self.cut.tail, self._weights, affine, standard).to(self.inputs.device)
+
+    def _standard(self, rows: Labels, head: AffineHead) -> training.Standard | None:
+        """Standardise rows of every depth as the head did, but altogether as loud as the last layer is plain.
+
+        So the head's rate means what it means for a head on the last layer.
+        """
+        columns = self.base.columns
+        if columns is None:
+            return None
+        mean, scale = standardise(self._features, rows, columns, head.shares)
+        variance = self._features[0, rows].var(axis=0, dtype=np.float64)
+        loud = variance[: columns.last].sum() / max(float(variance @ scale**2), 1e-12)
+        return mean, scale * np.sqrt(loud)
+
+    def _train(self, name: str, fitted: Labels, held: Labels, until: int | None = None) -> list[Line]:
+        """Train from the start."""
+        self.begin(fitted)
         lines = training.train(
             self.net,
             self.inputs,
@@ -152,17 +177,25 @@ class Tuner:
         return lines
 
     def answers(self, rows: Labels) -> tuple[Features, Logits]:
-        """Return features (n, D) and logits (n, C) of photos as they are, by the network as it stands."""
+        """Return features and logits (n, C) of photos as they are, by the network as it stands.
+
+        Features are (n, D), or rows of every depth (n, D + B) where the head reads them.
+        """
         features = training.logits(self.net.tail, self.inputs, rows)
+        return features, self._judged(features)
+
+    def _judged(self, features: Features) -> Logits:
         head = self.net.affine()
-        return features, np.asarray(features @ head.weight.astype(np.float64) + head.bias)
+        return np.asarray(features @ head.weight.astype(np.float64) + head.bias)
 
     def asked(self, image: Image) -> Logits:
         """Return logits (1, C) of a photo (h, w, 3) by the whole network, without any cache."""
         card = self.base.backbone.card
-        with torch.inference_mode():
-            features = self.model(normalised(fit(image, card)[None], card, self.inputs.device))
-            return np.asarray(self.net.head(features).float().cpu(), np.float64)
+        with torch.inference_mode(), _torch_depths.statistics(self.model, self._depths) as found:
+            features = [self.model(normalised(fit(image, card)[None], card, self.inputs.device))]
+            if self._depths:
+                features.append(_torch_depths.blocks(found, self._depths))
+            return self._judged(np.asarray(torch.cat(features, 1).float().cpu(), np.float64))
 
     def contiguous(self) -> nn.Module:
         """Copy the whole network to the CPU, in PyTorch's own memory layout, as files and exports want it."""
@@ -189,8 +222,9 @@ class Tuner:
             features, logits[score] = self.answers(base.learn[score])
             if base.method != "energy":
                 known, _ = self.answers(base.learn[learnt])
-                how = fit_distance(base.method, known, base.labels[learnt], 1.0)
-                distances[score] = measure(how, features, logits[score])
+                last = last_layer(known, base.columns)
+                how = fit_distance(base.method, last, base.labels[learnt], 1.0)
+                distances[score] = measure(how, last_layer(features, base.columns), logits[score])
             scored.append(score)
             found = self._outcome(logits, distances, lines, scored)
             if part + 1 == len(wanted):
@@ -228,7 +262,7 @@ class Tuner:
 
         All is every fold, or so many of them, and the training on all photos.
         """
-        width, classes = self.base.backbone.card.features, len(self.photos.classes)
+        width, classes = self._features.shape[2], len(self.photos.classes)
         nothing = Affine(np.zeros((width, classes), np.float32), np.zeros(classes, np.float32))
         net = training.Tuned(self.cut.tail, self._weights, nothing).to(self.inputs.device)
         still = torch.optim.SGD(
@@ -262,8 +296,8 @@ class Tuner:
             ) from error
         return rows[fitted], rows[held]
 
-    def _first_head(self, rows: Labels) -> Affine:
-        """Fit the head alone, on the features of the backbone as it was, as sure as it should be."""
+    def _first_head(self, rows: Labels) -> AffineHead:
+        """Fit the head alone, on the features of the backbone as it was."""
         photos = self.photos
         head = self.base.head.make().fit(
             self._features[:, rows],
@@ -271,14 +305,13 @@ class Tuner:
             classes=len(photos.classes),
             sample_weight=None if photos.weight is None else photos.weight[rows],
             groups=photos.groups[rows],
+            depths=self.base.columns,
             seed=self.plan.seed,
             compute=Compute(self._settings),
         )
-        (affine,) = head.layers()
-        if not isinstance(affine, Affine):
+        if not isinstance(head, AffineHead):
             raise TypeError(f"{self.base.head}: expected one affine layer")
-        share = np.float32(1 / self.base.temperature)
-        return Affine(affine.weight * share, affine.bias * share)
+        return head
 
 
 @contextmanager

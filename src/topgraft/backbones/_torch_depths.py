@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn import functional
@@ -91,6 +91,28 @@ def token(model: torch.nn.Module, shape: tuple[int, ...]) -> bool:
     return len(shape) == 2 and getattr(model, "cls_token", None) is not None and _prefix(model) > 0
 
 
+def planes(
+    output: torch.Tensor, *, token: bool, prefix: int, last: bool
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Return a block's output as (N, C, h, w) or (N, C, tokens), and its class token (N, C) where it has one.
+
+    Args:
+        output: (N, C, h, w), (N, h, w, C) or (N, tokens, C).
+        token: whether there is a class token.
+        prefix: how many tokens stand before those of the picture.
+        last: whether a map has its channels last.
+    """
+    output = output.float()
+    if output.ndim == 3:
+        return output[:, prefix:].transpose(1, 2), [output[:, 0]] if token else []
+    return output.permute(0, 3, 1, 2) if last else output, []
+
+
+def layout(model: torch.nn.Module, depth: Depth) -> dict[str, Any]:
+    """Return how a block's output lies, as `planes` asks for it."""
+    return {"token": depth.token, "prefix": _prefix(model), "last": _last(model)}
+
+
 def _last(model: torch.nn.Module) -> bool:
     return getattr(model, "output_fmt", "NCHW") == "NHWC"
 
@@ -101,16 +123,10 @@ def _prefix(model: torch.nn.Module) -> int:
 
 
 def _statistics(output: torch.Tensor, depth: Depth, model: torch.nn.Module) -> list[torch.Tensor]:
-    output, first = output.float(), None
-    if output.ndim == 3:
-        first = output[:, 0] if depth.token else None
-        planes = output[:, _prefix(model) :].transpose(1, 2)
-    else:
-        planes = output.permute(0, 3, 1, 2) if _last(model) else output
-        if (by := step(*planes.shape[2:])) > 1:
-            planes = functional.max_pool2d(planes, 1, by)
-        planes = planes.flatten(2)
-    mean = planes.mean(2, keepdim=True)
-    spread = (planes - mean).square().mean(2).sqrt()
-    means = [row for row in (mean.flatten(1), first) if row is not None]
-    return [torch.cat(means, 1), spread]
+    pixels, token = planes(output, **layout(model, depth))
+    if pixels.ndim == 4 and (by := step(*pixels.shape[2:])) > 1:
+        pixels = functional.max_pool2d(pixels, 1, by)
+    pixels = pixels.flatten(2)
+    mean = pixels.mean(2, keepdim=True)
+    spread = (pixels - mean).square().mean(2).sqrt()
+    return [torch.cat([mean.flatten(1), *token], 1), spread]

@@ -68,6 +68,12 @@ class Average(AffineHead):
             found[f"{member}.temperature"] = self.temperatures[member]
         return found
 
+    @property
+    def shares(self) -> dict[str, float]:
+        """The mean of the members'."""
+        each = [head.shares for head in self.members.values()]
+        return {name: sum(of.get(name, 0.0) for of in each) / len(each) for name in set().union(*each)}
+
     @classmethod
     def grid(cls) -> list[Setting]:
         """All members as they are made without a setting; a comparison fills in their best."""

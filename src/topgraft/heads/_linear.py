@@ -32,6 +32,11 @@ class AffineHead(Head):
     weight: Array
     bias: Array
 
+    @property
+    @abstractmethod
+    def shares(self) -> dict[str, float]:
+        """What share of standardised rows' variance the last layer, the means and the spreads have."""
+
     @final
     @property
     def width(self) -> int:
@@ -78,6 +83,12 @@ class Linear(AffineHead):
     """
 
     depths: str = "last"
+
+    @final
+    @property
+    def shares(self) -> dict[str, float]:
+        """As `depths` says."""
+        return SHARES[self.depths]
 
     @classmethod
     @abstractmethod

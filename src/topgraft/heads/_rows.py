@@ -18,8 +18,8 @@ Evci and others 2022, Head2Toe (arXiv:2201.03529).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -276,24 +276,12 @@ def prepare_fold(
     """Return one fold's rows; see `prepare_folds`."""
     fit, score = fold
     stack, n = as_views(features), len(fit)
-    columns = (depths or Depths(stack.shape[2])).groups()
-    floors = _blocks(depths, stack.shape[2])
-    count, sums, squares = len(stack) * n, 0.0, 0.0
-    for view in stack:
-        x = view[fit].astype(np.float32)
-        sums = sums + x.sum(axis=0, dtype=np.float64)
-        squares = squares + np.einsum("rd,rd->d", x, x, dtype=np.float64)
-    mean, variance = moments(np.asarray(sums), np.asarray(squares), count)
-    inverse = floored(variance, floors)
-    chosen = thinned(count, n, SAMPLE)
+    chosen = thinned(len(stack) * n, n, SAMPLE)
     sample = stack[chosen // n, fit[chosen % n]]
     groups = {}
-    for name, part in columns.items():
-        total = float(variance[part] @ inverse[part] ** 2)
-        scale = inverse[part] * (np.sqrt(WIDTH / total) if total > 0 else 0.0)
+    for name, group in _groups(stack, fit, depths).items():
         most = int(np.clip(2 * n, *AXES)) // (1 if name == "last" else 2)
-        group = Group(part, mean[part], scale, None)
-        groups[name] = Group(part, mean[part], scale, _axes(group.coordinates(sample), most))
+        groups[name] = replace(group, axes=_axes(group.coordinates(sample), most))
 
     def coordinates(rows: Features) -> Array:
         return np.concatenate([group.coordinates(rows) for group in groups.values()], axis=1)
@@ -309,6 +297,42 @@ def prepare_fold(
         views=len(stack),
         multilabel=labels.ndim == 2,
     )
+
+
+def standard(
+    features: Features, photos: Labels, depths: Depths | None, shares: Mapping[str, float]
+) -> tuple[Array64, Array64]:
+    """Return mean and scale (W,) that standardise rows as a linear head's are: z = (x - mean) * scale.
+
+    Args:
+        features: (V, N, W) or (N, W).
+        photos: indices of those it goes by.
+        depths: which columns are which; None: all are the last layer's.
+        shares: of each group of columns in the total variance, as in `SHARES`; of others it is 0.
+    """
+    stack = as_views(features)
+    mean, scale = np.zeros(stack.shape[2]), np.zeros(stack.shape[2])
+    for name, group in _groups(stack, photos, depths).items():
+        mean[group.columns] = group.mean
+        scale[group.columns] = group.scale * np.sqrt(shares.get(name, 0.0))
+    return mean, scale
+
+
+def _groups(stack: Features, fit: Labels, depths: Depths | None) -> dict[str, Group]:
+    """Return the groups of columns, standardised on some photos of (V, N, W), without axes."""
+    count, sums, squares = len(stack) * len(fit), 0.0, 0.0
+    for view in stack:
+        x = view[fit].astype(np.float32)
+        sums = sums + x.sum(axis=0, dtype=np.float64)
+        squares = squares + np.einsum("rd,rd->d", x, x, dtype=np.float64)
+    mean, variance = moments(np.asarray(sums), np.asarray(squares), count)
+    inverse = floored(variance, _blocks(depths, stack.shape[2]))
+    groups = {}
+    for name, part in (depths or Depths(stack.shape[2])).groups().items():
+        total = float(variance[part] @ inverse[part] ** 2)
+        scale = inverse[part] * (np.sqrt(WIDTH / total) if total > 0 else 0.0)
+        groups[name] = Group(part, mean[part], scale, None)
+    return groups
 
 
 def _axes(z: Array, most: int) -> Array | None:

@@ -39,7 +39,13 @@ WIDEST = 2048
 
 
 def write(
-    folder: Path, model: torch.nn.Module, *, origin: str, size: int | None = None, tag: str | None = None
+    folder: Path,
+    model: torch.nn.Module,
+    *,
+    origin: str,
+    size: int | None = None,
+    tag: str | None = None,
+    depths: tuple[Depth, ...] | None = None,
 ) -> Card:
     """Write a network's folder: graph, card, and weights in timm's form.
 
@@ -49,6 +55,7 @@ def write(
         size: the side of the pictures in pixels where it is not the model's own.
         origin: where the weights came from.
         tag: of the name, where it is not the one of timm's weights.
+        depths: the blocks whose statistics the graph gives, where they are known; None chooses them.
 
     Raises:
         BackboneError: where the graph cannot be made or disagrees with PyTorch.
@@ -60,6 +67,8 @@ def write(
         save_for_hf(model, str(folder / TIMM), safe_serialization=True)
     weights = (folder / TIMM / "model.safetensors").read_bytes()
     card = _card(model, size, tag, origin=origin, weights_sha256=hashlib.sha256(weights).hexdigest())
+    if depths is not None:
+        card = card.model_copy(update={"depths": depths})
     return _finish(folder, model, card)
 
 
