@@ -146,15 +146,15 @@ def finetune(learn, labels, rest):
 def fastai(learn, labels, rest):
     from fastai.vision import all as fa
 
+    label_of = dict(zip(learn, labels, strict=True))  # fastai takes a tuple apart
     block = fa.DataBlock(
         (fa.ImageBlock, fa.CategoryBlock(vocab=sorted(set(labels)))),
-        get_x=lambda row: row[0],
-        get_y=lambda row: row[1],
-        splitter=lambda rows: (list(range(len(rows))), []),
+        get_y=label_of.get,
+        splitter=lambda paths: (list(range(len(paths))), []),
         item_tfms=fa.Resize(256),
         batch_tfms=[*fa.aug_transforms(size=SIDE), fa.Normalize.from_stats([0.5] * 3, [0.5] * 3)],
     )
-    loaders = block.dataloaders(list(zip(learn, labels, strict=True)), bs=BATCH, num_workers=0)
+    loaders = block.dataloaders(learn, bs=BATCH, num_workers=0)
 
     def body_and_classifier(net):
         body = [weight for name, weight in net.named_parameters() if "classifier" not in name]
@@ -162,7 +162,7 @@ def fastai(learn, labels, rest):
 
     learner = fa.Learner(loaders, network(len(set(labels))), splitter=body_and_classifier)
     learner.fine_tune(8)
-    said, _ = learner.get_preds(dl=loaders.test_dl([(path, 0) for path in rest], num_workers=0))
+    said, _ = learner.get_preds(dl=loaders.test_dl(rest, num_workers=0))
     return said.numpy().astype(np.float64)
 
 
