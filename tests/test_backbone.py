@@ -453,7 +453,7 @@ def test_a_fetched_folder_is_whole_works_elsewhere_and_notices_damage(tmp_path, 
     backbone = load_backbone(str(folder), settings=elsewhere)
     assert backbone.card == _builtin.card()
     assert find_backbone(backbone.card, settings=elsewhere) == backbone
-    with pytest.raises(UsageError, match="not empty"):
+    with pytest.raises(UsageError, match="is there and no empty folder"):
         fetch(DEFAULT, folder, settings=settings)
     with (folder / "model.onnx").open("ab") as file:
         file.write(b"\x00")

@@ -342,7 +342,7 @@ def test_a_photo_that_did_not_fit_into_memory_is_tried_again(photos, monkeypatch
         raise MemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr("topgraft.photos.decode._pixels", full)
+        patch.setattr("topgraft.photos.decode._upright", full)
         assert "memory" in Dataset.from_folder(photos).refused[0].reason
     assert not Dataset.from_folder(photos).refused
 

@@ -135,7 +135,7 @@ def test_many_photos_are_compared_in_parts_with_the_same_features(exact, tmp_pat
         return worth_keeping(*features)
 
     monkeypatch.setattr(recipe, "AT_ONCE", 5)
-    monkeypatch.setattr(recipe, "quantize", quantized)
+    monkeypatch.setattr("topgraft.importers.quantize.quantize", quantized)
     monkeypatch.setattr(recipe, "worth_keeping", kept)
     run = Run.create(tmp_path / "run")
     recipe._quantized(exact, data, sides, run, "last", Settings.load(threads=1), silent)

@@ -24,6 +24,7 @@ from topgraft.run import Run
 from topgraft.run.origin import inside, origin, photos_of
 from topgraft.settings import FALSE, Settings
 from topgraft.store import FeatureStore
+from topgraft.testing.stores import a_card
 
 OFFLINE = Settings.load(offline=True)
 
@@ -194,7 +195,7 @@ def test_a_runs_word_fetches_no_backbone(server, tmp_path, monkeypatch):
     run = write_run(tmp_path / "run", photos=12, with_photos=False)
     Run(run).write("config.toml", tomli_w.dumps({"backbone": {"name": "hf-hub:stranger/gift"}}))
     with pytest.raises(BackboneError, match="Give --backbone hf-hub:stranger/gift to fetch it"):
-        _find(Run(run), Run(run).metrics.backbone, Settings.load(), lambda *_: None)
+        _find(Run(run), a_card(), Settings.load(), lambda *_: None)
     assert server.seen == []
 
 
