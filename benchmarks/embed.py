@@ -12,7 +12,7 @@ order that turns from round to round, so that each round gives one ratio of each
     topgraft   `embed` into a new store: opening the engine, decoding, fit, warp, features, writing
     int8       the same on the backbone quantised with these photos (not timed); needs the `int8` extra
     bare       the engine alone on the same pictures, made beforehand and lying in memory
-    depths     `embed` of every depth of the default backbone, block features written too
+    depths     `embed` of every depth of EfficientNet-Lite0, block features written too
     last       the same with the statistics cut out of its graph, so that its last layer alone is left
     keras      (a) ImageDataGenerator and `predict` on TensorFlow, once for each policy
     torch      (b) DataLoader, torchvision and timm in PyTorch, once for each policy

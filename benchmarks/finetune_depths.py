@@ -3,7 +3,7 @@
     python benchmarks/finetune_depths.py ../shared --work DIR [--sets sushi,waste] [--count 25] [--draws 3]
 
 For each set and draw so many photos a class are learned from, and others are answered for, which nothing has
-seen. Two runs are trained on the default backbone, one with a head on the last layer alone and one on every
+seen. Two runs are trained on EfficientNet-Lite0, one with a head on the last layer alone and one on every
 depth, and the last 3 blocks are trained from each, once, on all it learned from (stopping and refit as by
 default, at the run's own temperature). Answers of all draws are compared photo by photo, with 95 %
 intervals: with those of the head it began with, and with one another. Then epochs of both are timed in turn.

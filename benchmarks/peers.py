@@ -100,7 +100,7 @@ def features(files):
 
 
 def network(classes):
-    """The default backbone's weights in timm's network, with a new classifier."""
+    """EfficientNet-Lite0's weights in timm's network, with a new classifier."""
     from topgraft import load_backbone
     from topgraft.backbones._torch import torch_model
 

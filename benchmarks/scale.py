@@ -4,7 +4,7 @@
     python benchmarks/scale.py --photos caltech101_144px.tar --train '0,4!'
 
 The photos are a folder of class folders, or a tar of one. Each size runs in a process of its own with an
-own cache: photos are opened and checked, embedded with 4 views by the default backbone, and then all of
+own cache: photos are opened and checked, embedded with 4 views by EfficientNet-Lite0, and then all of
 it is done again on the unchanged folder. Small, large, small: the small ones before and after show what
 else the machine did. The last line is one JSON with figures, goals and whether they are met.
 

@@ -52,7 +52,12 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     from topgraft.testing.drawing import draw_photos
 
     drawn = draw_photos(folder / "photos", 14, seed=0)
-    config = Config.load(data__photos=str(drawn), policies__count="2!", heads__names=("mean", "ridge"))
+    config = Config.load(
+        data__photos=str(drawn),
+        backbone__name="tf_efficientnet_lite0",
+        policies__count="2!",
+        heads__names=("mean", "ridge"),
+    )
     pages = {name: report(run) for name, run in runs.items()}
     real = follow(config, folder / "real")
     judged = tg.evaluate(real, Dataset.from_folder(draw_photos(folder / "new", 9, seed=1)))

@@ -22,6 +22,7 @@ from topgraft.run import Run
 from topgraft.show import print_verdict
 from topgraft.testing.drawing import draw_photos
 
+SMALL = "tf_efficientnet_lite0"  # that a larger one is tried by default, tests/test_try_backbones.py holds
 FILES = {
     ".topgraft-run",
     "fits.json",
@@ -47,7 +48,7 @@ def photos(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def config(photos):
-    return Config.load(data__photos=str(photos), policies__count="3!")
+    return Config.load(data__photos=str(photos), backbone__name=SMALL, policies__count="3!")
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +95,12 @@ def grown(photos, tmp_path_factory):
     note = type("Note", (logging.Handler,), {"emit": lambda _, record: said.append(record.getMessage())})()
     log.addHandler(note)
     log.setLevel(logging.INFO)
-    config = Config.load(data__photos=str(photos), policies__count=6, heads__names=("ridge",))
+    config = Config.load(
+        data__photos=str(photos),
+        backbone__name=SMALL,
+        policies__count=6,
+        heads__names=("ridge",),
+    )
     run = follow(config, tmp_path_factory.mktemp("grown") / "run")
     log.removeHandler(note)
     return config, run, said
@@ -218,7 +224,9 @@ def test_a_run_is_not_gone_on_in_with_other_choices(run, photos, choices, words)
     before = {one: one.read_bytes() for one in run.path.iterdir() if one.is_file()}
     with pytest.raises(UsageError, match=words):
         follow(
-            Config.load(**{"data__photos": str(photos), "policies__count": "3!"} | choices),
+            Config.load(
+                **{"data__photos": str(photos), "backbone__name": SMALL, "policies__count": "3!"} | choices
+            ),
             run.path,
             resume=True,
         )
@@ -236,7 +244,7 @@ def test_a_run_is_not_gone_on_in_with_other_choices(run, photos, choices, words)
 )
 def test_a_start_that_fails_leaves_nothing_and_replaces_nothing(run, photos, tmp_path, choices, words):
     shutil.copytree(run.path, tmp_path / "there")
-    config = Config.load(data__photos=str(photos), **choices)
+    config = Config.load(**{"data__photos": str(photos), "backbone__name": SMALL} | choices)
     for place, overwrite in ((tmp_path / "new", False), (tmp_path / "there", True)):
         with pytest.raises(TopgraftError, match=words):
             follow(config, place, overwrite=overwrite)
@@ -257,7 +265,7 @@ def test_a_training_that_breaks_off_is_no_finished_run_and_goes_on(run, config, 
     shutil.copytree(photos, tmp_path / "photos")
     lost = min((tmp_path / "photos" / "sushi").iterdir())
     lost.unlink()
-    moved = Config.load(data__photos=str(tmp_path / "photos"), policies__count="3!")
+    moved = Config.load(data__photos=str(tmp_path / "photos"), backbone__name=SMALL, policies__count="3!")
 
     def press(what, _done, _total):
         if what not in ("reading photos", "checking photos", "embedding"):
@@ -398,7 +406,7 @@ def test_a_photo_that_vanishes_meanwhile_is_named(photos, tmp_path):
 @pytest.mark.shared
 def test_on_real_photos_no_worse_than_plain_logistic_regression(shared, tmp_path):
     photos = str(shared / "data" / "sushi_sandwich")
-    config = Config.load(data__photos=photos, data__test=0.0, policies__count=2)
+    config = Config.load(data__photos=photos, backbone__name=SMALL, data__test=0.0, policies__count=2)
     run = follow(config, tmp_path / "run")
     assert run.metrics.test is None
     assert run.metrics.cross_validation.n == 160

@@ -73,7 +73,13 @@ def test_heads_on_maps_meet_the_others_on_the_same_folds(both):
 @pytest.mark.timm
 def test_a_run_with_the_flat_head_answers_as_its_predictor_does(photos, tmp_path):
     pytest.importorskip("torch")
-    config = Config.load(data__photos=str(photos), policies__count=1, heads__names=("flat",), heads__folds=3)
+    config = Config.load(
+        data__photos=str(photos),
+        backbone__name="tf_efficientnet_lite0",
+        policies__count=1,
+        heads__names=("flat",),
+        heads__folds=3,
+    )
     run = follow(config, tmp_path / "run")
     assert run.metrics.head.name == "flat"
     rows = [row for row in run.read_table("predictions.csv") if row["split"] == "test"]
@@ -86,7 +92,9 @@ def test_a_run_with_the_flat_head_answers_as_its_predictor_does(photos, tmp_path
 
 
 def test_a_name_nobody_knows_is_told_before_the_work(photos, tmp_path):
-    config = Config.load(data__photos=str(photos), heads__names=("flatt",))
+    config = Config.load(
+        data__photos=str(photos), backbone__name="tf_efficientnet_lite0", heads__names=("flatt",)
+    )
     with pytest.raises(UnknownNameError, match="flat"):
         follow(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -71,7 +71,12 @@ def fresh(photos) -> Path:
 
 def trained(photos: Path, out: Path, **options: object) -> Run:
     config = Config.load(
-        data__photos=str(photos), data__test=0.0, policies__count=0, heads__names=("logistic",), **options
+        data__photos=str(photos),
+        data__test=0.0,
+        backbone__name="tf_efficientnet_lite0",
+        policies__count=0,
+        heads__names=("logistic",),
+        **options,
     )
     return follow(config, out)
 

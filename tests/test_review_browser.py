@@ -36,7 +36,12 @@ def run(tmp_path_factory) -> Run:
     photos = draw_photos(root / "photos", 12, seed=0)
     for name, other in (("sushi", "sandwich"), ("sandwich", "sushi")):
         min((photos / name).glob("*.jpg")).rename(photos / other / f"{name}-wrong.jpg")
-    config = Config.load(data__photos=str(photos), policies__count=0, heads__names=("logistic",))
+    config = Config.load(
+        data__photos=str(photos),
+        backbone__name="tf_efficientnet_lite0",
+        policies__count=0,
+        heads__names=("logistic",),
+    )
     return follow(config, root / "run")
 
 

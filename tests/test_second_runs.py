@@ -26,6 +26,8 @@ from topgraft.store import adopt as adopting
 from topgraft.store.adopt import adopt, lacking
 from topgraft.testing.drawing import draw_photos
 
+SMALL = "tf_efficientnet_lite0"
+
 
 @pytest.fixture
 def painted(tmp_path: Path) -> Path:
@@ -116,14 +118,15 @@ def test_the_next_name(tmp_path: Path, there: list[str], name: str, expected: st
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("second")
     draw_photos(folder / "photos", 12, seed=4)
-    tg.train(folder / "photos", policies="1!", heads="mean", folds=2, out=folder / "runs" / "first")
+    choices = {"backbone": SMALL, "policies": "1!", "heads": "mean", "folds": 2}
+    tg.train(folder / "photos", **choices, out=folder / "runs" / "first")
     return folder
 
 
 def test_training_again_names_the_next_and_uses_the_features(trained: Path, caplog) -> None:
     caplog.set_level(logging.INFO)
     first = trained / "runs" / "first"
-    choices = {"policies": "1!", "heads": "mean", "folds": 3}
+    choices = {"backbone": SMALL, "policies": "1!", "heads": "mean", "folds": 3}
     with pytest.raises(UsageError, match=r"holds a finished run, which stays as it is\. Give `-o .*first-2`"):
         tg.train(trained / "photos", out=first, **choices)
     again = tg.train(trained / "photos", out=next_name(first), **choices)
@@ -136,7 +139,7 @@ def test_training_again_names_the_next_and_uses_the_features(trained: Path, capl
     assert again.metrics.cross_validation.folds == 3
     # another view alone is computed, and only that is estimated
     caplog.clear()
-    tg.train(trained / "photos", policies="2!", heads="mean", folds=2, out=trained / "runs" / "more")
+    tg.train(trained / "photos", **choices | {"policies": "2!"}, out=trained / "runs" / "more")
     photos, learned = len(stores[0].table.digests), len(stores[0].table.varied)
     said = f"so {learned} of {photos + 2 * learned} views, not stored yet, take about"
     assert any(said in line for line in caplog.messages)
@@ -156,6 +159,7 @@ def test_only_runs_on_the_same_photos_give(trained: Path, tmp_path: Path) -> Non
 def test_somebody_at_a_terminal_is_asked(trained: Path) -> None:
     here, there = pty.openpty()
     words = ["train", "photos", "-o", "runs/first", "--policies", "1", "--heads", "mean", "--folds", "2"]
+    words += ["--backbone", SMALL]
     done = subprocess.Popen(
         [sys.executable, "-m", "topgraft.cli", *words],
         cwd=trained,

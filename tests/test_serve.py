@@ -51,7 +51,12 @@ JPEG = {"Content-Type": "image/jpeg"}
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Run:
     photos = draw_photos(tmp_path_factory.mktemp("serve") / "photos", 12, seed=0)
-    config = Config.load(data__photos=str(photos), policies__count=0, heads__names=("logistic",))
+    config = Config.load(
+        data__photos=str(photos),
+        backbone__name="tf_efficientnet_lite0",
+        policies__count=0,
+        heads__names=("logistic",),
+    )
     return follow(config, tmp_path_factory.mktemp("run") / "run")
 
 

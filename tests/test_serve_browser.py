@@ -51,7 +51,12 @@ def photos(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(photos, tmp_path_factory) -> Run:
-    config = Config.load(data__photos=str(photos), policies__count=0, heads__names=("logistic",))
+    config = Config.load(
+        data__photos=str(photos),
+        backbone__name="tf_efficientnet_lite0",
+        policies__count=0,
+        heads__names=("logistic",),
+    )
     return follow(config, tmp_path_factory.mktemp("run") / "run")
 
 
@@ -400,7 +405,10 @@ def test_the_exported_page_names_the_line_that_brings_its_runtime(browser, run, 
 def test_how_far_the_browsers_decoding_is_from_ours(browser, shared, tmp_path):
     """Printed for docs/export.md: photos as they are taken, and with what cameras write."""
     photos = shared / "data" / "sushi_sandwich"
-    real = follow(Config.load(data__photos=str(photos), policies__count=0), tmp_path / "run")
+    real = follow(
+        Config.load(data__photos=str(photos), backbone__name="tf_efficientnet_lite0", policies__count=0),
+        tmp_path / "run",
+    )
     folder = tg.export(real, tmp_path / "page", format="web", runtime=RUNTIME).path
     server = http.server.ThreadingHTTPServer(
         ("127.0.0.1", 0), partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))

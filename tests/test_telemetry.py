@@ -77,7 +77,12 @@ def trained(tmp_path_factory):
     """Photos and a run, as environment variables."""
     folder = tmp_path_factory.mktemp("trained")
     photos = draw_photos(folder / "photos", 8, seed=0)
-    config = Config.load(data__photos=str(photos), policies__count=0, heads__names=("mean",))
+    config = Config.load(
+        data__photos=str(photos),
+        backbone__name="tf_efficientnet_lite0",
+        policies__count=0,
+        heads__names=("mean",),
+    )
     run = follow(config, folder / "run")
     return {"PHOTOS": str(photos), "RUN": str(run.path)}
 

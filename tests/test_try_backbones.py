@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 import topgraft as tg
 from topgraft.cli import app
-from topgraft.config import Config
+from topgraft.config import FAMILY, Config
 from topgraft.errors import UsageError
 from topgraft.recipe import follow
 from topgraft.selection.compare import compare
@@ -16,7 +16,7 @@ from topgraft.selection.source import columns_of, stack
 from topgraft.show import print_tried
 from topgraft.testing.drawing import draw_photos
 
-SMALL, LARGE = "tf_efficientnet_lite0.in1k", "tf_efficientnet_lite1.in1k"
+SMALL, LARGE, LARGEST = (f"tf_efficientnet_lite{size}.in1k" for size in range(3))
 NEARER = f"{SMALL}@288"
 
 
@@ -74,8 +74,11 @@ def test_what_cannot_be_tried_is_said(photos):
         CliRunner().invoke(app, ["backbones", SMALL, LARGE], catch_exceptions=False)
     with pytest.raises(UsageError, match="by name alone"):
         CliRunner().invoke(app, ["backbones", "--try", str(photos), "--size", "64"], catch_exceptions=False)
-    with pytest.raises(UsageError, match="auto is for `topgraft train`"):
-        tg.load_backbone("auto")
+    for name in ("auto", FAMILY):
+        with pytest.raises(UsageError, match=f"{name} is for `topgraft train`"):
+            tg.load_backbone(name)
+    with pytest.raises(UsageError, match=r"weights are of one backbone, .* name one"):
+        Config.load(backbone__weights="random")
 
 
 def test_photos_are_read_as_the_recipe_says(photos):
@@ -86,7 +89,7 @@ def test_photos_are_read_as_the_recipe_says(photos):
 
 def test_auto_takes_one_within_the_time_and_a_resumed_run_stays_with_it(photos, tmp_path, monkeypatch):
     here = [tg.load_backbone(name) for name in (LARGE, SMALL)]  # however many more this machine has
-    monkeypatch.setattr("topgraft.recipe.on_this_machine", lambda *_: here)
+    monkeypatch.setattr("topgraft._try_backbones.on_this_machine", lambda *_: here)
     config = Config.load(
         data__photos=str(photos),
         policies__count=0,
@@ -102,3 +105,34 @@ def test_auto_takes_one_within_the_time_and_a_resumed_run_stays_with_it(photos, 
     again = follow(config, tmp_path / "run", resume=True)
     assert again.metrics == run.metrics
     assert again.read("backbones.json") == noted
+
+
+def test_by_default_the_larger_one_is_tried_after_the_first_answer(photos, tmp_path, caplog):
+    caplog.set_level("INFO", "topgraft")
+    config = Config.load(data__photos=str(photos), policies__count=0, heads__names=("ridge",))
+    assert config.backbone.name == FAMILY
+    run = follow(config, tmp_path / "run")
+    noted = run.read("backbones.json")
+    assert {row["name"] for row in noted["tried"]} == {SMALL, LARGEST}
+    best, other = noted["tried"]
+    assert best["chosen"]
+    assert not other["chosen"]
+    assert run.metrics.backbone.name == best["name"]
+    said = [record.getMessage() for record in caplog.records]
+    (first,) = (place for place, line in enumerate(said) if line.startswith("first answer"))
+    assert first < next(place for place, line in enumerate(said) if line.startswith(f"{LARGEST}: accuracy"))
+    (note,) = (line for line in run.metrics.notes if line.startswith("Backbones"))
+    assert note.endswith(f"{best['name']} is taken.")
+    assert f"{best['log_loss']['value']:.3f}" in note
+    named = tg.train(photos, backbone=best["name"], policies=0, heads="ridge", out=tmp_path / "named")
+    assert named.metrics.cross_validation == run.metrics.cross_validation
+    assert named.metrics.test == run.metrics.test
+    again = follow(config, tmp_path / "run", resume=True)
+    assert again.metrics == run.metrics
+    caplog.clear()
+    stages: list[str] = []
+    beside = follow(config, tmp_path / "beside", progress=lambda what, *_: stages.append(what))
+    assert beside.metrics == run.metrics
+    assert "embedding" not in stages  # of neither: the run beside it has the features of both
+    said = [line for line in caplog.messages if line.endswith("are used again")]
+    assert len(said) == len(set(said)) > 0

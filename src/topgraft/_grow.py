@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ class Work:
         settings: cores and the like.
         progress: told of everything that takes long.
         wait: for another process that is writing to the store.
+        used: runs whose features are used again, and that it was said of.
     """
 
     config: Config
@@ -61,30 +62,35 @@ class Work:
     settings: Settings
     progress: Progress = silent
     wait: bool = False
+    used: set[Path] = field(default_factory=set)
 
-    def grow(self, begun: float) -> tuple[FeatureStore, Lesson | None, dict[str, Any] | None]:
+    def grow(
+        self, begun: float, first: Lesson | None = None
+    ) -> tuple[FeatureStore, Lesson | None, dict[str, Any] | None]:
         """Embed what the recipe asks for; views in steps, unless their number is fixed.
 
         Args:
             begun: when the job began, on the clock of `time.perf_counter`.
+            first: heads that were compared on the photos as they are, where that was done already.
 
         Returns:
             The features to learn from; heads that were compared on them, where it was all that are asked for;
             and what views brought.
         """
         judges = judges_of(self.config)
-        if self.store is None:
-            for other in adopt(
-                self.place, self._asked(len(self.policies)), beside(self.run.path, self.config.data.photos)
-            ):
-                say(f"features that {other.parent} has are used again")
+        self._adopt(len(self.policies))
         if self.config.policies.fixed or not self.policies or not judges:
             self._estimate()
             with self.run.timed("embed"):
-                return self.embedded(len(self.policies)), None, None
-        with self.run.timed("photos as they are"):
-            first = kept = self._compared(0, judges)
-        self._say_first(first, begun)
+                store = self.embedded(len(self.policies))
+            if first is None or self.policies or judges != self.config.heads.names:
+                return store, None, None
+            return store, replace(first, store=store), None
+        if first is None:
+            with self.run.timed("photos as they are"):
+                first = self._compared(0, judges)
+            self.say_first(first, begun)
+        kept = first
         self._estimate(", if it comes to that")
         taken: list[Step] = []
         for count in steps(len(self.policies)):
@@ -104,6 +110,11 @@ class Work:
             kept = replace(kept, store=self.embedded(views))  # rows of the others stay until they are pruned
         whole = judges == self.config.heads.names
         return kept.store, kept if whole else None, facts(first.found, first.training.labels, taken)
+
+    def first(self) -> Lesson:
+        """Compare heads on the photos as they are."""
+        self._adopt(0)
+        return self._compared(0, judges_of(self.config) or ("linear",))
 
     @property
     def place(self) -> str | Path:
@@ -136,7 +147,8 @@ class Work:
             progress=self.progress,
         )
 
-    def _say_first(self, first: Lesson, begun: float) -> None:
+    def say_first(self, first: Lesson, begun: float) -> None:
+        """Say how good the photos as they are make it, and how soon that was known."""
         side = first.training
         scores = scores_of(first.found, side.labels, side.groups, seed=self.config.seed)
         say(
@@ -144,6 +156,15 @@ class Work:
             f" are: accuracy {scores['accuracy']}, log loss {scores['log_loss']}, out of fold on"
             f" {len(side.rows)} photos"
         )
+
+    def _adopt(self, views: int) -> None:
+        """Take over what the stores of other runs on the same photos have."""
+        if self.store is None:
+            others = beside(self.run.path, self.config.data.photos)
+            for other in adopt(self.place, self._asked(views), others):
+                if other.parent not in self.used:
+                    self.used.add(other.parent)
+                    say(f"features that {other.parent} has are used again")
 
     def _asked(self, views: int) -> Table:
         """Return what `embedded` asks a store for."""

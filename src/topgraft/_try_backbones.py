@@ -5,18 +5,21 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from topgraft._check import check
 from topgraft._embed import embed
-from topgraft._learn import compare_side, judges_of, options_of
+from topgraft._learn import Lesson, compare_side, judges_of, options_of
 from topgraft._split import split as split_of
 from topgraft.backbones import _builtin
 from topgraft.backbones.backbone import Backbone
-from topgraft.config import Config
+from topgraft.config import AUTO, Config
 from topgraft.engines import open_engine
 from topgraft.errors import UsageError
 from topgraft.importers._catalogue import kept, note_pace
@@ -25,8 +28,6 @@ from topgraft.metrics import Estimate
 from topgraft.photos.correct import read_as_asked
 from topgraft.photos.dataset import Dataset
 from topgraft.progress import watched
-from topgraft.run.results import Side
-from topgraft.selection.compare import Comparison
 from topgraft.selection.payoff import gap, losses_of, scores_of
 from topgraft.settings import Settings
 from topgraft.splits import Split
@@ -73,7 +74,21 @@ class _Trial:
     backbone: Backbone
     ms: float
     took: float
-    found: Comparison
+    lesson: Lesson
+
+    @property
+    def losses(self) -> NDArray[np.float64]:
+        """Return each photo's log loss out of fold, (N,)."""
+        return losses_of(self.lesson.found, self.lesson.training.labels)
+
+
+@dataclass(frozen=True)
+class Best:
+    """The backbone to take, the heads compared on its features, and all that were tried, the best first."""
+
+    backbone: Backbone
+    lesson: Lesson
+    tried: list[Tried]
 
 
 @watched
@@ -115,12 +130,31 @@ def try_backbones(
     check(data)
     sides = split_of(data, test=config.data.test, val=config.data.val, seed=config.seed)
     backbones = found_here(names, settings, progress)
+    learn = Split(train=(*sides.train, *sides.val))
+    chosen = data.subset(learn.train)
     with tempfile.TemporaryDirectory(prefix="topgraft-") as folder:
         place = store or Path(folder, "features.zarr")
-        _, tried = best_of(
-            data, sides, backbones, place, config, seconds=seconds, settings=settings, progress=progress
-        )
-    return tried
+
+        def compared(backbone: Backbone) -> Lesson:
+            features = embed(
+                chosen,
+                place,
+                backbone=backbone,
+                precision=backbone.card.precision,
+                depths=config.heads.depths,
+                settings=settings,
+                progress=progress,
+            )
+            return compare_side(
+                features,
+                learn,
+                heads=judges_of(config) or ("linear",),
+                **options_of(config),
+                settings=settings,
+                progress=progress,
+            )
+
+        return best_of(backbones, compared, seconds=seconds, seed=config.seed, settings=settings).tried
 
 
 def found_here(names: Sequence[str], settings: Settings, progress: Progress = silent) -> list[Backbone]:
@@ -134,6 +168,16 @@ def found_here(names: Sequence[str], settings: Settings, progress: Progress = si
     if names:
         return [load_backbone(name, settings=settings, progress=progress) for name in names]
     return on_this_machine(settings, progress)
+
+
+def to_try(name: str, settings: Settings, progress: Progress = silent) -> list[Backbone]:
+    """Return the backbones that a name which is to be found by trying stands for."""
+    if name == AUTO:
+        return on_this_machine(settings, progress)
+    return [
+        load_backbone(lite.name, settings=settings, progress=progress)
+        for lite in (_builtin.LITE0, _builtin.LITE2)
+    ]
 
 
 def on_this_machine(settings: Settings, progress: Progress = silent) -> list[Backbone]:
@@ -158,59 +202,80 @@ def on_this_machine(settings: Settings, progress: Progress = silent) -> list[Bac
 
 
 def best_of(
-    data: Dataset,
-    sides: Split,
     backbones: Sequence[Backbone],
-    store: str | Path,
-    config: Config,
+    compared: Callable[[Backbone], Lesson],
     *,
+    margin: float = 1,
     seconds: float | None = None,
+    seed: int = 0,
     settings: Settings,
-    progress: Progress = silent,
-) -> tuple[Backbone, list[Tried]]:
-    """Try backbones on the training side, the smallest first; return the one to take, and all of them."""
+) -> Best:
+    """Try backbones, the smallest first, and take the quickest that no slower one beats.
+
+    Args:
+        backbones: to try.
+        compared: embeds photos with one of them and compares heads; the same photos and folds for all.
+        margin: by how many standard errors a slower one must be better.
+        seconds: begin none that would end later; the smallest is always tried.
+        seed: of the intervals.
+        settings: cores and cache.
+    """
     begun = time.perf_counter()
-    learn = Split(train=(*sides.train, *sides.val))
-    chosen = data.subset(learn.train)
     trials: list[_Trial] = []
     for backbone in sorted(backbones, key=_size):
         left = float("inf") if seconds is None or not trials else seconds - (time.perf_counter() - begun)
         if left <= 0:
             say(f"{backbone.card.name}: not tried, the time is over")
             continue
-        since, ms = time.perf_counter(), _ms(backbone, settings)
-        if trials and (about := trials[-1].took + len(chosen) * (ms - trials[-1].ms) / 1000) > left:
-            say(f"{backbone.card.name}: not tried, it would take about {duration(about)}")
-            continue
-        features = embed(
-            chosen,
-            store,
-            backbone=backbone,
-            precision=backbone.card.precision,
-            depths=config.heads.depths,
-            settings=settings,
-            progress=progress,
-        )
-        lesson = compare_side(
-            features,
-            learn,
-            heads=judges_of(config) or ("linear",),
-            **options_of(config),
-            settings=settings,
-            progress=progress,
-        )
-        trials.append(_Trial(backbone, ms, time.perf_counter() - since, lesson.found))
-        side = lesson.training
-        row = _row(trials[-1], trials[-1], trials[-1], side, config.seed)
-        say(f"{row.name}: accuracy {row.accuracy}, log loss {row.log_loss}, in {duration(trials[-1].took)}")
+        since = time.perf_counter()
+        if trials:
+            ms = _ms(backbone, settings)
+            photos = len(trials[-1].lesson.training.rows)
+            about = trials[-1].took + photos * (ms - trials[-1].ms) / 1000
+            if about > left:
+                say(f"{backbone.card.name}: not tried, it would take about {duration(about)}")
+                continue
+            lesson = compared(backbone)
+        else:  # the first answer does not wait for a clock
+            lesson, ms = compared(backbone), _ms(backbone, settings)
+        trials.append(_Trial(backbone, ms, time.perf_counter() - since, lesson))
+        if len(trials) > 1:
+            row = _row(trials[-1], trials[0], trials[-1], seed)
+            say(
+                f"{row.name}: accuracy {row.accuracy}, log loss {row.log_loss},"
+                f" {row.difference.value:+.3f} against {trials[0].backbone.card.name}, at"
+                f" {row.ms / trials[0].ms:.1f} times the time a photo"
+            )
     trials.sort(key=lambda trial: trial.ms)
     taken = trials[0]
     for trial in trials[1:]:
-        better, error = gap(taken.found, trial.found, side.labels, side.groups, seed=config.seed)
-        taken = trial if better.value < -error else taken
-    best = min(trials, key=lambda trial: losses_of(trial.found, side.labels).mean())
-    rows = [_row(trial, best, taken, side, config.seed) for trial in trials]
-    return taken.backbone, sorted(rows, key=lambda row: row.log_loss.value)
+        better, error = _gap(taken, trial, seed)
+        taken = trial if better.value < -margin * error else taken
+    best = min(trials, key=lambda trial: trial.losses.mean())
+    rows = [_row(trial, best, taken, seed) for trial in trials]
+    return Best(taken.backbone, taken.lesson, sorted(rows, key=lambda row: row.log_loss.value))
+
+
+def _gap(before: _Trial, after: _Trial, seed: int) -> tuple[Estimate, float]:
+    """Return the paired difference in log loss, `after` minus `before`, and its standard error."""
+    side = before.lesson.training
+    return gap(before.lesson.found, after.lesson.found, side.labels, side.groups, seed=seed)
+
+
+def tried_in_words(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return what trying came to, in a sentence: of rows as `Tried.as_dict` has them, the best first."""
+    said = []
+    for place, row in enumerate(rows):
+        by, words = row["difference"], f"{row['name']} {row['log_loss']['value']:.3f}"
+        if place:
+            words += f" ({by['value']:+.3f} [{by['low']:+.3f}, {by['high']:+.3f}])"
+        said.append(words)
+    taken = next(place for place, row in enumerate(rows) if row["chosen"])
+    why = f", the quicker one: what {rows[0]['name']} is better by may be chance" if taken else ""
+    return (
+        f"Backbones on the photos as they are, log loss out of fold: {'; '.join(said)}."
+        f" {rows[taken]['name']} is taken{why}."
+    )
 
 
 def _size(backbone: Backbone) -> tuple[int, str]:
@@ -226,17 +291,16 @@ def _ms(backbone: Backbone, settings: Settings) -> float:
     return 1000 / pace
 
 
-def _row(trial: _Trial, best: _Trial, taken: _Trial, side: Side, seed: int) -> Tried:
-    card = trial.backbone.card
-    scores = scores_of(trial.found, side.labels, side.groups, seed=seed)
-    columns = trial.found.columns
+def _row(trial: _Trial, best: _Trial, taken: _Trial, seed: int) -> Tried:
+    card, side, found = trial.backbone.card, trial.lesson.training, trial.lesson.found
+    scores = scores_of(found, side.labels, side.groups, seed=seed)
     return Tried(
         card.name,
         scores["accuracy"],
         scores["log_loss"],
-        gap(best.found, trial.found, side.labels, side.groups, seed=seed)[0],
+        _gap(best, trial, seed)[0],
         trial.ms,
         _size(trial.backbone)[0] / 1e6,
-        card.features + (columns.extra if columns else 0),
+        card.features + (found.columns.extra if found.columns else 0),
         chosen=trial is taken,
     )

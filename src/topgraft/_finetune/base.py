@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from topgraft.backbones.backbone import Backbone
 from topgraft.backbones.card import Card
 from topgraft.backbones.depths import Depths
-from topgraft.config import AUTO, BackboneChoice, Config
+from topgraft.config import BackboneChoice, Config
 from topgraft.errors import BackboneError, DataError, OfflineError, UsageError
 from topgraft.heads import Setting, head_class
 from topgraft.heads._base import Fold
@@ -244,7 +244,7 @@ def _find(run: Run, card: Card, settings: Settings, progress: Progress) -> Backb
     if here := Backbone.kept(settings.cache_dir / "backbones" / card.folder()):
         return here
     config = run.config or Config(backbone=BackboneChoice(name=card.name))
-    name = card.name if config.backbone.name == AUTO else config.backbone.name
+    name = card.name if config.backbone.tried else config.backbone.name
     try:
         return load_backbone(
             name,

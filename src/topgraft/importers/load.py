@@ -21,7 +21,7 @@ from topgraft.backbones._cache import (
 )
 from topgraft.backbones.backbone import Backbone
 from topgraft.backbones.card import Card
-from topgraft.config import AUTO
+from topgraft.config import AUTO, FAMILY
 from topgraft.errors import BackboneError, UsageError, need
 from topgraft.fingerprint import digest
 from topgraft.progress import watched
@@ -51,7 +51,7 @@ def load_backbone(
     """Return a backbone by name; one that has to be made is made once and kept in the cache.
 
     Args:
-        name: the built-in `tf_efficientnet_lite0.in1k`, with the extra `larger` 1 and 2 of them, too; a
+        name: the built-in `tf_efficientnet_lite0.in1k` or 2 of them, with the extra `larger` 1, too; a
             folder that `fetch` wrote; an ONNX file; or, with the `timm` extra, any timm model:
             `architecture`, `architecture.tag`, `local-dir:PATH`,
             `hf-hub:OWNER/NAME`. `NAME@SIDE` asks for pictures of another side, as `size` does.
@@ -70,9 +70,9 @@ def load_backbone(
         MissingExtraError: where a timm model is to be made without the `timm` extra.
     """
     settings = settings or Settings.load()
-    if name == AUTO:
+    if name in (AUTO, FAMILY):
         raise UsageError(
-            "backbone: auto is for `topgraft train`. `topgraft backbones --try PHOTOS` names the best."
+            f"backbone: {name} is for `topgraft train`. `topgraft backbones --try PHOTOS` names the best."
         )
     name, size = _sized(name, size)
     own = str(weights) == "pretrained"
