@@ -6,10 +6,10 @@
 
 For every set, draws so many photos of so many classes to learn from and answers for the rest, or for the
 set's own test photos, with each backbone on photos as they are, heads chosen as `topgraft train` does it.
-Two more rows: `tried` answers by the backbone of the lowest log loss out of fold, as `train` takes it, and
-`all` by the mean of all backbones' logits. Prints a Markdown table: accuracy and log loss, and differences
-from the first backbone with paired intervals over all draws. The last line is one JSON object, with the
-milliseconds a photo takes in the engine.
+Two more rows: `tried` answers by the last backbone unless one before it is better out of fold by more than
+a standard error, as `train` takes it; and `all` by the mean of all backbones' logits. Prints a Markdown
+table: accuracy and log loss, and differences from the first backbone with paired intervals over all draws.
+The last line is one JSON object, with the milliseconds a photo takes in the engine.
 """
 
 import argparse
@@ -26,18 +26,18 @@ from topgraft.heads import to_probabilities
 from topgraft.metrics import losses
 from topgraft.selection.compare import compare, fit_chosen
 from topgraft.selection.ensemble import paired, paired_loss
-from topgraft.selection.payoff import losses_of
+from topgraft.selection.payoff import gap
 from topgraft.selection.source import columns_of, view_0
 
 
 def answers(store, learn, rest, labels, seed):
-    """Choose and fit on some photos, answer for others: (m, C), and the log loss out of fold."""
+    """Choose and fit on some photos, answer for others: (m, C), and the comparison of heads."""
     columns, groups = columns_of(store), store.groups[learn]
     ours, theirs = (view_0(store, places, columns).astype(np.float32) for places in (learn, rest))
     found = compare(ours, labels, groups, heads="linear", seed=seed, columns=columns)
     head = fit_chosen(found, ours, labels, groups, seed=seed)
     told = to_probabilities(head.logits(theirs), multilabel=False, temperature=found.temperature)
-    return told, losses_of(found, labels).mean()
+    return told, found
 
 
 def mean_of(told):
@@ -102,7 +102,10 @@ def measured(given, name, work, backbones):
         classes, ours = np.unique(labels[learn], return_inverse=True)
         truth.append(np.searchsorted(classes, labels[rest]))
         found = {other: answers(store, at, there, ours, seed) for other, store in stores.items()}
-        taken = min(found, key=lambda other: found[other][1])
+        groups, taken = next(iter(stores.values())).groups[at], next(iter(found))
+        for other, (_, heads) in found.items():
+            better, error = gap(found[taken][1], heads, ours, groups, seed=seed)
+            taken = other if better.value < error else taken
         larger += taken != next(iter(found))
         told["tried"].append(found[taken][0])
         told["all"].append(mean_of([answer for answer, _ in found.values()]))

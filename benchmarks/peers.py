@@ -2,13 +2,14 @@
 
     python benchmarks/peers.py ../shared --work FOLDER [--sets sushi,waste,clothing,grocery,caltech]
         [--each 20] [--classes 20] [--draws 3] [--most 400]
-        [--ways topgraft,as-they-are,logistic,finetune,fastai] [--seconds 200]
+        [--ways topgraft,lite0,as-they-are,logistic,finetune,fastai] [--seconds 200]
 
 For every set, draws so many photos of so many classes to learn from and answers for the rest, or for the
-set's own test photos. All ways begin with EfficientNet-Lite0's ImageNet weights and are given files and
-labels:
+set's own test photos. All ways are given files and labels, and begin with EfficientNet-Lite0's ImageNet
+weights; `topgraft` and `as-they-are` try Lite2's as well:
 
 - `topgraft`: `topgraft.train` as it comes, every photo learned from, and its predictor.
+- `lite0`: the same with `--backbone tf_efficientnet_lite0`.
 - `as-they-are`: the same with `--policies 0`.
 - `logistic`: last-layer features of photos as they are, standardised, scikit-learn's LogisticRegressionCV
   (5 folds, 10 strengths, chosen by log loss).
@@ -50,13 +51,17 @@ SIDE, EPOCHS, BATCH, RATE = 224, 30, 16, 1e-4
 # The ways: each takes the files and labels to learn from and the files to answer for, and returns (m, C).
 
 
-def topgraft(learn, labels, rest, policies=None):
+def topgraft(learn, labels, rest, **choices):
     import topgraft as tg
 
     with tempfile.TemporaryDirectory() as folder:
         data = tg.Dataset.from_pairs(learn, [f"{label:03}" for label in labels])
-        run = tg.train(data, test=0, policies=policies, out=Path(folder, "run"))
+        run = tg.train(data, test=0, **choices, out=Path(folder, "run"))
         return np.array([list(found.probabilities.values()) for found in tg.load(run).predict(rest)])
+
+
+def lite0(learn, labels, rest):
+    return topgraft(learn, labels, rest, backbone="tf_efficientnet_lite0")
 
 
 def as_they_are(learn, labels, rest):
@@ -168,6 +173,7 @@ def fastai(learn, labels, rest):
 
 WAYS = {
     "topgraft": topgraft,
+    "lite0": lite0,
     "as-they-are": as_they_are,
     "logistic": logistic,
     "finetune": finetune,
@@ -311,7 +317,7 @@ def shown(figure):
 
 def verdict(rows):
     """Say on how many sets Topgraft is at or above all others, within what chance explains."""
-    rivals = [row for row in rows if row["way"] not in ("topgraft", "as-they-are")]
+    rivals = [row for row in rows if row["way"] not in ("topgraft", "lite0", "as-they-are")]
     sets = {row["set"] for row in rivals}
     lost = {row["set"] for row in rivals if row["accuracy_gap"]["high"] < 0 or row["log_loss_gap"]["low"] > 0}
     slow = [

@@ -6,14 +6,19 @@ import pytest
 from typer.testing import CliRunner
 
 import topgraft as tg
+from topgraft._learn import compare_side
+from topgraft._try_backbones import best_of, tried_in_words
 from topgraft.cli import app
 from topgraft.config import FAMILY, Config
 from topgraft.errors import UsageError
+from topgraft.metrics import Estimate
 from topgraft.recipe import follow
 from topgraft.selection.compare import compare
 from topgraft.selection.payoff import losses_of
 from topgraft.selection.source import columns_of, stack
+from topgraft.settings import Settings
 from topgraft.show import print_tried
+from topgraft.splits import Split
 from topgraft.testing.drawing import draw_photos
 
 SMALL, LARGE, LARGEST = (f"tf_efficientnet_lite{size}.in1k" for size in range(3))
@@ -136,3 +141,32 @@ def test_by_default_the_larger_one_is_tried_after_the_first_answer(photos, tmp_p
     assert "embedding" not in stages  # of neither: the run beside it has the features of both
     said = [line for line in caplog.messages if line.endswith("are used again")]
     assert len(said) == len(set(said)) > 0
+
+
+def test_why_another_than_the_best_is_taken_is_said():
+    def row(name, loss, by, mb, chosen):
+        gap = {"value": by, "low": by - 0.02, "high": by + 0.02}
+        return {"name": name, "log_loss": {"value": loss}, "difference": gap, "mb": mb, "chosen": chosen}
+
+    said = tried_in_words([row("a", 0.3, 0, 10, False), row("b", 0.31, 0.01, 20, True)])
+    assert said == (
+        "Backbones on the photos as they are, log loss out of fold: a 0.300; b 0.310 (+0.010 [-0.010, +0.030])"
+        ". b is taken: what a is better by may be chance, and the larger is better more often."
+    )
+    assert "chance, and it is quicker" in tried_in_words(
+        [row("a", 0.3, 0, 20, False), row("b", 0.31, 0.01, 10, True)]
+    )
+    assert tried_in_words([row("a", 0.3, 0, 20, True), row("b", 0.5, 0.2, 10, False)]).endswith("a is taken.")
+
+
+@pytest.mark.parametrize(
+    ("margin", "worse_by", "taken"), [(1, -0.5, 0), (1, -1.5, 1), (-1, 0.5, 1), (-1, 1.5, 0)]
+)
+def test_by_how_much_a_slower_one_must_be_better(margin, worse_by, taken, photos, tmp_path, monkeypatch):
+    backbones = [tg.load_backbone(name) for name in (SMALL, LARGEST)]
+    store = tg.embed(tg.Dataset.from_folder(photos), tmp_path / "f.zarr")
+    lesson = compare_side(store, Split(train=store.ids), heads=("mean",), folds=2, settings=Settings.load())
+    errors = Estimate(worse_by * 0.1, 0, 0), 0.1
+    monkeypatch.setattr("topgraft._try_backbones.gap", lambda *_, **__: errors)
+    best = best_of(backbones, lambda _: lesson, margin=margin, settings=Settings.load())
+    assert best.backbone == backbones[taken]

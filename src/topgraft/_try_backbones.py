@@ -215,7 +215,7 @@ def best_of(
     Args:
         backbones: to try.
         compared: embeds photos with one of them and compares heads; the same photos and folds for all.
-        margin: by how many standard errors a slower one must be better.
+        margin: by how many standard errors a slower one must be better; below 0, by how many it may be worse.
         seconds: begin none that would end later; the smallest is always tried.
         seed: of the intervals.
         settings: cores and cache.
@@ -271,7 +271,8 @@ def tried_in_words(rows: Sequence[Mapping[str, Any]]) -> str:
             words += f" ({by['value']:+.3f} [{by['low']:+.3f}, {by['high']:+.3f}])"
         said.append(words)
     taken = next(place for place, row in enumerate(rows) if row["chosen"])
-    why = f", the quicker one: what {rows[0]['name']} is better by may be chance" if taken else ""
+    other = "the larger is better more often" if rows[taken]["mb"] > rows[0]["mb"] else "it is quicker"
+    why = f": what {rows[0]['name']} is better by may be chance, and {other}" if taken else ""
     return (
         f"Backbones on the photos as they are, log loss out of fold: {'; '.join(said)}."
         f" {rows[taken]['name']} is taken{why}."

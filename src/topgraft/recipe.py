@@ -483,7 +483,7 @@ def _chosen(
     best = best_of(
         here,
         compared,
-        margin=0 if config.backbone.name == FAMILY else 1,  # the larger one costs but twice the time
+        margin=-1 if config.backbone.name == FAMILY else 1,  # larger is better, unless photos say otherwise
         seconds=config.backbone.seconds,
         seed=config.seed,
         settings=settings,
