@@ -445,6 +445,11 @@ def test_a_stop_finishes_what_was_taken(run):
     assert "Traceback" not in said
     assert server.process.returncode in (0, -signal.SIGTERM, 128 + signal.SIGTERM)
 
+        endless = socket.create_connection(("127.0.0.1", server.port))
+        endless.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n")
+        with pytest.raises(ConnectionError):  # what stands before the body is not read without end
+            endless.sendall((b"A: " + b"a" * 30_000 + b"\r\n") * 1000)
+        endless.close()
 
 def test_several_workers_answer_and_count_together(run):
     server = Server(run.path, "--workers", "2")
