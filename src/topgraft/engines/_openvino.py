@@ -15,7 +15,7 @@ import numpy as np
 
 from topgraft.engines._base import Engine
 from topgraft.errors import BackboneError, UsageError
-from topgraft.settings import Settings
+from topgraft.settings import Settings, usable_cores
 from topgraft.telemetry import import_silently
 from topgraft.types import Features, Images
 
@@ -113,7 +113,10 @@ def compile_read(model: Any, *, streams: int = 1, cores: int = 0, place: str = "
     """
     options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "EXECUTION_MODE_HINT": "ACCURACY"}
     if streams:
-        options |= {"NUM_STREAMS": str(streams), "INFERENCE_NUM_THREADS": cores or streams}
+        cores = cores or streams
+        options |= {"NUM_STREAMS": str(streams), "INFERENCE_NUM_THREADS": cores}
+        # Tied to cores, threads are tied to the first ones in every process: two workers would share a core.
+        options |= {"ENABLE_CPU_PINNING": cores >= usable_cores()}
     else:
         options |= {"PERFORMANCE_HINT": "LATENCY"}
     try:
