@@ -13,7 +13,7 @@ from topgraft.engines import open_engine
 from topgraft.engines._open import resolve_engine
 from topgraft.errors import BackboneError, MissingExtraError, UnknownNameError, UsageError
 from topgraft.importers.load import load_backbone
-from topgraft.settings import Settings
+from topgraft.settings import Settings, usable_cores
 from topgraft.testing.engines import EngineSuite
 
 FAKE = Card(
@@ -40,6 +40,10 @@ class TestOpenVINO(EngineSuite):
     def test_its_numbers_are_float32_even_where_the_processor_offers_less(self, engine):
         compiled = engine._compiled
         assert compiled.get_property("INFERENCE_PRECISION_HINT").to_string() == "f32"
+
+    def test_what_leaves_cores_to_others_is_tied_to_none(self):
+        with self.open(threads=1) as engine:
+            assert engine._compiled.get_property("ENABLE_CPU_PINNING") is (usable_cores() == 1)
 
 
 class TestFake(EngineSuite):

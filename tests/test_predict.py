@@ -20,7 +20,7 @@ from topgraft.errors import UsageError
 from topgraft.heads import head_class
 from topgraft.importers.load import load_backbone
 from topgraft.predictor import Prediction, Predictor
-from topgraft.settings import Settings
+from topgraft.settings import Settings, usable_cores
 from topgraft.testing.drawing import CLASSES, draw_jpeg, draw_photo, draw_photos
 from topgraft.trust.unknown import Unknown, neighbours
 
@@ -160,18 +160,21 @@ from topgraft.cli import main
 with contextlib.suppress(SystemExit):
     main()
 print(*sys.modules)
+print(sys.modules["PIL.Image"].core.get_blocks_max())
 """
 
 
 @pytest.mark.parametrize("watched", [0, 1])
-def test_one_photo_waits_for_no_import_that_it_can_do_without(model, tmp_path, watched):
+def test_one_photo_waits_for_no_import_that_it_can_do_without(model, tmp_path, watched, monkeypatch):
+    monkeypatch.delenv("PILLOW_BLOCKS_MAX", raising=False)
     photo = tmp_path / "lunch.jpg"
     photo.write_bytes(draw_jpeg("sushi", 1))
     words = [sys.executable, "-c", ALONE.format(watched=watched), model, photo]
     done = subprocess.run(words, check=True, capture_output=True, text=True)
-    answer, modules = done.stdout.splitlines()
+    answer, modules, blocks = done.stdout.splitlines()
     assert answer.startswith(f"{photo}\t")
     assert not set(modules.split()) & DISPENSABLE
+    assert int(blocks) == 3 * usable_cores(), "Pillow gives no memory back that the next photo needs"
 
 
 def test_a_predictor_is_made_ready_for_as_many_photos_as_there_are(model, photos):

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import get_args
 
@@ -246,6 +247,22 @@ def test_answers_keep_their_order_and_a_bad_file_ends_nothing(folder, tmp_path) 
     alone = [predictor.predict(path)[0] for path in paths]
     assert [answer.as_dict() for answer in alone] == [answer.as_dict() for answer in found]
     assert predictor.predict([]) == []
+
+
+def test_a_photo_alone_has_all_cores_unless_another_is_under_way(folder) -> None:
+    photos = [draw_jpeg(CLASSES[index % 2], index) for index in range(8)]
+    side_by_side = load(folder, settings=Settings(threads=2)).predict(photos)
+    predictor = load(folder, settings=Settings(threads=2))
+    assert [predictor.predict(photo)[0] for photo in photos] == side_by_side
+    runtime = predictor._ready(alone=True)
+    assert set(runtime._made) == {True}  # nothing was made ready that no photo asked for
+    predictor._under_way.append(photos[1])
+    assert predictor.predict(photos[0]) == side_by_side[:1]
+    assert set(runtime._made) == {True, False}
+    predictor._under_way.pop()
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda photo: predictor.predict(photo)[0], photos)) == side_by_side
+    assert predictor._under_way == []
 
 
 def test_a_prediction_is_plain_json(folder) -> None:

@@ -31,7 +31,7 @@ from prometheus_client.parser import text_string_to_metric_families
 import topgraft as tg
 from topgraft.config import Config
 from topgraft.errors import DataError, UsageError
-from topgraft.predictor import load
+from topgraft.predictor import Predictor, load
 from topgraft.recipe import follow
 from topgraft.run import Run
 from topgraft.serve import Limits, create_app, serve
@@ -62,7 +62,8 @@ def run(tmp_path_factory) -> Run:
 
 @pytest.fixture(scope="module")
 def client(run):
-    with TestClient(create_app(run, limits=Limits(bytes=2_000_000, files=3, pixels=1_000_000))) as opened:
+    limits = Limits(bytes=2_000_000, files=3, pixels=1_000_000)
+    with TestClient(create_app(run, limits=limits, settings=Settings.load(threads=2))) as opened:
         yield opened
 
 
@@ -186,6 +187,28 @@ def test_a_full_queue_says_when_to_come_again_and_forgets_nobody(run):
         assert (refused.status, refused.headers) == (503, {"Retry-After": "1"})
     assert later[0]["label"]
     assert desk.waiting == 0
+    desk.close()
+
+
+def test_a_photo_that_nobody_waits_behind_has_all_cores_and_the_same_answer(run, monkeypatch):
+    desk = Desk(run.path, Limits(), Settings.load(threads=2), Numbers(("a", "b")))
+    predictor, _ = desk.start()
+    said: list[bool] = []
+
+    def answer(picture, *, alone):
+        said.append(alone)
+        return Predictor.answer(predictor, picture, alone=alone)
+
+    monkeypatch.setattr(predictor, "answer", answer)
+
+    async def ask():
+        together = await desk.answer([("", SUSHI)] * 3)
+        return together, [(await desk.answer([("", SUSHI)]))[0] for _ in range(2)]
+
+    together, apart = asyncio.run(ask())
+    assert said[0] is False
+    assert said[3:] == [True, True]
+    assert apart == together[:2]
     desk.close()
 
 
@@ -422,6 +445,11 @@ def test_slow_senders_are_shown_out_and_others_do_not_wait(run):
         assert answer.startswith(b"HTTP/1.1 413 ")
         slow.close()
         large.close()
+        endless = socket.create_connection(("127.0.0.1", server.port))
+        endless.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n")
+        with pytest.raises(ConnectionError):  # what stands before the body is not read without end
+            endless.sendall((b"A: " + b"a" * 30_000 + b"\r\n") * 1000)
+        endless.close()
     finally:
         assert "Traceback" not in server.stop()
 

@@ -20,6 +20,7 @@ from typer.core import TyperArgument, TyperCommand, TyperOption
 from typer.main import get_command_name
 
 from topgraft.errors import DataError, TopgraftError, UsageError
+from topgraft.settings import usable_cores
 from topgraft.show import (
     json_list,
     listen,
@@ -235,6 +236,9 @@ def main() -> None:
     listen(verbose)
     # No command needs plugins of pydantic, which looks for them in the metadata of every installed package.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    # Pillow gives a picture's memory back to the system and asks for it anew, a tenth of the time that photos
+    # of 12 megapixels take. Three blocks of 16 MB, which hold one, are kept for each core.
+    os.environ.setdefault("PILLOW_BLOCKS_MAX", str(3 * usable_cores()))
     try:
         _with_command(sys.argv[1] if sys.argv[1:] else "")()
     except SystemExit as end:

@@ -15,7 +15,7 @@ import numpy as np
 
 from topgraft.engines._base import Engine
 from topgraft.errors import BackboneError, UsageError
-from topgraft.settings import Settings
+from topgraft.settings import Settings, usable_cores
 from topgraft.telemetry import import_silently
 from topgraft.types import Features, Images
 
@@ -68,12 +68,23 @@ def compile_model(
     Raises:
         BackboneError: where OpenVINO cannot read or run it.
     """
+    model = read_model(graph, weights=weights, start=start, shape=shape)
+    return compile_read(model, streams=streams, place=_place(graph))
+
+
+def read_model(
+    graph: Path | str | bytes,
+    *,
+    weights: bytes = b"",
+    start: str = "",
+    shape: dict[str, list[int]] | None = None,
+) -> Any:
+    """Return a graph as an `openvino.Model`; to be compiled more than once; see `compile_model`.
+
+    Raises:
+        BackboneError: where OpenVINO cannot read it.
+    """
     core = _import().Core()
-    options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "EXECUTION_MODE_HINT": "ACCURACY"}
-    if streams:
-        options |= {"NUM_STREAMS": str(streams), "INFERENCE_NUM_THREADS": streams}
-    else:
-        options |= {"PERFORMANCE_HINT": "LATENCY"}
     try:
         if weights:
             model = core.read_model(graph, weights)
@@ -83,14 +94,45 @@ def compile_model(
             model = _begin_at(model, start)
         if shape:
             model.reshape(shape)
-        compiled = core.compile_model(model, "CPU", options)
     except RuntimeError as error:
-        place = "graph" if isinstance(graph, bytes) else graph
-        raise BackboneError(
-            f"{place}: OpenVINO cannot run it: {str(error).strip().splitlines()[-1]}"
-        ) from error
+        raise _cannot_run(_place(graph), error) from error
+    return model
+
+
+def compile_read(model: Any, *, streams: int = 1, cores: int = 0, place: str = "graph") -> Any:
+    """Return an `openvino.Model` compiled for the CPU in float32.
+
+    Args:
+        model: from `read_model`.
+        streams: how many calls run side by side; 0 means one call on all cores.
+        cores: that the streams share; 0 means one each.
+        place: what to call it in errors.
+
+    Raises:
+        BackboneError: where OpenVINO cannot run it.
+    """
+    options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "EXECUTION_MODE_HINT": "ACCURACY"}
+    if streams:
+        cores = cores or streams
+        options |= {"NUM_STREAMS": str(streams), "INFERENCE_NUM_THREADS": cores}
+        # Tied to cores, threads are tied to the first ones in every process: two workers would share a core.
+        options |= {"ENABLE_CPU_PINNING": cores >= usable_cores()}
+    else:
+        options |= {"PERFORMANCE_HINT": "LATENCY"}
+    try:
+        compiled = _import().Core().compile_model(model, "CPU", options)
+    except RuntimeError as error:
+        raise _cannot_run(place, error) from error
     _MADE.add(compiled)
     return compiled
+
+
+def _place(graph: Path | str | bytes) -> str:
+    return "graph" if isinstance(graph, bytes) else str(graph)
+
+
+def _cannot_run(place: str, error: RuntimeError) -> BackboneError:
+    return BackboneError(f"{place}: OpenVINO cannot run it: {str(error).strip().splitlines()[-1]}")
 
 
 def make_request(compiled: Any) -> Any:

@@ -163,6 +163,7 @@ class Predictor:
         self._engine = engine
         self._threads = (settings or Settings.load()).threads
         self._opened: dict[str, Runtime | None] = {}
+        self._under_way: list[Photo] = []
         self._process = 0
 
     @classmethod
@@ -267,8 +268,8 @@ class Predictor:
     def predict(self, photos: Iterable[Photo] | Photo) -> Predictions:
         """Return what is on photos.
 
-        Photos are read and looked at side by side, one on each core. A photo that cannot be read gives a
-        prediction with `error` set, and the others go on.
+        Photos are read and looked at side by side, one on each core; one alone uses all cores. A photo that
+        cannot be read gives a prediction with `error` set, and the others go on.
 
         Args:
             photos: paths, bytes of files, Pillow images, or pixels (h, w, 3) uint8 RGB of any size; or one of
@@ -288,22 +289,23 @@ class Predictor:
         for place, photo in enumerate(every):
             _check_photo(photo, place)
         if len(every) < 2:
-            return Predictions(self._predict(photo) for photo in every)
-        _ = self._runtime  # opened once, before the threads ask for it
+            return Predictions(self._predict(photo, alone=True) for photo in every)
+        self._ready()  # once, before the threads ask for it
         with ThreadPoolExecutor(self._threads) as pool:
             return Predictions(pool.map(self._predict, every))
 
-    def answer(self, picture: Pillow.Image | Image, path: str = "") -> Prediction:
+    def answer(self, picture: Pillow.Image | Image, path: str = "", *, alone: bool = False) -> Prediction:
         """Return what is on a picture that is decoded already.
 
         Args:
             picture: in mode RGB and upright, as `read_picture` gives it; or (h, w, 3) uint8 RGB.
             path: the photo's, for the record.
+            alone: use all cores, since no other picture is under way.
 
         Raises:
             BackboneError: where the graph fails, or what it says are no probabilities.
         """
-        return self._said(self._ask(picture), path)
+        return self._said(self._ask(picture, alone=alone), path)
 
     def answering_above(self, probability: float) -> Predictor:
         """Return the same predictor, unsure of any label less probable than this.
@@ -335,14 +337,14 @@ class Predictor:
         self._refuse_nonsense(found)
         return found
 
-    def _ask(self, image: Image | Pillow.Image) -> Outputs:
+    def _ask(self, image: Image | Pillow.Image, *, alone: bool = False) -> Outputs:
         if isinstance(image, np.ndarray):
             _check_pixels(image, 0)
-        run = self._runtime
+        run = self._ready(alone=alone)
         # Pillow fits a photo in an eighth of the time that the graph needs for the same pixels
-        return run(
-            fit(image, self.card.backbone)[None] if run.takes == FITTED else np.ascontiguousarray(image)
-        )
+        fits = run.takes == FITTED
+        pixels = fit(image, self.card.backbone)[None] if fits else np.ascontiguousarray(image)
+        return run(pixels, alone=alone)
 
     def logits(self, features: Features) -> Logits | None:
         """Return the head's logits alone.
@@ -372,9 +374,10 @@ class Predictor:
         if got != shape or not np.isfinite(found["features"]).all():
             raise BackboneError(f"predictor: expected features {shape} of finite numbers, got {got}. {AGAIN}")
 
-    @property
-    def _runtime(self) -> Runtime:
-        return self._in_this_process("whole", self._open)
+    def _ready(self, *, alone: bool = False) -> Runtime:
+        runtime = self._in_this_process("whole", self._open)
+        runtime.ready(alone=alone)
+        return runtime
 
     def _open(self) -> Runtime:
         return open_runtime(self._graph, self._engine, self._threads, weights=self._weights, start=FITTED)
@@ -427,15 +430,20 @@ class Predictor:
 
     def __getstate__(self) -> dict[str, Any]:
         """Go to another process, as scikit-learn's do, without what runs in this one."""
-        return self.__dict__ | {"_opened": {}, "_process": 0}
+        return self.__dict__ | {"_opened": {}, "_under_way": [], "_process": 0}
 
-    def _predict(self, photo: Photo) -> Prediction:
+    def _predict(self, photo: Photo, *, alone: bool = False) -> Prediction:
         path = str(photo) if isinstance(photo, str | Path) else ""
-        _ = self._runtime  # a graph that nothing can run is no fault of the photo
+        self._under_way.append(photo)
         try:
-            found = self._ask(_picture(photo))
-        except TopgraftError as error:
-            return Prediction(path=path, error=str(error))
+            alone = alone and len(self._under_way) == 1
+            self._ready(alone=alone)  # a graph that nothing can run is no fault of the photo
+            try:
+                found = self._ask(_picture(photo), alone=alone)
+            except TopgraftError as error:
+                return Prediction(path=path, error=str(error))
+        finally:
+            self._under_way.pop()
         return self._said(found, path)
 
     def _said(self, found: Outputs, path: str) -> Prediction:

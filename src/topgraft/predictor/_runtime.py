@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from queue import SimpleQueue
+from threading import Lock
 from typing import Any, Protocol
 
 import numpy as np
@@ -28,7 +29,11 @@ class Runtime(Protocol):
 
     takes: str
 
-    def __call__(self, value: NDArray[Any]) -> Outputs: ...
+    def ready(self, *, alone: bool = False) -> None:
+        """Make ready for inputs side by side, or for one `alone`, so that no call has to wait for it."""
+
+    def __call__(self, value: NDArray[Any], *, alone: bool = False) -> Outputs:
+        """Answer one input: on one core, or `alone` on all of them."""
 
 
 def open_runtime(graph: bytes, name: str, threads: int, *, weights: bytes = b"", start: str = "") -> Runtime:
@@ -37,7 +42,7 @@ def open_runtime(graph: bytes, name: str, threads: int, *, weights: bytes = b"",
     Args:
         graph: a serialised ONNX model, or an OpenVINO model's XML.
         name: `openvino`, `onnxruntime`, or `auto` for the first that is installed.
-        threads: how many pictures run side by side, each on one core.
+        threads: how many pictures run side by side, each on one core; and how many cores one alone may use.
         weights: of an OpenVINO model.
         start: a value inside the graph that may be given in place of the input: what lies before it is then
             left out. `takes` says whether it is so; onnxruntime always takes the input.
@@ -59,16 +64,35 @@ def open_runtime(graph: bytes, name: str, threads: int, *, weights: bytes = b"",
 
 class _OpenVINO:
     def __init__(self, graph: bytes, threads: int, weights: bytes, start: str) -> None:
-        from topgraft.engines._openvino import compile_model, make_request
+        from topgraft.engines._openvino import read_model
 
-        compiled = compile_model(graph, weights=weights, start=start, streams=threads)
-        self.takes = start if start in compiled.input(0).names else compiled.input(0).any_name
-        self._requests: SimpleQueue[Any] = SimpleQueue()
-        for _ in range(threads):
-            self._requests.put(make_request(compiled))
+        self._model, self._threads = read_model(graph, weights=weights, start=start), threads
+        taken = self._model.input(0)
+        self.takes = start if start in taken.names else taken.any_name
+        self._made: dict[bool, SimpleQueue[Any]] = {}
+        self._making = Lock()
 
-    def __call__(self, value: NDArray[Any]) -> Outputs:
-        request = self._requests.get()
+    def ready(self, *, alone: bool = False) -> None:
+        self._requests(alone)
+
+    def _requests(self, alone: bool) -> SimpleQueue[Any]:
+        """Return what waits for inputs; compiled when it is first asked for."""
+        from topgraft.engines._openvino import compile_read, make_request
+
+        alone = alone and self._threads > 1
+        with self._making:
+            if alone not in self._made:
+                streams = 1 if alone else self._threads
+                compiled = compile_read(self._model, streams=streams, cores=self._threads)
+                requests: SimpleQueue[Any] = SimpleQueue()
+                for _ in range(streams):
+                    requests.put(make_request(compiled))
+                self._made[alone] = requests
+            return self._made[alone]
+
+    def __call__(self, value: NDArray[Any], *, alone: bool = False) -> Outputs:
+        requests = self._requests(alone)
+        request = requests.get()
         try:
             # copies both ways: OpenVINO's threads must never hold memory that Python frees
             found = request.infer({self.takes: value}, share_inputs=False, share_outputs=False)
@@ -79,7 +103,7 @@ class _OpenVINO:
                 f"predictor: OpenVINO failed: {str(error).strip().splitlines()[-1]}"
             ) from error
         finally:
-            self._requests.put(request)
+            requests.put(request)
 
 
 class _OnnxRuntime:
@@ -101,7 +125,10 @@ class _OnnxRuntime:
         self.takes = self._session.get_inputs()[0].name
         self._names = [output.name for output in self._session.get_outputs()]
 
-    def __call__(self, value: NDArray[Any]) -> Outputs:
+    def ready(self, *, alone: bool = False) -> None:
+        pass  # the one session is
+
+    def __call__(self, value: NDArray[Any], *, alone: bool = False) -> Outputs:  # noqa: ARG002
         try:
             found = self._session.run(None, {self.takes: value})
         except Exception as error:  # its errors share no base class of their own

@@ -3,7 +3,7 @@
 One thread a core takes photo after photo: decode, fit, model. Larger batches for the model would be slower:
 OpenVINO on one core needs 17 ms for one photo of the default backbone, and 19 to 22 ms a photo in batches of
 2 to 16 (benchmarks/serve.py prints it anew). So requests share the cores photo by photo, in the order they
-came, and nobody waits for a batch to fill.
+came, and nobody waits for a batch to fill. A photo that nobody waits behind gets all cores for the model.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ class Desk:
             if self._predictor is None or self._pool is None:
                 self._predictor = load(self._run, settings=self._settings)
                 self._predictor.check()  # which also opens the engine
+                self._predictor.predict(np.zeros((8, 8, 3), np.uint8))  # and this, for a photo alone
                 self._pool = ThreadPoolExecutor(self._settings.threads, thread_name_prefix="desk")
             return self._predictor, self._pool
 
@@ -102,7 +103,7 @@ class Desk:
         begun = time.perf_counter()
         try:
             picture = read_picture(data, name or "photo", most=self._limits.pixels)
-            prediction = predictor.answer(picture)
+            prediction = predictor.answer(picture, alone=self.waiting == 1)
         except TopgraftError as error:
             self._numbers.answer("unreadable")
             return Prediction(path=name, error=str(error)).as_dict()

@@ -78,6 +78,7 @@ def serve(
         "host": host,
         "port": port,
         "workers": workers,
+        "http": "h11",  # httptools, which uvicorn takes where it finds it, reads headers without end
         "access_log": False,
         "log_level": "warning",
         "server_header": False,
@@ -144,7 +145,7 @@ def review(
     try:
         app = create_app(run, loopback=True, review=opened, settings=settings)
         say(f"http://127.0.0.1:{port}/review  (decisions go to {opened.corrections.path}; Ctrl-C ends it)")
-        uvicorn.run(app, host="127.0.0.1", port=port, access_log=False, log_level="warning")
+        uvicorn.run(app, host="127.0.0.1", port=port, http="h11", access_log=False, log_level="warning")
     finally:
         opened.close()
     return opened.corrections.path
