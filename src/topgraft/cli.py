@@ -70,7 +70,7 @@ BackboneChoice = Annotated[
     typer.Option(
         "--backbone",
         help="architecture.tag, local-dir:PATH, a folder or an ONNX file; or tried on your photos:"
-        " tf_efficientnet_lite (0 and 2 of them), auto (all that are here).",
+        " tf_efficientnet_lite (0 and 2 of them), auto (all that are here). A+B joins two.",
     ),
 ]
 CardFile = Annotated[Path | None, typer.Option("--card", help="The card of a bare ONNX file.")]

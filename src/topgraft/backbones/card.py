@@ -69,7 +69,7 @@ class Card(BaseModel):
     licence: str = "unknown"
     origin: str = ""
     weights_sha256: str = ""
-    source: Literal["builtin", "timm", "onnx", "fake"] = "onnx"
+    source: Literal["builtin", "timm", "onnx", "fake", "joined"] = "onnx"
     precision: Literal["f32", "int8"] = "f32"
 
     @property
@@ -107,6 +107,7 @@ def why_no_depths(card: Card) -> str:
         return f"{card.name}: maps hold every pixel of the last layer, and no other depth."
     ways = {
         "onnx": 'its card names no tensors to read. Name them there: {"depths": [...]}.',
+        "joined": "one of its parts gives none.",
         "timm": "timm names no blocks of it, or an older Topgraft imported it: load it with the extra timm.",
     }
     return f"{card.name}: {ways.get(card.source, 'its graph gives no statistics of blocks.')}"

@@ -32,6 +32,7 @@ DEFAULT = _builtin.LITE0.name
 BUILTINS = {
     alias: lite for name, lite in _builtin.BUILTINS.items() for alias in (name, name.partition(".")[0])
 }
+BETWEEN = "+"
 SMALLEST, LARGEST = 32, 4096
 """Sides of pictures, in pixels: the first map of most networks' last block is a 32nd of the side."""
 WEIGHTS = (".safetensors", ".pth", ".bin", ".pt")
@@ -54,7 +55,8 @@ def load_backbone(
         name: the built-in `tf_efficientnet_lite0.in1k` or 2 of them, with the extra `larger` 1, too; a
             folder that `fetch` wrote; an ONNX file; or, with the `timm` extra, any timm model:
             `architecture`, `architecture.tag`, `local-dir:PATH`,
-            `hf-hub:OWNER/NAME`. `NAME@SIDE` asks for pictures of another side, as `size` does.
+            `hf-hub:OWNER/NAME`. `NAME@SIDE` asks for pictures of another side, as `size` does. `A+B` joins
+            both: a row is what one says and then what the other says.
         card: for an ONNX file, the JSON of what it cannot tell.
         weights: `pretrained`, `random`, or a `.safetensors` or `.pth` file; the last two for timm models.
         seed: of random weights.
@@ -85,6 +87,10 @@ def load_backbone(
         return _from_file(Path(name), Path(card) if card else None, settings)
     if Path(name).is_dir():
         return _from_folder(Path(name), settings)
+    if BETWEEN in name and ":" not in name:
+        if not own:
+            raise UsageError(f"{name}: joined backbones bring their own weights. Leave --weights out.")
+        return _joined(name, size, settings, progress)
     if name in BUILTINS and own:
         lite = _builtin.sized(BUILTINS[name], size)
         if found := _builtin_backbone(lite, settings, progress):
@@ -137,7 +143,8 @@ def find_backbone(card: Card, *, settings: Settings | None = None, progress: Pro
     place = settings.cache_dir / "backbones" / card.folder()
     if here := Backbone.kept(place):
         return here
-    named = {"builtin": card.name, "timm": card.origin.removeprefix("timm:")}.get(card.source)
+    names = {"builtin": card.name, "joined": card.name, "timm": card.origin.removeprefix("timm:")}
+    named = names.get(card.source)
     if named and not named.startswith("local-dir:"):
         side = card.name.rpartition("@")[2]  # what a timm model comes from does not say it
         size = int(side) if side.isdecimal() else None
@@ -196,6 +203,29 @@ def _builtin_backbone(lite: _builtin.Lite, settings: Settings, progress: Progres
     keep(settings.cache_dir, lambda folder: _builtin.write(folder, lite))
     progress(f"writing {card.name}", 1, 1)
     return Backbone.open(place, ours=True)
+
+
+def _joined(name: str, size: int | None, settings: Settings, progress: Progress) -> Backbone:
+    """Return several as one, all on pictures of the largest one's side, or of the side that is asked for.
+
+    Raises:
+        UsageError: for one that is there twice.
+    """
+    names = name.split(BETWEEN)
+    parts = [load_backbone(part, size=size, settings=settings, progress=progress) for part in names]
+    side = max(part.card.input_size[0] for part in parts)
+    parts = [
+        part
+        if part.card.input_size[0] == side or Path(own).exists()
+        else load_backbone(own.partition("@")[0], size=side, settings=settings, progress=progress)
+        for own, part in zip(names, parts, strict=True)
+    ]
+    if len({part.card.fingerprint() for part in parts}) < len(parts):
+        raise UsageError(f"{name}: expected backbones that differ. Leave one out.")
+    from topgraft.importers import _join
+
+    request = {"joined": [part.card.folder() for part in parts]}
+    return _kept(request, lambda folder: _join.write(folder, parts), settings)
 
 
 def _from_file(graph: Path, card: Path | None, settings: Settings) -> Backbone:
