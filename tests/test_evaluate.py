@@ -26,6 +26,7 @@ from topgraft.errors import DataError, UsageError
 from topgraft.metrics import in_words, wilson
 from topgraft.photos.corrections import Correction, Corrections
 from topgraft.run import Run
+from topgraft.run.origin import read_photos
 from topgraft.run.predictions import read_predictions
 from topgraft.selection.ensemble import ensemble, paired, weights_of
 from topgraft.store import FeatureStore
@@ -381,6 +382,10 @@ def test_a_runs_own_photos_are_read_as_it_learned_them_named_or_not(
     run = Run(tmp_path / "run")
     tested = next(row for row in read_predictions(run, data.classes) if row.split == "test" and row.right)
     before, after = data.classes[tested.label], data.classes[1 - tested.label]
+    lines = run.read_table("predictions.csv")
+    for line in lines:  # as if it had been trained with the correction
+        line["label"] = after if line["id"] == tested.id else line["label"]
+    run.write_table("predictions.csv", list(lines[0]), [[*line.values()] for line in lines])
     table = Corrections(tmp_path / "table.csv")
     table.add([Correction(1, "label", after, before, tested.id, data.root, tested.digest)])
     table.close()
@@ -395,6 +400,27 @@ def test_a_runs_own_photos_are_read_as_it_learned_them_named_or_not(
     assert hits[0] - hits[1] == 1
     exports = [tg.export(run, tmp_path / name, photos=at) for name, at in (("a", None), ("b", data.root))]
     assert exports[0].agreement.accuracy == exports[1].agreement.accuracy
+
+
+def test_a_run_of_pairs_is_measured_by_the_labels_of_the_pairs(data: tg.Dataset, tmp_path: Path) -> None:
+    """The folders say something else: one of them all photos, or the other class."""
+    (tmp_path / "all").mkdir()
+    paths, labels, groups = [], [], []
+    for i, sample in enumerate(data.samples):
+        paths.append(shutil.copy(data.location(i), tmp_path / "all" / f"{i:02d}.jpg"))
+        labels.append(data.classes[1 - sample.label])
+        groups.append(f"day {i // 3}")
+    pairs = tg.Dataset.from_pairs(paths, labels, groups=groups)
+    run = tg.train(pairs, policies=0, heads="mean", folds=3, test=0.3, out=tmp_path / "run")
+    again = read_photos(run)
+    assert again.samples == pairs.samples
+    again.keep_out(tmp_path / "page.html")  # what they have in common is no folder of photos
+    said = json.loads(CliRunner().invoke(app, ["evaluate", str(run.path), "--json"]).stdout)
+    named = CliRunner().invoke(app, ["evaluate", str(run.path), str(tmp_path / "all"), "--json"])
+    assert json.loads(named.stdout) == said
+    own = run.metrics.test.as_dict()
+    assert said["members"][0]["scores"]["confusion"] == own["confusion"]
+    assert said["members"][0]["scores"]["accuracy"]["low"] == pytest.approx(own["accuracy"]["low"], abs=2e-3)
 
 
 # The page of an evaluation.

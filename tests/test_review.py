@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
@@ -28,8 +29,10 @@ from topgraft.photos.correct import correct
 from topgraft.photos.corrections import Correction, Corrections, current, read_corrections
 from topgraft.recipe import follow
 from topgraft.run import Run
+from topgraft.run.origin import origin, read_photos
 from topgraft.selection.brought import brought
 from topgraft.selection.teaching import most_useful, unit
+from topgraft.settings import Settings
 from topgraft.testing.drawing import draw_photos
 
 WRONG = ("sushi/wrong.jpg", "sandwich/wrong.jpg")
@@ -334,11 +337,17 @@ def said(run, photos, fresh, tmp_path_factory) -> Path:
     return table
 
 
-def test_training_applies_corrections_and_says_what_they_brought(said, run, photos, tmp_path):
-    out, layout = tmp_path / "better", tmp_path / "layout"
+@pytest.fixture(scope="module")
+def better(said, photos, tmp_path_factory) -> tuple[Run, str]:
+    """A run that learned from the table, and what training it printed."""
+    out = tmp_path_factory.mktemp("better") / "run"
     choices = ["--policies", "0", "--heads", "ridge", "--test", "0", "--corrections", str(said)]
     printed = command("train", photos, "-o", out, *choices)
-    better = Run.open(out)
+    return Run.open(out), printed
+
+
+def test_training_applies_corrections_and_says_what_they_brought(said, run, better, tmp_path):
+    (better, printed), layout = better, tmp_path / "layout"
     rows = better.read_table("predictions.csv")
     label = {row["id"]: row["label"] for row in rows}
     assert [label[name] for name in WRONG] == ["sandwich", "sushi"]
@@ -348,13 +357,73 @@ def test_training_applies_corrections_and_says_what_they_brought(said, run, phot
     assert "1 photo of no class left out, 18 labelled photos added" in first
     assert "of 29 photos right, out of fold" in second
     assert {first, second} <= set(printed.splitlines())
-    report = (out / "report.html").read_text(encoding="utf-8")
+    report = (better.path / "report.html").read_text(encoding="utf-8")
     assert first in report
     assert second in report
     assert table_of(better) == said  # the next review goes on in the same table
     assert table_of(run) == run.path.parent / "first-corrections.csv"
-    assert command("review", out, "--export-to", layout).strip() == str(layout)
+    assert "lie outside" not in report
+    assert command("review", better.path, "--export-to", layout).strip() == str(layout)
     assert (layout / "sandwich" / "wrong.jpg").is_file()
+    assert len([*layout.rglob("*.jpg")]) == len(rows)
+
+
+def test_photos_from_other_folders_are_read_again_by_whoever_starts_from_the_run(better, said, tmp_path):
+    run = better[0]
+    rows = {row["id"]: row for row in run.read_table("predictions.csv")}
+    data = read_photos(run)
+    assert {one.id: data.classes[one.label] for one in data.samples} == {
+        name: row["label"] for name, row in rows.items()
+    }
+    assert sum(Path(name).is_absolute() for name in rows) == 18
+    assert np.unique(data.groups).size < len(data)  # those that look alike, in the other folder, too
+    measured = json.loads(command("evaluate", run.path, "--json"))
+    assert measured["members"][0]["scores"]["n"] == len(rows)
+    assert tg.export(run, tmp_path / "out").agreement.photos == len(rows)
+
+
+@pytest.mark.timm
+def test_fine_tuning_finds_photos_from_other_folders(better):
+    pytest.importorskip("torch", reason="needs the timm extra")
+    pytest.importorskip("timm", reason="needs the timm extra")
+    from topgraft._finetune.base import Base
+
+    base = Base.of(better[0], settings=Settings.load())
+    assert len(base.learn) == len(better[0].read_table("predictions.csv"))
+
+
+def test_later_words_in_the_table_change_nothing_of_what_a_run_learned(better, said, tmp_path):
+    run = Run(Path(shutil.copytree(better[0].path, tmp_path / "run")))
+    later = Corrections(shutil.copy(said, tmp_path / "later.csv"))
+    one = read_photos(run).samples[0]
+    later.add([Correction(later.next_press(), "none", "", "x", one.id, "", one.digest)])
+    later.close()
+    config = run.config
+    run.write_config(
+        config.model_copy(update={"data": config.data.model_copy(update={"corrections": str(later.path)})})
+    )
+    assert read_photos(run).samples == read_photos(better[0]).samples
+
+
+def test_what_lies_in_the_place_of_a_photo_from_elsewhere_is_not_taken(better, said, fresh, tmp_path):
+    """A run may come from a stranger: only bytes that the run and the person's table both know are read."""
+    run = Run(Path(shutil.copytree(better[0].path, tmp_path / "run")))
+    secret = tmp_path / "secret.jpg"
+    shutil.copy(min(fresh.rglob("*.jpg")), secret)
+    Pillow.open(secret).rotate(90).save(secret)
+    first = next(name for name in (row["id"] for row in run.read_table("predictions.csv")) if name[0] == "/")
+    text = (run.path / "predictions.csv").read_text()
+    (run.path / "predictions.csv").write_text(text.replace(first, str(secret)))
+    data = read_photos(run)
+    assert str(secret) not in data.ids
+    assert str(secret) in {file.id for file in data.refused}
+    with pytest.raises(DataError, match="is not the photo any more"):
+        origin(run).read(str(secret))
+    config = run.config
+    run.write_config(config.model_copy(update={"data": config.data.model_copy(update={"corrections": None})}))
+    assert sum("outside" in file.reason for file in read_photos(run).refused) == 18
+    with pytest.raises(DataError, match="lies outside"):
+        origin(run).read(str(secret))
 
 
 def command(*words: object) -> str:

@@ -927,7 +927,7 @@ def evaluate(
     from topgraft._report import place_of, report
     from topgraft.photos.dataset import Dataset
     from topgraft.run import Run
-    from topgraft.run.origin import is_noted, read_photos
+    from topgraft.run.origin import is_noted, read_photos, read_place
     from topgraft.run.run import MARK
     from topgraft.settings import Settings
 
@@ -938,12 +938,14 @@ def evaluate(
     page = place_of(out) if out else None
     settings = Settings.load(threads=threads)
     with progress() as bar:
-        if named and (group_by or within or not is_noted(opened[0], last)):
+        if not named:
+            data = read_photos(opened[0], settings=settings, progress=bar)
+        elif group_by or within or not is_noted(opened[0], last):
             data = Dataset.from_folder(
                 last, group_by=group_by, within=within, settings=settings, progress=bar
             )
-        else:  # its own photos, named or not, with the labels and groups that it learned
-            data = read_photos(opened[0], last if named else None, settings=settings, progress=bar)
+        else:  # its own photos and those that came since, with the groups and corrections that it learned
+            data = read_place(opened[0], last, settings=settings, progress=bar)
         data.keep_out(page)
         found = measure(
             opened, data, split=split, tta=tta, settings=settings, progress=bar, **_given(seed=seed)

@@ -128,11 +128,19 @@ def listing(root: str) -> list[str]:
     """
     if is_url(root):
         return _far(root)
-    top = Path(root)
-    if not os.path.isdir(top):  # noqa: PTH112  Path.is_dir raises for names that no system takes
-        what = "a file" if os.path.lexists(top) else "nothing"
+    expect_folder(root)
+    return sorted(_below(Path(root), "", set()))
+
+
+def expect_folder(root: str) -> None:
+    """See that a local folder of photos is there; of a URL nothing is asked.
+
+    Raises:
+        DataError: where it is not.
+    """
+    if not is_url(root) and not os.path.isdir(root):  # noqa: PTH112  Path.is_dir raises for some names
+        what = "a file" if os.path.lexists(root) else "nothing"
         raise DataError(f"{root}: expected a folder of photos, found {what}. Check the path.")
-    return sorted(_below(top, "", set()))
 
 
 def folders(root: str, below: str = "") -> list[str]:

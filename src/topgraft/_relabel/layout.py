@@ -11,7 +11,7 @@ from topgraft.errors import UsageError
 from topgraft.photos.correct import correct
 from topgraft.photos.dataset import Dataset
 from topgraft.run import Run
-from topgraft.run.origin import photos_of
+from topgraft.run.origin import read_photos
 from topgraft.settings import Settings
 from topgraft.types import Progress, silent
 
@@ -24,7 +24,7 @@ def corrected_photos(
     Raises:
         DataError: where the run does not say where they are, or there is no such table.
     """
-    data = Dataset.from_folder(photos_of(run), settings=settings, progress=progress)
+    data = read_photos(run, settings=settings, progress=progress)
     return correct(data, table, settings=settings, progress=progress).data
 
 

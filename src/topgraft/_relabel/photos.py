@@ -61,7 +61,7 @@ def of_the_run(run: Run, origin: Origin, rows: Sequence[Predicted]) -> list[Phot
             origin.root, row.id, row.digest, metrics.classes[row.label], probabilities=row.probabilities
         )
         for row in rows
-        if origin.root and origin.may_read(row.id)
+        if origin.root and origin.may_read(row.id) and row.id not in origin.brought  # has a person's word
     }
     asked: dict[str, Photo] = {}
 

@@ -33,7 +33,7 @@ from topgraft.photos.looks import ALIKE, Alike, Look, Looks, look, twins
 from topgraft.photos.remarks import remark
 from topgraft.progress import watched
 from topgraft.settings import Settings
-from topgraft.types import Image, Labels, Progress, auto
+from topgraft.types import Image, Labels, Progress, auto, silent
 
 T = TypeVar("T")
 
@@ -214,7 +214,7 @@ class Dataset:
         settings = settings or Settings.load()
         files.stay_here(path, offline=settings.offline)
         entries, ignored, empty = in_folder(str(path))
-        data = cls._open(entries, str(path), ignored, settings, progress)
+        data = open_entries(entries, str(path), ignored, settings=settings, progress=progress)
         data = replace(data, source=str(path), empty=tuple(map(shown, empty)), duplicates=joined)
         return data if grouping is None else data.grouped(grouping, settings=settings)
 
@@ -242,7 +242,7 @@ class Dataset:
         settings = settings or Settings.load()
         files.stay_here(path, offline=settings.offline)
         table, joined, grouping = str(path), _alike(duplicates), Grouping.of(group_by, within)
-        data = cls._open(in_table(table), files.parent(table)[0], [], settings, progress)
+        data = open_entries(in_table(table), files.parent(table)[0], settings=settings, progress=progress)
         data = replace(data, source=table, duplicates=joined)
         return data if grouping is None else data.grouped(grouping, settings=settings)
 
@@ -291,47 +291,7 @@ class Dataset:
             Entry(path, path, (name,), str(key), None)
             for path, name, key in zip(inside, names, keys, strict=True)
         ]
-        return cls._open(entries, root, [], settings, progress)
-
-    @classmethod
-    def _open(
-        cls,
-        entries: Sequence[Entry],
-        root: str,
-        ignored: list[str],
-        settings: Settings,
-        progress: Progress,
-    ) -> Dataset:
-        refused = [Refused(shown(entry.id), reason) for entry in entries if (reason := unnameable(entry))]
-        entries = sorted((entry for entry in entries if not unnameable(entry)), key=lambda entry: entry.id)
-        unique(entries, root)
-        digests, looks = _look_at(entries, root, settings, progress)
-        classes = tuple(sorted({name for entry in entries for name in entry.names}, key=natural))
-        index = {name: i for i, name in enumerate(classes)}
-        multilabel = any(len(entry.names) > 1 for entry in entries)
-        samples = []
-        for entry in entries:
-            found = digests[entry.id]
-            reason = found[1] or looks[found[0]].reason
-            if reason:
-                refused.append(Refused(entry.id, reason))
-                continue
-            labels = tuple(sorted(index[name] for name in entry.names))
-            samples.append(
-                Sample(
-                    entry.id,
-                    entry.path,
-                    labels[0],
-                    entry.group,
-                    found[0],
-                    entry.split,
-                    labels if multilabel else (),
-                    looks[found[0]].pixels,
-                )
-            )
-        refused.sort(key=lambda file: file.id)
-        beside = tuple(sorted(map(shown, ignored)))
-        return cls(tuple(samples), classes, root, tuple(refused), beside, looks)
+        return open_entries(entries, root, settings=settings, progress=progress)
 
     def __len__(self) -> int:
         """Count the usable photos."""
@@ -454,6 +414,58 @@ class Dataset:
             lost = sorted(wanted - {sample.id for sample in kept})
             raise DataError(f"{self.root}: no photo has the id {lost[0]!r}. Was it renamed or removed?")
         return replace(self, samples=kept, refused=(), ignored=())
+
+
+def open_entries(
+    entries: Sequence[Entry],
+    root: str,
+    ignored: Sequence[str] = (),
+    *,
+    settings: Settings,
+    progress: Progress = silent,
+) -> Dataset:
+    """Open photos that were listed, and number their classes.
+
+    Args:
+        entries: of the photos.
+        root: the folder or URL that their paths are relative to.
+        ignored: files beside them.
+        settings: how many threads read, and where looks at photos are kept.
+        progress: told of photos.
+
+    Raises:
+        DataError: for two of one id.
+    """
+    refused = [Refused(shown(entry.id), reason) for entry in entries if (reason := unnameable(entry))]
+    entries = sorted((entry for entry in entries if not unnameable(entry)), key=lambda entry: entry.id)
+    unique(entries, root)
+    digests, looks = _look_at(entries, root, settings, progress)
+    classes = tuple(sorted({name for entry in entries for name in entry.names}, key=natural))
+    index = {name: i for i, name in enumerate(classes)}
+    multilabel = any(len(entry.names) > 1 for entry in entries)
+    samples = []
+    for entry in entries:
+        found = digests[entry.id]
+        reason = found[1] or looks[found[0]].reason
+        if reason:
+            refused.append(Refused(entry.id, reason))
+            continue
+        labels = tuple(sorted(index[name] for name in entry.names))
+        samples.append(
+            Sample(
+                entry.id,
+                entry.path,
+                labels[0],
+                entry.group,
+                found[0],
+                entry.split,
+                labels if multilabel else (),
+                looks[found[0]].pixels,
+            )
+        )
+    refused.sort(key=lambda file: file.id)
+    beside = tuple(sorted(map(shown, ignored)))
+    return Dataset(tuple(samples), classes, root, tuple(refused), beside, looks)
 
 
 def _alike(name: str | None) -> Alike:

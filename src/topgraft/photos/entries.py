@@ -173,6 +173,13 @@ def _is_split(root: str, photos: Sequence[str]) -> bool:
     return True
 
 
+def given_splits(names: Sequence[str]) -> dict[str, str]:
+    """Return the split of each photo that lies under at least two of train/, val/ and test/; else of none."""
+    tops = {name: PurePosixPath(name).parts[0].lower() for name in names}
+    known = {SPLITS.get(top, "") for top in tops.values()}
+    return {name: SPLITS[top] for name, top in tops.items()} if "" not in known and len(known) > 1 else {}
+
+
 def _names(cell: str, place: str) -> tuple[str, ...]:
     """Read a label cell: one name, a JSON list, or names between semicolons.
 

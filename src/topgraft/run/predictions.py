@@ -17,7 +17,7 @@ from topgraft.run.run import Run
 from topgraft.store import FeatureStore
 from topgraft.text import counted, shortened
 
-COLUMNS = ("id", "digest", "pixels", "split", "fold", "label", "predicted", "probability")
+COLUMNS = ("id", "digest", "pixels", "group", "split", "fold", "label", "predicted", "probability")
 NAME = "predictions.csv"
 LEARNED = "learned"
 """The side of photos that were learned from and not scored: their answers are another run's."""
@@ -46,6 +46,7 @@ class Predicted:
         distance: how unlike the training photos it is; None where nobody measured.
         pixels: address of its decoded pixels; empty in older files.
         named: the label as it is written; of a class the run does not know, it has no index.
+        group: what it was to stay together with; its id where it stood alone, None in older files.
     """
 
     index: int
@@ -60,6 +61,7 @@ class Predicted:
     distance: float | None
     pixels: str = ""
     named: str = ""
+    group: str | None = None
 
     @property
     def label(self) -> int:
@@ -99,7 +101,7 @@ def write_predictions(
             far = "" if given.distance is None else f"{given.distance[row]:.6f}"
             fold = "" if given.fold[row] < 0 else int(given.fold[row])
             lines.append(
-                [sample.id, sample.digest, sample.pixels, split, fold, label, classes[best]]
+                [sample.id, sample.digest, sample.pixels, sample.group, split, fold, label, classes[best]]
                 + [f"{shares[best]:.6f}"]
                 + [f"{share:.6f}" for share in shares]
                 + [far]
@@ -139,6 +141,7 @@ def read_predictions(run: Run, classes: Sequence[str], name: str = NAME) -> list
                 _finite(line["distance"]) if line["distance"] else None,
                 line.get("pixels") or "",
                 line["label"],
+                line.get("group"),
             )
             for i, line in enumerate(run.read_table(name))
         ]
