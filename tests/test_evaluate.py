@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import shutil
@@ -483,6 +484,11 @@ def test_the_page_of_new_photos_shows_them_and_every_number_can_be_traced(
     assert "held-out photos" not in text
     assert "data:image/webp" in text
     assert any("trained on" in note and "distance to the training photos" in note for note in found.notes)
+    shown = {
+        html.unescape(note): int(at) for at, note in re.findall(r'data-note="/notes/(\d+)">([^<]*)<', text)
+    }
+    assert shown == {note: place for place, note in enumerate(found.notes)}
+    assert text.count("data-note=") == len(found.notes)  # each once, beside the verdict or among the notes
     assert f"topgraft evaluate {runs[0].path} {drawn} -o {page}" in text
     missed = [line for line in table if line["split"] == "stranger"]
     unnoticed = len(missed) - found.flagged

@@ -222,6 +222,7 @@ def page(facts: Facts) -> str:
         "splits": facts.splits,
         "titles": facts.titles,
         "measures": _measures(facts, metrics),
+        "notes": facts.notes,
         "eyebrow": facts.eyebrow,
         "named": facts.named,
         "pointer": pointer,

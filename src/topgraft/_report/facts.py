@@ -67,6 +67,11 @@ class Facts:
         return []
 
     @property
+    def notes(self) -> list[tuple[int, str]]:
+        """The notes that do not stand beside the verdict, each with its place among all of them."""
+        return list(enumerate(self.metrics["notes"]))
+
+    @property
     def command(self) -> str:
         """How to repeat it, in a command that works wherever on this machine it is pasted."""
         folder = os.path.abspath(self.run.path)  # noqa: PTH100  no link is followed: the name stays the user's

@@ -88,6 +88,11 @@ class Judged(Facts):
         ]
 
     @property
+    def notes(self) -> list[tuple[int, str]]:
+        """All but `said`, each with its place among all of them."""
+        return [(i, note) for i, note in super().notes if note not in self._found[0].shown.notes]
+
+    @property
     def command(self) -> str:
         """How to repeat it, in a command that works wherever on this machine it is pasted."""
         evaluation, page = self._found
