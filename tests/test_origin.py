@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from topgraft._track import track
 from topgraft.errors import BackboneError, DataError, OfflineError
 from topgraft.run import Run
 from topgraft.run.origin import inside, origin, photos_of
-from topgraft.settings import FALSE, Settings
+from topgraft.settings import Settings
 from topgraft.store import FeatureStore
 from topgraft.testing.stores import a_card
 
@@ -156,8 +157,25 @@ def test_what_only_a_socket_reaches(place, remote):
     files.stay_here(place, offline=False)
 
 
-def test_both_readers_of_the_environment_agree():
-    assert set(files.ONLINE) == FALSE
+@pytest.mark.usefixtures("http")
+@pytest.mark.parametrize("word", ["", "0", "False", "no", "OFF", "1", "true", "Yes", "on"])
+def test_both_readers_of_the_environment_take_its_word_alike(word, monkeypatch):
+    monkeypatch.setenv("TOPGRAFT_OFFLINE", word)
+    with pytest.raises(OfflineError) if Settings.load().offline else nullcontext():
+        files.filesystem("http://127.0.0.1:9/photos")
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("\n  two\nlines"), "two"),
+        (ValueError(" \n"), "ValueError"),
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (KeyboardInterrupt(), "KeyboardInterrupt"),
+    ],
+)
+def test_what_an_error_says_is_one_line(error, line):
+    assert files.said(error) == line
 
 
 # Strangers' runs

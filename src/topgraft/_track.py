@@ -10,6 +10,7 @@ from topgraft.errors import OfflineError, UnknownNameError
 from topgraft.run import Run
 from topgraft.settings import Settings
 from topgraft.telemetry import import_silently
+from topgraft.text import flat
 
 TRACKERS = ("mlflow",)
 ARTEFACTS = ("config.toml", "metrics.json", "health.json", "predictions.csv", "report.html", "model")
@@ -79,10 +80,10 @@ def _log(client: Any, number: str, run: Run) -> None:
         "head": metrics["head"],
         "backbone": metrics["backbone"],
     }
-    for name, value in _flat(facts).items():
+    for name, value in _named(facts).items():
         client.log_param(number, name, str(value)[:LONGEST])
     scores = {key: metrics.get(key) for key in ("cross_validation", "test", "trust", "counts")}
-    for name, value in _flat({key: part for key, part in scores.items() if part}).items():
+    for name, value in _named({key: part for key, part in scores.items() if part}).items():
         if isinstance(value, int | float) and not isinstance(value, bool):
             client.log_metric(number, name, float(value))
     for stage, spent in run.read("timings.json").items():
@@ -96,16 +97,12 @@ def _log(client: Any, number: str, run: Run) -> None:
             client.log_artifact(number, str(path))
 
 
-def _flat(facts: dict[str, Any], above: str = "") -> dict[str, Any]:
-    """Write nested plain data as `a/b/c: value`; lists stay whole, and an estimate's value stands for it."""
-    flat: dict[str, Any] = {}
-    for key, value in facts.items():
-        name = f"{above}/{_plain(str(key))}" if above else _plain(str(key))
-        if isinstance(value, dict):
-            flat |= _flat(value, name)
-        else:
-            flat[name.removesuffix("/value")] = value
-    return flat
+def _named(facts: dict[str, Any]) -> dict[str, Any]:
+    """Write nested plain data as `a/b/c: value`; an estimate's value stands for it."""
+    return {
+        "/".join(_plain(str(key)) for key in keys).removesuffix("/value"): value
+        for keys, value in flat(facts).items()
+    }
 
 
 def _plain(name: str) -> str:

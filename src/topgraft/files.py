@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from topgraft.errors import DataError, OfflineError, StoreError, TopgraftError, UsageError, need
+from topgraft.text import NO
 
 MAX_BYTES = 10**9
 """A larger file is no photo."""
@@ -22,8 +23,8 @@ MAX_BYTES = 10**9
 HERE = frozenset({"file", "local", "memory", "zip", "tar"})
 """Protocols that open no socket."""
 
-OFFLINE, ONLINE = "TOPGRAFT_OFFLINE", ("", "0", "false", "no", "off")
-"""The environment's word, and what it says where sockets may be opened; see `Settings`."""
+OFFLINE = "TOPGRAFT_OFFLINE"
+"""The environment's word on sockets; see `Settings`."""
 
 REASONS = {
     errno.ENOSPC: "the disk is full. Free some space and {again}",
@@ -102,7 +103,7 @@ def filesystem(url: str) -> tuple[Any, str]:
     """
     protocol = f"{url.split('://', maxsplit=1)[0]}://"
     # Whoever has settings asks them first; this is for all others.
-    stay_here(url, offline=os.environ.get(OFFLINE, "").lower() not in ONLINE)
+    stay_here(url, offline=os.environ.get(OFFLINE, "").lower() not in NO)
     fsspec = need("fsspec", "remote", f"reading {protocol}")
     try:
         system, path = fsspec.core.url_to_fs(url)
@@ -243,9 +244,9 @@ def parent(place: str) -> tuple[str, str]:
     return str(Path(place).parent), Path(place).name
 
 
-def said(error: Exception) -> str:
+def said(error: BaseException) -> str:
     """Return what an error says, in one line: the system's own words, else its first line, else its kind."""
-    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
+    return (getattr(error, "strerror", None) or str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 @contextmanager

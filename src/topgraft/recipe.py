@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from importlib.util import find_spec
@@ -45,7 +45,7 @@ from topgraft.settings import Settings
 from topgraft.speed import adds_bytes
 from topgraft.splits import Split
 from topgraft.store import FeatureStore
-from topgraft.text import counted, duration
+from topgraft.text import counted, duration, flat
 from topgraft.trust.unknown import say_of_unknown
 from topgraft.types import Features, Images, Progress, auto, silent
 
@@ -419,21 +419,13 @@ def _same_choices(place: Path, config: Config) -> None:
     """
     if not is_file(place / "config.toml"):
         return
-    before, now = (_flat(lasting(one).as_dict()) for one in (Run(place).config or Config(), config))
+    before, now = (flat(lasting(one).as_dict()) for one in (Run(place).config or Config(), config))
     for key in sorted(before.keys() | now.keys()):
-        if key != "data.photos" and before.get(key) != now.get(key):
+        if key != ("data", "photos") and before.get(key) != now.get(key):
             raise UsageError(
-                f"{place}: the run was begun with {key} = {before.get(key)!r}, got {now.get(key)!r}."
-                " Give the same to --resume, or --overwrite to begin anew."
+                f"{place}: the run was begun with {'.'.join(key)} = {before.get(key)!r}, got"
+                f" {now.get(key)!r}. Give the same to --resume, or --overwrite to begin anew."
             )
-
-
-def _flat(facts: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """Name every choice by its section and key."""
-    flat: dict[str, Any] = {}
-    for key, value in facts.items():
-        flat |= _flat(value, f"{above}{key}.") if isinstance(value, Mapping) else {f"{above}{key}": value}
-    return flat
 
 
 def _announce(data: Dataset, health: Health, sides: Split) -> None:

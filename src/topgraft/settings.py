@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from topgraft.errors import UsageError
+from topgraft.text import NO
 
-TRUE, FALSE = {"1", "true", "yes", "on"}, {"", "0", "false", "no", "off"}
+YES = {"1", "true", "yes", "on"}
 
 
 def default_cache() -> Path:
@@ -69,7 +70,7 @@ def _parse(name: str, text: str) -> Any:
             raise UsageError(f"{place} must be a whole number, got {text!r}.")
         return int(text)
     if name == "offline":
-        if text.lower() not in TRUE | FALSE:
+        if text.lower() not in YES | NO:
             raise UsageError(f"{place} must be 1 or 0, got {text!r}.")
-        return text.lower() in TRUE
+        return text.lower() in YES
     return text

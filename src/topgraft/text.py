@@ -6,7 +6,8 @@ import os
 import re
 import shlex
 import subprocess
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -17,6 +18,9 @@ NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 TIME = re.compile(r"(\d+\.?\d*|\.\d+)\s*(s|m|min|h|d)?")
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Controls, line ends, halves of characters, and marks that turn the direction of writing around."""
+
+NO = frozenset({"", "0", "false", "no", "off"})
+"""What an environment variable says for no."""
 
 
 def one_line(text: str) -> str:
@@ -73,6 +77,15 @@ def duration(seconds: float) -> str:
     if seconds < 5400:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"
+
+
+def flat(facts: Mapping[str, Any]) -> dict[tuple[str, ...], Any]:
+    """Return nested plain data as one table: each value by the keys that lead to it; lists stay whole."""
+    found: dict[tuple[str, ...], Any] = {}
+    for key, value in facts.items():
+        below = flat(value) if isinstance(value, Mapping) else {(): value}
+        found |= {(key, *keys): leaf for keys, leaf in below.items()}
+    return found
 
 
 def pasted(*words: str) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 
 from topgraft._embed.partition import Partition, Tell, compute
 from topgraft.errors import StoreError, UsageError
-from topgraft.files import absolute
+from topgraft.files import absolute, said
 from topgraft.settings import Settings
 from topgraft.store.place import Place
 from topgraft.store.rows import Rows
@@ -114,7 +114,7 @@ def _schedule(
                 waiting.append(part)
             else:
                 failure = failure or StoreError(
-                    f"{part.store}: a partition lost its worker {ATTEMPTS} times ({_line(error)})."
+                    f"{part.store}: a partition lost its worker {ATTEMPTS} times ({said(error)})."
                     " Is there enough memory for the engine?"
                 )
         else:
@@ -164,7 +164,7 @@ def _cluster(ray: Any, address: str, threads: int) -> Iterator[None]:
             ray.init("local", num_cpus=threads, include_dashboard=False, **quiet)
     except Exception as error:  # a node that does not start in time is a bare one
         raise UsageError(
-            f"workers: no Ray cluster answers at {address or 'this machine'} ({_line(error)})."
+            f"workers: no Ray cluster answers at {address or 'this machine'} ({said(error)})."
             " Start one with `ray start --head`."
         ) from error
     try:
@@ -182,7 +182,3 @@ def _knock(address: str) -> None:
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdecimal():
         socket.create_connection((host, int(port)), KNOCK_S).close()
-
-
-def _line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -78,9 +78,7 @@ def write(folder: Path, graph: Path, facts: dict[str, Any]) -> Card:
             )
         onnx.checker.check_model(model)
     except Exception as error:
-        raise BackboneError(
-            f"{graph}: is not an ONNX file ({str(error).strip().splitlines()[0]})."
-        ) from error
+        raise BackboneError(f"{graph}: is not an ONNX file ({files.said(error)}).") from error
     names = _named(facts, graph)
     made = _card(graph, facts, hashlib.sha256(data).hexdigest())
     model = compose.add_prefix(model, "net/")

@@ -193,9 +193,8 @@ def _export(path: Path, network: FromPixels, card: Card) -> None:
     except OSError:
         raise  # a full disk is nothing another backbone would help against
     except Exception as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise BackboneError(
-            f"{card.name}: cannot be written as an ONNX graph ({first}). Try another backbone."
+            f"{card.name}: cannot be written as an ONNX graph ({files.said(error)}). Try another backbone."
         ) from error
 
 

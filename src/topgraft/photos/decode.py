@@ -126,8 +126,7 @@ def read_picture(source: str | Path | bytes, place: str = "", *, most: int = MAX
     except MemoryError as error:
         raise DecodeError(place, "does not fit into memory") from error
     except Exception as error:  # a broken file can make a decoder raise anything
-        text = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DecodeError(place, f"is damaged ({text})") from error
+        raise DecodeError(place, f"is damaged ({files.said(error)})") from error
 
 
 def _named(source: str | Path | bytes, place: str) -> str:

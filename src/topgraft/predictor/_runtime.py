@@ -119,9 +119,7 @@ class _OnnxRuntime:
         try:
             self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         except Exception as error:
-            raise BackboneError(
-                f"predictor: onnxruntime cannot read it: {str(error).splitlines()[0]}"
-            ) from error
+            raise BackboneError(f"predictor: onnxruntime cannot read it: {files.said(error)}") from error
         self.takes = self._session.get_inputs()[0].name
         self._names = [output.name for output in self._session.get_outputs()]
 
