@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from sklearn.linear_model import Ridge
 
 import topgraft as tg
 from commands import topgraft
+from topgraft.config import Config
 from topgraft.errors import DataError, UsageError
 from topgraft.run import Run
 from topgraft.run.results import rounded
@@ -117,6 +119,19 @@ def test_a_class_that_is_hardly_known_gains_most() -> None:
     assert "Ten more photos of one class would bring it the most of: rare +" in str(found)
 
 
+def test_classes_weigh_as_they_did_for_the_head_in_use() -> None:
+    features, labels = rows(160, 1)
+    keep = (labels != 3) | (np.arange(160) < 48)
+    names = ["a", "b", "c", "rare"]
+    found = {
+        mode: curve(features[keep], labels[keep], classes=names, class_weight=mode).numbers
+        for mode in ("auto", "on", "off")
+    }
+    assert found["auto"]["sizes"] == found["on"]["sizes"] != found["off"]["sizes"]
+    rare = {mode: next(one for one in of["classes"] if one["class"] == "rare") for mode, of in found.items()}
+    assert rare["off"]["found"] < rare["on"]["found"]  # where it weighs no more than the others
+
+
 def test_gains_scale_with_the_errors_of_the_head_in_use() -> None:
     features, labels = rows(80, 2)
     names = ["a", "b", "c", "d"]
@@ -145,7 +160,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("curve")
     data = tg.Dataset.from_folder(draw_photos(folder / "photos", 20, seed=2))
     store = tg.embed(data, folder / "run" / "features.zarr")
-    return tg.train(store, tg.split(data, test=0.25), heads=["ridge"], folds=3, seed=1, out=folder / "other")
+    uneven = tg.split(data.subset([*data.ids[:20], *data.ids[20:32]]), test=0.25)
+    options = {"heads": ["ridge"], "folds": 3, "seed": 1, "class_weight": "off"}
+    return tg.train(store, uneven, out=folder / "other", **options)
 
 
 def test_a_run_has_its_curve_and_a_command_shows_it(run: Run) -> None:
@@ -155,6 +172,9 @@ def test_a_run_has_its_curve_and_a_command_shows_it(run: Run) -> None:
     assert any(note.startswith("Twice the photos") for note in facts["notes"])
     found = tg.curve(run, store=store)
     assert rounded(found.numbers["sizes"]) == facts["curve"]["sizes"]
+    weighted = Run(shutil.copytree(run.path, run.path.parent / "weighted"))
+    weighted.write_config(Config.load(heads__class_weight="on"))  # a run of photos says so in its config
+    assert tg.curve(weighted, store=store).numbers["sizes"] != found.numbers["sizes"]
     with pytest.raises(DataError, match=r"expected features\.zarr in the run, found none"):
         tg.curve(run)
     told = topgraft("curve", run.path, "--store", store)

@@ -47,6 +47,10 @@ def judged():
     return source, worth(source, source.labels)
 
 
+def test_it_says_what_it_reads(judged):
+    assert "by a ridge on the last layer" in judged[1].sentences[0]
+
+
 def test_what_helps_helps_and_what_harms_harms(judged):
     _, found = judged
     levels = {level["level"]: level for level in found.numbers["levels"]}

@@ -55,10 +55,18 @@ def curve(
         classes=features.classes,
         columns=columns,
         error=None if opened is None else 1 - opened.metrics.cross_validation.accuracy.value,
+        class_weight=_class_weight(opened) if opened else "auto",
         seed=seed,
         settings=settings,
         progress=progress,
     )
+
+
+def _class_weight(run: Run) -> str:
+    """Return how a run weighed classes; one that was trained from features has no config, but its curve."""
+    if run.config:
+        return run.config.heads.class_weight
+    return str((run.metrics.curve or {}).get("class_weight", "auto"))
 
 
 def _found(

@@ -233,7 +233,7 @@ def learn(
             seed=seed,
             settings=settings,
         )
-    grown = _curve(store, training, columns, found.oof[0], seed, run, settings, progress)
+    grown = _curve(store, training, columns, found.oof[0], class_weight, seed, run, settings, progress)
     few = min(folds or FEWER, len(found.folds[0]))  # what policies change needs no better level
     measured = _worth(store, training, few, seed, run, settings, progress) if worth else None
     threshold = _threshold(judged, answer_above, right)
@@ -312,6 +312,7 @@ def _curve(
     training: Side,
     columns: Depths | None,
     answers: Probabilities,
+    class_weight: str,
     seed: int,
     run: Run,
     settings: Settings,
@@ -328,6 +329,7 @@ def _curve(
             classes=store.classes,
             columns=columns,
             error=float((answers.argmax(axis=1) != training.labels).mean()),
+            class_weight=class_weight,
             seed=seed,
             settings=settings,
             progress=progress,

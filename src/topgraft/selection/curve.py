@@ -88,6 +88,7 @@ def curve(
     classes: Sequence[str],
     columns: Depths | None = None,
     error: float | None = None,
+    class_weight: str = "auto",
     seed: int = 0,
     settings: Settings | None = None,
     progress: Progress = silent,
@@ -102,6 +103,7 @@ def curve(
         columns: which columns of a row are which, where block features are read.
         error: the share of wrong answers of the head that is in use; None takes the ridge's. What more photos
             bring is told in proportion to it.
+        class_weight: `auto`, `on` or `off`, as that head was fitted.
         seed: of folds, parts and the bootstrap.
         settings: cores.
         progress: told of repeats.
@@ -116,7 +118,15 @@ def curve(
     if count < FEWEST:
         raise DataError(f"curve: expected at least {FEWEST} photos that differ, got {count}. Add photos.")
     tried = _try(
-        features, labels, groups, len(classes), columns, seed, Compute(settings or Settings.load()), progress
+        features,
+        labels,
+        groups,
+        len(classes),
+        columns,
+        class_weight,
+        seed,
+        Compute(settings or Settings.load()),
+        progress,
     )
     n = len(labels)
     draws = np.concatenate([np.ones((1, n)), resample(n, groups, seed=seed, draws=DRAWS)])
@@ -140,6 +150,7 @@ def curve(
         "folds": FOLDS,
         "repeats": int(tried.by_repeat.shape[1]),
         "error": float(known),
+        "class_weight": class_weight,
         "sizes": sizes,
         "fitted": [
             {"photos": round(float(at), 1), "accuracy": _band(1 - scale * falls.at(at))}
@@ -162,6 +173,7 @@ def _try(
     groups: Labels | None,
     classes: int,
     columns: Depths | None,
+    class_weight: str,
     seed: int,
     compute: Compute,
     progress: Progress,
@@ -182,13 +194,11 @@ def _try(
         def judge(job: tuple[int, Fold], repeat: int = repeat) -> list[tuple[int, list[Floats]]]:
             number, (fit, score) = job
             rng = np.random.default_rng([seed, repeat, number, 0xC0BE])
-            parts = _parts(labels[fit], alone[fit], rng)
+            parts = [fit[part] for part in _parts(labels[fit], alone[fit], rng)]
+            weights = [_weight(labels[part], classes, class_weight) for part in parts]
             return [
-                (
-                    len(part),
-                    _ridge(z[fit[part]], target[fit[part]], z[score], _weight(labels[fit[part]], classes)),
-                )
-                for part in parts
+                (len(part), _ridge(z[part], target[part], z[score], weight))
+                for part, weight in zip(parts, weights, strict=True)
             ]
 
         dealt = make_folds(labels, groups, folds, seed + repeat)
@@ -220,9 +230,9 @@ def _parts(labels: Labels, groups: Labels, rng: np.random.Generator) -> list[Lab
     return parts
 
 
-def _weight(labels: Labels, classes: int) -> Floats:
-    """Return what each photo weighs (n,), as in training: all the same unless classes are uneven."""
-    weight, _ = class_weights(labels, classes)
+def _weight(labels: Labels, classes: int, mode: str) -> Floats:
+    """Return what each photo weighs (n,), as in training."""
+    weight, _ = class_weights(labels, classes, mode)
     return np.ones(len(labels)) if weight is None else weight
 
 

@@ -3,8 +3,8 @@
 Each level of each axis ("rotate(120)", "vflip", "fill(wrap)") and each policy is judged twice, by ridge
 regression on held-out photos: what its views add to the photos as they are, and what they add to all the
 others. Sums over rows are added and taken away instead of rows (ridge needs no more), so that hundreds of
-views cost little. It
-measures and does not select: of hundreds of policies, some always look good by chance.
+views cost little; as they grow with the square of the columns, they are of the last layer, whichever depths
+the heads read. It measures and does not select: of hundreds of policies, some always look good by chance.
 """
 
 from __future__ import annotations
@@ -307,7 +307,8 @@ def in_words(numbers: dict[str, Any]) -> list[str]:
     before, after = (f"{score['log_loss']['value']:.3f}" for score in (plain, full))
     right, now = (f"{score['accuracy']['value']:.3f}" for score in (plain, full))
     together = (
-        f"All {len(policies)} policies together: {_verdict(gap)} on {photos} photos. Log loss {before} on"
+        f"All {len(policies)} policies together: {_verdict(gap)} on {photos} photos, by a ridge on the last"
+        f" layer. Log loss {before} on"
         f" photos as they are, {after} with all views ({_interval(gap)}); accuracy {right} and {now}."
     )
     said = [together, *(_of_level(level, photos) for level in numbers["levels"])]
