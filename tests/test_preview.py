@@ -4,12 +4,16 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
+from commands import topgraft
 from photos import paint, paint_folder
 from topgraft import _preview
 from topgraft._preview import contact
+from topgraft._split import split
 from topgraft.backbones.fit import fit
 from topgraft.cli import app
 from topgraft.errors import DataError, DecodeError, UsageError
+from topgraft.photos.correct import correct
+from topgraft.photos.corrections import Correction, Corrections
 from topgraft.photos.dataset import Dataset
 from topgraft.policies.grid import draw
 from topgraft.policies.policy import Policy, View, render
@@ -54,6 +58,19 @@ def test_only_the_training_side_is_shown(data, tmp_path):
     allowed = [one.id for one in data.samples][3:5]
     _preview.preview(data, n=9, ids=allowed, save_to=tmp_path / "views")
     assert {row["photo"] for row in table(tmp_path / "views")} == set(allowed)
+
+
+def test_the_command_shows_what_training_with_the_same_corrections_learns_from(data, folder, tmp_path):
+    words = Corrections(tmp_path / "words.csv")
+    for press, one in enumerate(data.samples[:3], 1):  # bread that is rice: the classes are dealt anew
+        words.add([Correction(press, "label", "rice", "bread", one.id, str(folder), one.digest)])
+    words.close()
+    learned = split(correct(data, words.path).data, test=0.3).train
+    assert set(learned) != set(split(data, test=0.3).train)
+    options = ["--policies", "15", "--test", "0.3", "--save-to", tmp_path / "views", "-o", tmp_path / "a.png"]
+    done = topgraft("preview", folder, *options, "--corrections", words.path)
+    assert done.returncode == 0, done.stderr
+    assert {row["photo"] for row in table(tmp_path / "views")} == set(learned)
 
 
 def test_the_first_id_is_the_photo_under_each_policy(data, tmp_path):

@@ -323,6 +323,7 @@ def preview(
     save_to: Annotated[Path | None, typer.Option(help="New folder for every single view.")] = None,
     test: Annotated[float, typer.Option(help="Share that `train` would hold out; not shown.")] = 0.2,
     duplicates: Duplicates = None,
+    corrections: CorrectionsTable = None,
     group_by: GroupBy = None,
     within: Within = None,
     seed: Annotated[int, typer.Option(help="Decides split, draw and views.", min=0)] = 0,
@@ -334,6 +335,7 @@ def preview(
     """
     from topgraft import _preview
     from topgraft._split import split
+    from topgraft.photos.correct import correct
     from topgraft.photos.dataset import Dataset
     from topgraft.photos.decode import SUFFIXES
 
@@ -344,6 +346,8 @@ def preview(
             data = Dataset.from_folder(
                 photos, duplicates=duplicates, group_by=group_by, within=within, progress=bar
             )
+            if corrections:
+                data = correct(data, corrections, progress=bar).data
         shown = split(data, test=test, seed=seed).train
         _preview.preview(data, n=policies, grid=grid, seed=seed, ids=shown, out=out, save_to=save_to)
     print(out)
