@@ -508,6 +508,34 @@ def test_several_runs_have_the_page_of_their_mean(
     assert "Topgraft evaluation of plain, near" in page.read_text(encoding="utf-8")
 
 
+def test_nothing_of_the_mean_of_several_is_the_first_runs_alone(runs: list[Run], tmp_path: Path) -> None:
+    drawn = Path(draw_photos(tmp_path / "new", 5, seed=11))
+    pizza = Path(draw_photos(tmp_path / "more", 4, seed=12)) / "sushi"
+    shutil.copytree(pizza, drawn / "pizza")
+    picky = Run(shutil.copytree(runs[0].path, tmp_path / "picky"))
+    tg.load(runs[0].path).answering_above(0.9).save(picky.model)
+    data = tg.Dataset.from_folder(drawn)
+    alone = evaluate(picky, data)
+    assert alone.trust["temperature"] == tg.load(picky.path).card.temperature
+    assert any("answered" in note for note in alone.notes)
+    ways = [evaluate(pair, data) for pair in ([picky, runs[1]], [runs[1], picky])]
+    for one, other in (ways, ways[::-1]):
+        assert one.trust == other.trust
+        assert one.flagged == other.flagged
+        assert sorted(one.notes) == sorted(other.notes)
+    assert ways[0].trust["temperature"] is ways[0].trust["unknown"] is None
+    assert sum("not applied to their mean" in note for note in ways[0].notes) == 1
+    page = tg.report(ways[0], out=tmp_path / "page.html")
+    rows = [row for row in Run(tmp_path).read_table("page.csv") if row["split"] == "stranger"]
+    assert len(rows) == 4
+    for row in rows:
+        said = [tg.load(run.path).predict([drawn / row["id"]])[0].probabilities for run in (picky, runs[1])]
+        assert float(row["p_sushi"]) == pytest.approx(np.mean([one["sushi"] for one in said]), abs=2e-3)
+    text = page.read_text(encoding="utf-8")
+    assert "This one is set to answer only above" not in text
+    assert "Where it looked is shown of picky alone" in text
+
+
 def test_what_tta_changed_is_said(runs: list[Run], data: tg.Dataset) -> None:
     found = evaluate(runs[0], data, tta=2)
     plain = evaluate(runs[0], data)

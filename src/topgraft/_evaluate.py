@@ -34,6 +34,10 @@ from topgraft.types import Labels, Probabilities, Progress, auto, silent
 
 BATCH = 8
 """Photos held in memory at once, all their views with them."""
+OWN_THRESHOLDS = (
+    "The threshold below which a run is unsure is of its own probabilities, and not applied to their mean."
+    " Evaluate that run alone to see what it does."
+)
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,9 @@ def evaluate(
     answers = [
         _ask(member, data, known, classes, tta=tta, settings=settings, progress=progress) for member in runs
     ]
-    read: NDArray[np.bool_] = np.asarray(~np.isnan(answers[0].probabilities).any(axis=1))
+    read: NDArray[np.bool_] = np.asarray(
+        ~np.isnan([answer.probabilities for answer in answers]).any(axis=(0, 2))
+    )
     refused = _refused(data, known, read)
     if not read.any():
         raise DataError(
@@ -121,25 +127,30 @@ def evaluate(
     members, ensembles = _score(
         runs, labels, [answer.probabilities for answer in answers], classes, groups=groups, seed=seed
     )
-    odd = _ask(runs[0], data, strange, classes, settings=settings)
-    flagged = int(odd.unknown.sum())
+    odd = [_ask(member, data, strange, classes, settings=settings) for member in runs]
+    flagged = int(np.all([answer.unknown for answer in odd], axis=0).sum())
     counts = Counter(name for i in strange for name in named[i] if name not in classes)
     said = ensemble([answer.probabilities for answer in answers])
-    card = PredictorCard.read(runs[0].model / "card.json")
+    cards = [PredictorCard.read(member.model / "card.json") for member in runs]
+    card = cards[0] if len(cards) == 1 else None  # what is one run's own, the mean of several has not
     believed, answered = judge(labels, said, groups, seed=seed, out_of_fold=False)
     beside = None if known_before else _harder(runs, members[0], answers[0], labels, groups, seed)
     augmented = _augmented(labels, said, ensemble([answer.plain for answer in answers]), tta, groups, seed)
     told = ([_of_tta(augmented)] if augmented else []) + ([str(beside)] if beside else [])
     notes += filter(None, [metrics.silent(labels)])
     notes += told
-    if card.answer_above is not None and answered is not None:
+    if card and card.answer_above is not None and answered is not None:
         notes.append(in_words(answered.at(card.answer_above)))
-    notes += _strangers(counts, flagged) + _worse(members, ensembles)
+    elif not card and any(one.answer_above is not None for one in cards):
+        notes.append(OWN_THRESHOLDS)
+    notes += _strangers(counts, flagged, len(runs)) + _worse(members, ensembles)
     if refused:
         notes.append(f"{len(refused)} unreadable photos are in no number (first: {refused[0].id}).")
     ids = [data.samples[i].id for i, ok in zip(known, read, strict=True) if ok]
     names = {sample.id: sample.path for sample in data.samples}
-    seen: NDArray[np.bool_] = np.asarray(~np.isnan(odd.probabilities).any(axis=1))
+    unlike = ensemble([answer.probabilities for answer in odd])
+    seen: NDArray[np.bool_] = np.asarray(~np.isnan(unlike).any(axis=1))
+    far, odd_far = (answers[0].distance, odd[0].distance[seen]) if card else (None, None)
     return Evaluation(
         classes,
         members,
@@ -149,9 +160,9 @@ def evaluate(
         refused,
         tuple(notes),
         trust={
-            "temperature": card.temperature,
+            "temperature": card.temperature if card else None,
             **believed,
-            "unknown": card.unknown.model_dump() if card.unknown else None,
+            "unknown": card.unknown.model_dump() if card and card.unknown else None,
             "label_issues": _issues(labels, said, ids, classes),
         },
         harder=beside.as_dict() if beside else None,
@@ -159,8 +170,8 @@ def evaluate(
         shown=Shown(
             runs=tuple(runs),
             answers={
-                "test": _as_answers(data, known, read, said, answers[0].distance),
-                "stranger": _as_answers(data, strange, seen, odd.probabilities[seen], odd.distance[seen]),
+                "test": _as_answers(data, known, read, said, far),
+                "stranger": _as_answers(data, strange, seen, unlike[seen], odd_far),
             },
             classes=data.classes,
             origin=Origin(data.root, listed=names),
@@ -183,7 +194,7 @@ def _as_answers(
     photos: list[int],
     read: NDArray[np.bool_],
     probabilities: Probabilities,
-    distance: NDArray[np.float64],
+    distance: NDArray[np.float64] | None,
 ) -> Answers:
     rows = np.array(photos, np.int64)[read]
     side = Side(rows, tuple(data.samples[i] for i in rows.tolist()), data.labels[rows], data.groups[rows])
@@ -434,13 +445,13 @@ def _score(
     )
 
 
-def _strangers(counts: Counter[str], flagged: int) -> list[str]:
+def _strangers(counts: Counter[str], flagged: int, runs: int) -> list[str]:
     if not counts:
         return []
     listed = ", ".join(f"{name} {n}" for name, n in sorted(counts.items())[:8])
     total = counts.total()
     said = f"{total} photos are of classes the run does not know ({listed}); they are in no number,"
-    return [f"{said} and {flagged} of {total} are called unknown."]
+    return [f"{said} and {flagged} of {total} are called unknown{' by every run' if runs > 1 else ''}."]
 
 
 def _worse(members: tuple[Result, ...], ensembles: tuple[Result, ...]) -> list[str]:

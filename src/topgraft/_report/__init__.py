@@ -393,9 +393,11 @@ def _worth(metrics: Numbers) -> list[tuple[str, list[tuple[str, Markup]]]]:
 def _looks(facts: Facts, book: Book) -> tuple[list[looked.Looked], list[str]]:
     """Draw the activation maps; an old or damaged predictor costs them and a note, not the report."""
     try:
-        return looked.looked(facts, book), []
+        found = looked.looked(facts, book)
     except TopgraftError as error:
         return [], [f"The predictor cannot be asked where it looked: {error}"]
+    first = [f"Where it looked is shown of {facts.run.path.name} alone, the first of the runs."]
+    return found, first if found and facts.several else []
 
 
 def _missing_photos(facts: Facts, book: Book) -> list[str]:

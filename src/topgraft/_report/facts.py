@@ -67,6 +67,11 @@ class Facts:
         return []
 
     @property
+    def several(self) -> bool:
+        """Whether the answers are the mean of several runs'."""
+        return False
+
+    @property
     def notes(self) -> list[tuple[int, str]]:
         """The notes that do not stand beside the verdict, each with its place among all of them."""
         return list(enumerate(self.metrics["notes"]))

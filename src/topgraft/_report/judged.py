@@ -88,6 +88,16 @@ class Judged(Facts):
         ]
 
     @property
+    def several(self) -> bool:
+        """Whether the answers are the mean of several runs'."""
+        return len(self._found[0].shown.runs) > 1
+
+    @cached_property
+    def card(self) -> dict[str, Any]:
+        """The predictor's card.json; a mean of several has none."""
+        return {} if self.several else super().card
+
+    @property
     def notes(self) -> list[tuple[int, str]]:
         """All but `said`, each with its place among all of them."""
         return [(i, note) for i, note in super().notes if note not in self._found[0].shown.notes]
@@ -172,7 +182,7 @@ class Judged(Facts):
         ]
         gallery = Gallery(
             "strangers",
-            "Of classes it does not know, and not called unknown",
+            f"Of classes it does not know{', and not called unknown' if unknown else ''}",
             "Nothing it learned is on these photos, yet it named a class. They are in no number above.",
             shots,
             len(missed) - len(shots),

@@ -77,10 +77,11 @@ class Evaluation:
         members: one result a run.
         ensembles: the plain and the weighted mean; none for one run.
         strangers: photos of classes the runs do not know, by class; in no score.
-        flagged: how many of those the first run calls unknown.
+        flagged: how many of those every run calls unknown.
         refused: photos that could not be read; in no score.
         notes: what should be known, in sentences.
-        trust: calibration, coverage and labels that look wrong, on these photos, as in metrics.json.
+        trust: calibration, coverage and labels that look wrong, on these photos, as in metrics.json; of
+            several runs those of their mean, which has no temperature and no unknown answer of its own.
         harder: how these photos compare with those it was trained on; None where that cannot be told.
         tta: what test-time augmentation changed, by measure; None without.
         shown: what a page is made of.
@@ -126,6 +127,7 @@ class Evaluation:
     def as_metrics(self) -> dict[str, Any]:
         """Return the numbers of the headline in the form of metrics.json, for a page."""
         first, result = self.shown.runs[0].metrics, self.headline
+        names = dict.fromkeys(run.metrics.backbone.name for run in self.shown.runs)
         head: dict[str, Any] = {"name": f"{result.name} of {len(self.members)} runs", "depths": []}
         usual = None
         if not self.ensembles:
@@ -140,7 +142,7 @@ class Evaluation:
                 "strangers": sum(self.strangers.values()),
                 "refused": len(self.refused),
             },
-            "backbone": first.backbone.as_dict(),
+            "backbone": first.backbone.as_dict() if len(names) == 1 else {"name": ", ".join(names)},
             "policies": [],
             "head": {"setting": "", **head},
             "test": result.scores,
