@@ -1,19 +1,27 @@
-"""A realistic run folder from random numbers, for tests of what reads runs."""
+"""A realistic run folder from random numbers, for tests of what reads runs.
+
+What training writes its files with writes them here, too: a form that changes is missed by name.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tomli_w
 from PIL import Image
 
+from topgraft._check import Health
+from topgraft.config import Config
 from topgraft.fingerprint import digest
 from topgraft.metrics import summary
-from topgraft.run import Run
+from topgraft.photos.dataset import Sample
+from topgraft.run import Metrics, Run
+from topgraft.run.predictions import write_predictions
+from topgraft.run.results import Answers, Side, rounded
 
 POLICIES = ["rotate(30) | hflip", "shift(0.1)", "zoom(0.8,1.2) | vflip"]
 
@@ -67,7 +75,6 @@ def write_run(
     ids = [f"{classes[label]}/{i:04d}.jpg" for i, label in enumerate(labels)]
     held = np.zeros(photos, bool)
     held[rng.permutation(photos)[: round(test * photos)]] = True
-    predicted, top = probabilities.argmax(axis=1), probabilities.max(axis=1)
     distance = rng.gamma(4, 0.25, photos)
     scores = {
         "cross_validation": {
@@ -114,53 +121,39 @@ def write_run(
         digest((place / name).read_bytes()) if with_photos else f"{i:032x}" for i, name in enumerate(ids)
     ]
     run = Run.create(folder)
-    run.write_json("metrics.json", metrics)
-    run.write("config.toml", tomli_w.dumps({"seed": seed, "data": {"photos": str(place), "test": test}}))
+    run.write_config(Config.of(photos=place, test=test, seed=seed))
     run.write_json("timings.json", {"read and check photos": 0.41, "embed": 12.3, "train": 4.2})
     run.write_json("versions.json", {"python": "3.11.2", "topgraft": "0.1.0", "numpy": "2.4.6"})
-    facts: dict[str, Any] = {
-        "photos": photos,
-        "classes": {name: int((labels == i).sum()) for i, name in enumerate(classes)},
-        "refused": [],
-        "ignored": [],
-        "duplicates": [],
-        "cross_class_duplicates": [],
-        "leaks": [],
-        "tiny": [],
-        "odd_sizes": [],
-        "warnings": [],
-    }
-    run.write_json("health.json", facts | (health or {}))
+    healthy = Health(
+        photos=photos,
+        classes={name: int((labels == i).sum()) for i, name in enumerate(classes)},
+        refused=[],
+        ignored=[],
+        duplicates=[],
+        cross_class_duplicates=[],
+        leaks=[],
+        tiny=[],
+        odd_sizes=[],
+        remarks=[],
+        warnings=[],
+        failed="",
+    )
+    run.write_json("health.json", replace(healthy, **(health or {})).as_dict())
     if curves:
         run.write_json("curves.json", {"series": series(rng)})
-    run.write_table(
-        "predictions.csv",
-        [
-            "id",
-            "digest",
-            "split",
-            "fold",
-            "label",
-            "predicted",
-            "probability",
-            *(f"p_{c}" for c in classes),
-            "distance",
-        ],
-        [
-            [
-                ids[i],
-                digests[i],
-                "test" if held[i] else "cv",
-                "" if held[i] else i % 5,
-                classes[labels[i]],
-                classes[predicted[i]],
-                f"{top[i]:.6f}",
-                *(f"{p:.6f}" for p in probabilities[i]),
-                f"{distance[i]:.6f}",
-            ]
-            for i in range(photos)
-        ],
-    )
+    fold = np.where(held, -1, np.arange(photos) % 5)
+    samples = [
+        Sample(name, name, int(label), name, address, pixels=digest(f"pixels of {address}".encode()))
+        for name, label, address in zip(ids, labels, digests, strict=True)
+    ]
+
+    def answers(rows: Any) -> Answers:
+        side = Side(rows, tuple(samples[i] for i in rows), labels[rows], rows)
+        return Answers(side, probabilities[None, rows], fold[rows], distance[rows])
+
+    sides = {"cv": np.flatnonzero(~held), "test": np.flatnonzero(held)}
+    write_predictions(run, classes, {split: answers(rows) for split, rows in sides.items()})
+    run.write_metrics(Metrics.model_validate(rounded(metrics)))
     return folder
 
 

@@ -115,21 +115,21 @@ def test_numbers_that_are_none_are_refused(run: Path, name: str, edit: str, said
 @pytest.mark.parametrize(
     ("column", "cell"),
     [
-        *((6, cell) for cell in ("nan", "1.5", "-0.1", "")),
-        *((3, cell) for cell in ("9" * 30, "2147483647", "-2", "x")),
-        (2, "train"),
-        *((9, cell) for cell in ("nan", "1e999")),
-        (7, "inf"),
-        (4, "tuna"),
-        (5, ""),
+        *(("probability", cell) for cell in ("nan", "1.5", "-0.1", "")),
+        *(("fold", cell) for cell in ("9" * 30, "2147483647", "-2", "x")),
+        ("split", "train"),
+        *(("distance", cell) for cell in ("nan", "1e999")),
+        ("p_sandwich", "inf"),
+        ("label", "tuna"),
+        ("predicted", ""),
     ],
 )
-def test_edited_predictions_are_one_line(run: Path, column: int, cell: str) -> None:
+def test_edited_predictions_are_one_line(run: Path, column: str, cell: str) -> None:
     file = run / "predictions.csv"
     good = file.read_text()
     head, first, *rest = good.splitlines()
     cells = first.split(",")
-    cells[column] = cell
+    cells[head.split(",").index(column)] = cell
     file.write_text("\n".join([head, ",".join(cells), *rest]))
     try:
         with pytest.raises(DataError, match=r"predictions\.csv: is damaged \("):

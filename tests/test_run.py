@@ -1,12 +1,17 @@
 """A run's folder is made once, read back, and never taken from anything else."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
 
 import pytest
 
+from run_folder import write_run
+from topgraft._check import Health
+from topgraft.config import Config
 from topgraft.errors import DataError, StoreError, UsageError
 from topgraft.run import Run, versions
 from topgraft.run.origin import photos_of
+from topgraft.run.predictions import read_predictions
 
 
 def test_files_come_back_as_they_were_written(tmp_path):
@@ -73,6 +78,13 @@ def test_damaged_files_of_a_run_are_one_line(tmp_path, text):
         assert run.config is None
         with pytest.raises(DataError, match="names no photos"):
             photos_of(run)
+
+
+def test_runs_that_other_tests_make_up_have_what_training_writes(tmp_path):
+    run = Run(write_run(tmp_path / "run", photos=12, with_photos=False))
+    assert all(row.pixels and row.group == row.id for row in read_predictions(run, run.metrics.classes))
+    assert run.config.as_dict().keys() == Config().as_dict().keys()
+    assert run.read("health.json").keys() == {field.name for field in fields(Health)}
 
 
 def test_what_cannot_be_written_is_one_line(tmp_path):
