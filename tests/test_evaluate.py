@@ -424,6 +424,20 @@ def test_a_run_of_pairs_is_measured_by_the_labels_of_the_pairs(data: tg.Dataset,
     assert said["members"][0]["scores"]["accuracy"]["low"] == pytest.approx(own["accuracy"]["low"], abs=2e-3)
 
 
+def test_photos_of_an_older_run_are_grouped_as_its_config_says(runs: list[Run], tmp_path: Path) -> None:
+    """Before the column `group` the table of predictions did not say."""
+    run = Run(shutil.copytree(runs[0].path, tmp_path / "run"))
+    lines = run.read_table("predictions.csv")
+    kept = [name for name in lines[0] if name != "group"]
+    run.write_table("predictions.csv", kept, [[line[name] for name in kept] for line in lines])
+    place = run.config.data.photos if run.config else ""
+    run.write("config.toml", f"[data]\nphotos = {json.dumps(place)}\ngroup_by = '_0.(?=.)'\n")
+    data = read_photos(run)
+    expected = tg.Dataset.from_folder(place, group_by="_0.(?=.)")
+    assert data.samples == expected.samples
+    assert np.unique(data.groups).size < len(data) / 4
+
+
 # The page of an evaluation.
 
 

@@ -337,6 +337,18 @@ def said(run, photos, fresh, tmp_path_factory) -> Path:
     return table
 
 
+def test_new_photos_are_found_again_from_any_working_directory(run, fresh, photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(fresh.parent)
+    review = Review.open(run, fresh.name, corrections=tmp_path / "table.csv")
+    key = next(photo.key for photo in review._photos.values() if not photo.label)
+    review.decide([key], "label", "sushi")
+    review.close()
+    monkeypatch.chdir(tmp_path)
+    found = correct(tg.Dataset.from_folder(photos), tmp_path / "table.csv")
+    assert len(found.added) == 1
+    assert found.lost == 0
+
+
 @pytest.fixture(scope="module")
 def better(said, photos, tmp_path_factory) -> tuple[Run, str]:
     """A run that learned from the table, and what training it printed."""

@@ -115,7 +115,7 @@ class Review:
         if not where.root:
             say(f"  ! the run's own photos are not shown: {where.why}")
         labelled = of_the_run(run, where, lines)
-        folder = str(photos) if photos is not None else ""
+        folder = files.absolute(photos) if photos is not None else ""  # the table is read from elsewhere, too
         known = {line.digest for line in lines}
         fresh, gone = in_folder(folder, known, settings, progress) if folder else ([], 0)
         table = table_of(run, corrections)
