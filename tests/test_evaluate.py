@@ -412,7 +412,8 @@ def test_a_run_of_pairs_is_measured_by_the_labels_of_the_pairs(data: tg.Dataset,
         labels.append(data.classes[1 - sample.label])
         groups.append(f"day {i // 3}")
     pairs = tg.Dataset.from_pairs(paths, labels, groups=groups)
-    run = tg.train(pairs, policies=0, heads="mean", folds=3, test=0.3, out=tmp_path / "run")
+    options = {"backbone": "tf_efficientnet_lite0.in1k", "policies": 0, "heads": "mean", "folds": 3}
+    run = tg.train(pairs, test=0.3, out=tmp_path / "run", **options)
     again = read_photos(run)
     assert again.samples == pairs.samples
     again.keep_out(tmp_path / "page.html")  # what they have in common is no folder of photos
@@ -542,9 +543,10 @@ def test_nothing_of_the_mean_of_several_is_the_first_runs_alone(runs: list[Run],
     page = tg.report(ways[0], out=tmp_path / "page.html")
     rows = [row for row in Run(tmp_path).read_table("page.csv") if row["split"] == "stranger"]
     assert len(rows) == 4
-    for row in rows:
-        said = [tg.load(run.path).predict([drawn / row["id"]])[0].probabilities for run in (picky, runs[1])]
-        assert float(row["p_sushi"]) == pytest.approx(np.mean([one["sushi"] for one in said]), abs=2e-3)
+    said = [tg.load(run.path).predict([drawn / row["id"] for row in rows]) for run in (picky, runs[1])]
+    for row, answers in zip(rows, zip(*said, strict=True), strict=True):
+        mean = np.mean([answer.probabilities["sushi"] for answer in answers])
+        assert float(row["p_sushi"]) == pytest.approx(mean, abs=2e-3)
     text = page.read_text(encoding="utf-8")
     assert "This one is set to answer only above" not in text
     assert "Where it looked is shown of picky alone" in text

@@ -354,6 +354,7 @@ def better(said, photos, tmp_path_factory) -> tuple[Run, str]:
     """A run that learned from the table, and what training it printed."""
     out = tmp_path_factory.mktemp("better") / "run"
     choices = ["--policies", "0", "--heads", "ridge", "--test", "0", "--corrections", str(said)]
+    choices += ["--backbone", "tf_efficientnet_lite0.in1k"]
     printed = command("train", photos, "-o", out, *choices)
     return Run.open(out), printed
 
