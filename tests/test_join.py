@@ -90,7 +90,22 @@ def test_what_cannot_be_joined_is_said(tmp_path):
         tg.load_backbone(f"{SMALL}+{SMALL}")
     with pytest.raises(UsageError, match="joined backbones bring their own weights"):
         tg.load_backbone(BOTH, weights="random")
-    folder = tg.fetch(SMALL, tmp_path / "small")
+    for name, got in (
+        (f"{SMALL}+", "''"),
+        ("+", "''"),
+        (f"{SMALL}+auto", "'auto'"),
+        (f"tf_efficientnet_lite@260+{SMALL}", "'tf_efficientnet_lite@260'"),
+    ):
+        with pytest.raises(UsageError, match=rf"expected one backbone on each side of \+, got {got}"):
+            tg.load_backbone(name)
+    for part in ("mine.onnx", "hf-hub:timm/resnet18", "local-dir:mine"):
+        with pytest.raises(UsageError, match=f"{part} is joined as a folder. Write it with"):
+            tg.load_backbone(f"{SMALL}+{part}")
+    with pytest.raises(BackboneError, match=r"pixels a side, and .*\. Give both of one side"):
+        tg.load_backbone(f"{SMALL}@64+tf_efficientnet_lite2")
+    folder = tg.fetch(SMALL, tmp_path / "small+large")  # a folder keeps its +
+    assert tg.load_backbone(str(folder)).card.name.startswith(SMALL)
+    folder = folder.rename(tmp_path / "small")
     with pytest.raises(
         BackboneError, match=r"takes pictures of 224 pixels a side, .* of 260\. Give both of one"
     ):

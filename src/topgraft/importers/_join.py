@@ -11,6 +11,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, compose, helper, numpy_helper
 
+from topgraft import files
 from topgraft.backbones._cache import CARD, GRAPH
 from topgraft.backbones.backbone import Backbone
 from topgraft.backbones.card import Card
@@ -106,7 +107,9 @@ def _merged(models: list[onnx.ModelProto], name: str) -> onnx.ModelProto:
         for part in range(1, len(models)):
             whole = compose.merge_models(whole, made_alike(part), io_map=[])
     except (ValueError, RuntimeError) as error:
-        raise BackboneError(f"{name}: their graphs cannot be joined ({error}). Choose others.") from error
+        raise BackboneError(
+            f"{name}: their graphs cannot be joined ({files.said(error)}). Choose others."
+        ) from error
     for node in whole.graph.node:
         for place, value in enumerate(node.input):
             if value.endswith("/images") and value.removesuffix("/images").isdecimal():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ BUILTINS = {
     alias: lite for name, lite in _builtin.BUILTINS.items() for alias in (name, name.partition(".")[0])
 }
 BETWEEN = "+"
+PLACES = ("local-dir:", "hf-hub:")
+"""How a name begins that is an address, not a word."""
 SMALLEST, LARGEST = 32, 4096
 """Sides of pictures, in pixels: the first map of most networks' last block is a 32nd of the side."""
 WEIGHTS = (".safetensors", ".pth", ".bin", ".pt")
@@ -52,11 +54,11 @@ def load_backbone(
     """Return a backbone by name; one that has to be made is made once and kept in the cache.
 
     Args:
-        name: the built-in `tf_efficientnet_lite0.in1k` or 2 of them, with the extra `larger` 1, too; a
-            folder that `fetch` wrote; an ONNX file; or, with the `timm` extra, any timm model:
-            `architecture`, `architecture.tag`, `local-dir:PATH`,
-            `hf-hub:OWNER/NAME`. `NAME@SIDE` asks for pictures of another side, as `size` does. `A+B` joins
-            both: a row is what one says and then what the other says.
+        name: the built-in `tf_efficientnet_lite0.in1k` or `tf_efficientnet_lite2.in1k` (lite1 with the extra
+            `larger`); a folder that `fetch` wrote; an ONNX file; or, with the `timm` extra, any timm model:
+            `architecture`, `architecture.tag`, `local-dir:PATH`, `hf-hub:OWNER/NAME`. `NAME@SIDE` asks for
+            pictures of another side, as `size` does. `A+B` joins names and folders: a row is what one says
+            and then what the other says.
         card: for an ONNX file, the JSON of what it cannot tell.
         weights: `pretrained`, `random`, or a `.safetensors` or `.pth` file; the last two for timm models.
         seed: of random weights.
@@ -72,12 +74,19 @@ def load_backbone(
         MissingExtraError: where a timm model is to be made without the `timm` extra.
     """
     settings = settings or Settings.load()
+    name, size = _sized(name, size)
     if name in (AUTO, FAMILY):
         raise UsageError(
-            f"backbone: {name} is for `topgraft train`. `topgraft backbones --try PHOTOS` names the best."
+            f"backbone: {name} is for `topgraft train`, which tries some, each on its own side."
+            " `topgraft backbones --try PHOTOS` names the best."
         )
-    name, size = _sized(name, size)
     own = str(weights) == "pretrained"
+    if len(parts := _parts(name)) > 1:
+        if card is not None or not own:
+            raise UsageError(
+                f"{name}: joined backbones bring their own weights. Leave --card and --weights out."
+            )
+        return _joined(name, parts, size, settings, progress)
     graph = name.lower().endswith(".onnx")
     if card is not None and not graph:
         raise UsageError(f"{name}: only an ONNX file takes a card. Leave --card out.")
@@ -87,10 +96,6 @@ def load_backbone(
         return _from_file(Path(name), Path(card) if card else None, settings)
     if Path(name).is_dir():
         return _from_folder(Path(name), settings)
-    if BETWEEN in name and ":" not in name:
-        if not own:
-            raise UsageError(f"{name}: joined backbones bring their own weights. Leave --weights out.")
-        return _joined(name, size, settings, progress)
     if name in BUILTINS and own:
         lite = _builtin.sized(BUILTINS[name], size)
         if found := _builtin_backbone(lite, settings, progress):
@@ -205,19 +210,42 @@ def _builtin_backbone(lite: _builtin.Lite, settings: Settings, progress: Progres
     return Backbone.open(place, ours=True)
 
 
-def _joined(name: str, size: int | None, settings: Settings, progress: Progress) -> Backbone:
+def _parts(name: str) -> list[str]:
+    """Take `A+B` apart; a file, a folder or a place that timm knows keeps its +.
+
+    Raises:
+        UsageError: for a part that is no single backbone, or cannot be given by name.
+    """
+    if BETWEEN not in name or Path(name).exists() or name.startswith(PLACES):
+        return [name]
+    parts = name.split(BETWEEN)
+    for part in parts:
+        if part.partition("@")[0] in ("", AUTO, FAMILY):
+            raise UsageError(
+                f"{name}: expected one backbone on each side of {BETWEEN}, got {part!r}."
+                " Try tf_efficientnet_lite0+tf_efficientnet_lite2."
+            )
+        if part.startswith(PLACES) or part.lower().endswith(".onnx"):
+            raise UsageError(
+                f"{name}: {part} is joined as a folder. Write it with `topgraft fetch {part} --to FOLDER`."
+            )
+    return parts
+
+
+def _joined(
+    name: str, names: Sequence[str], size: int | None, settings: Settings, progress: Progress
+) -> Backbone:
     """Return several as one, all on pictures of the largest one's side, or of the side that is asked for.
 
     Raises:
         UsageError: for one that is there twice.
     """
-    names = name.split(BETWEEN)
     parts = [load_backbone(part, size=size, settings=settings, progress=progress) for part in names]
     side = max(part.card.input_size[0] for part in parts)
     parts = [
         part
-        if part.card.input_size[0] == side or Path(own).exists()
-        else load_backbone(own.partition("@")[0], size=side, settings=settings, progress=progress)
+        if part.card.input_size[0] == side or "@" in own or Path(own).exists()
+        else load_backbone(own, size=side, settings=settings, progress=progress)
         for own, part in zip(names, parts, strict=True)
     ]
     if len({part.card.fingerprint() for part in parts}) < len(parts):
