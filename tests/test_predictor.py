@@ -265,6 +265,12 @@ def test_a_photo_alone_has_all_cores_unless_another_is_under_way(folder) -> None
     assert predictor._under_way == []
 
 
+def test_each_photo_has_one_core_in_onnxruntime_however_many_there_are(folder) -> None:
+    for threads in (1, 2):
+        runtime = load(folder, engine="onnxruntime", settings=Settings(threads=threads))._ready()
+        assert runtime._session.get_session_options().intra_op_num_threads == 1
+
+
 def test_a_prediction_is_plain_json(folder) -> None:
     answer = load(folder).predict(draw_photo("sushi", 3))[0]
     facts = json.loads(json.dumps(answer.as_dict()))

@@ -24,7 +24,7 @@ from topgraft.text import safe_cell
 from topgraft.types import Image
 
 CARD = Card(name="preview", input_size=(224, 224), mean=(0.5,) * 3, std=(0.5,) * 3, features=1)
-"""How photos are fitted where no backbone is named: as for the default one."""
+"""How photos are fitted where no backbone is named: as for EfficientNet-Lite0."""
 
 SHEETS = (".png", ".jpg", ".jpeg", ".webp")
 

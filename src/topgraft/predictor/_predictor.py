@@ -268,8 +268,8 @@ class Predictor:
     def predict(self, photos: Iterable[Photo] | Photo) -> Predictions:
         """Return what is on photos.
 
-        Photos are read and looked at side by side, one on each core; one alone uses all cores. A photo that
-        cannot be read gives a prediction with `error` set, and the others go on.
+        Photos are read and looked at side by side, one on each core; in OpenVINO one alone uses all
+        cores. A photo that cannot be read gives a prediction with `error` set, and the others go on.
 
         Args:
             photos: paths, bytes of files, Pillow images, or pixels (h, w, 3) uint8 RGB of any size; or one of

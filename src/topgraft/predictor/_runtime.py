@@ -59,7 +59,7 @@ def open_runtime(graph: bytes, name: str, threads: int, *, weights: bytes = b"",
         return _OpenVINO(graph, threads, weights, start)
     if weights:
         raise BackboneError("predictor: an OpenVINO model runs in OpenVINO alone. Take engine `openvino`.")
-    return _OnnxRuntime(graph, threads)
+    return _OnnxRuntime(graph)
 
 
 class _OpenVINO:
@@ -107,7 +107,7 @@ class _OpenVINO:
 
 
 class _OnnxRuntime:
-    def __init__(self, graph: bytes, threads: int) -> None:
+    def __init__(self, graph: bytes) -> None:
         try:
             onnxruntime = import_silently("onnxruntime")
         except ModuleNotFoundError as error:
@@ -115,7 +115,7 @@ class _OnnxRuntime:
                 "predictor: needs openvino or onnxruntime to run. pip install openvino."
             ) from error
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1 if threads > 1 else 0
+        options.intra_op_num_threads = 1
         try:
             self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         except Exception as error:

@@ -1,7 +1,7 @@
 """The one queue that the photos of all requests wait in, and the threads that answer them.
 
 One thread a core takes photo after photo: decode, fit, model. Larger batches for the model would be slower:
-OpenVINO on one core needs 17 ms for one photo of the default backbone, and 19 to 22 ms a photo in batches of
+OpenVINO on one core needs 17 ms for one photo of EfficientNet-Lite0, and 19 to 22 ms a photo in batches of
 2 to 16 (benchmarks/serve.py prints it anew). So requests share the cores photo by photo, in the order they
 came, and nobody waits for a batch to fill. A photo that nobody waits behind gets all cores for the model.
 """
