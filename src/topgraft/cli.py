@@ -63,7 +63,11 @@ StorePath = Annotated[str, typer.Argument(help="A feature store.", show_default=
 NewRun = Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the run. [default: runs/001 …]")]
 BackboneName = Annotated[
     str | None,
-    typer.Option("--backbone", help="architecture.tag, local-dir:PATH, a folder, or an ONNX file."),
+    typer.Option(
+        "--backbone",
+        help="architecture.tag, local-dir:PATH, a folder, or an ONNX file; A+B joins two."
+        " [default: tf_efficientnet_lite0.in1k]",
+    ),
 ]
 BackboneChoice = Annotated[
     str | None,
@@ -389,14 +393,14 @@ def embed(
     """
     from topgraft._embed import embed as into_store
     from topgraft.config import Config
-    from topgraft.importers.load import load_backbone
+    from topgraft.importers.load import DEFAULT, load_backbone
     from topgraft.photos.dataset import Dataset
     from topgraft.policies.grid import draw
     from topgraft.settings import Settings
 
     chosen = Config.of(
         photos=photos,
-        backbone=backbone,
+        backbone=backbone or DEFAULT,  # a store is of one; training may try some
         card=card,
         weights=weights,
         policies=policies,
