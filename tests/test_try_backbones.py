@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 import topgraft as tg
 from topgraft._learn import compare_side
-from topgraft._try_backbones import best_of, tried_in_words
+from topgraft._try_backbones import best_of, on_this_machine, tried_in_words
 from topgraft.backbones import _builtin
 from topgraft.cli import app
 from topgraft.config import FAMILY, Config
@@ -193,3 +193,10 @@ def test_a_start_that_fails_replaces_no_run(photos, tmp_path, monkeypatch):
     with pytest.raises(MissingExtraError, match="lite2"):
         follow(config, run.path, overwrite=True, settings=Settings.load(cache_dir=tmp_path))
     assert run.read("fits.json") == {"linear": 1.0}
+
+
+def test_what_is_made_of_another_is_not_tried_beside_it(tmp_path):
+    settings = Settings.load(cache_dir=tmp_path)
+    for name in (f"{SMALL}@64", f"{SMALL}@64+{LARGEST}@64"):
+        tg.load_backbone(name, settings=settings)
+    assert not [found for found in on_this_machine(settings) if "@" in found.card.name]

@@ -195,7 +195,7 @@ def to_try(config: Config, settings: Settings, progress: Progress = silent) -> l
 def on_this_machine(settings: Settings, progress: Progress = silent) -> list[Backbone]:
     """Return the backbones that need no network, by name: those that pip brought and those in the cache.
 
-    Random weights, INT8 and maps are left out: they are for tests, or made of another that is here.
+    Random weights are left out, and what is made of another that is here: INT8, maps, other sides, joins.
     """
     found = {
         lite.name: load_backbone(lite.name, settings=settings, progress=progress)
@@ -203,7 +203,8 @@ def on_this_machine(settings: Settings, progress: Progress = silent) -> list[Bac
         if _builtin.here(lite)
     }
     for card in kept(settings.cache_dir):
-        usable = card.precision == "f32" and card.output == "features" and ".random" not in card.name
+        made = card.source == "joined" or "@" in card.name or ".random" in card.name
+        usable = card.precision == "f32" and card.output == "features" and not made
         if (
             usable
             and card.name not in found

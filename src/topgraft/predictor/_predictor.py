@@ -163,7 +163,7 @@ class Predictor:
         self._engine = engine
         self._threads = (settings or Settings.load()).threads
         self._opened: dict[str, Runtime | None] = {}
-        self._under_way: list[Photo] = []
+        self._under_way: list[Photo] = []  # counts them: appending and popping need no lock
         self._process = 0
 
     @classmethod
