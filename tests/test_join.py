@@ -10,6 +10,7 @@ from topgraft.importers.load import find_backbone
 from topgraft.predictor.saliency import activation_map
 from topgraft.settings import Settings
 from topgraft.testing.drawing import draw_photos
+from topgraft.testing.engines import EngineSuite
 
 SMALL, LARGE = "tf_efficientnet_lite0", "tf_efficientnet_lite0@64"
 BOTH = f"{SMALL}@64+tf_efficientnet_lite2@64"
@@ -110,3 +111,14 @@ def test_what_cannot_be_joined_is_said(tmp_path):
         BackboneError, match=r"takes pictures of 224 pixels a side, .* of 260\. Give both of one"
     ):
         tg.load_backbone(f"{folder}+tf_efficientnet_lite2")
+
+
+class TestJoined(EngineSuite):
+    name = "openvino"
+    source = "joined"
+
+    def open(self, threads=2):
+        return open_engine(tg.load_backbone(BOTH), settings=Settings.load(threads=threads))
+
+    def deep(self):
+        return open_engine(tg.load_backbone(BOTH), depths=True)
