@@ -7,6 +7,7 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -18,6 +19,8 @@ from topgraft.errors import MissingPandasError
 from topgraft.predictor import COLUMNS, Predictions
 from topgraft.run.evaluation import Shown
 from topgraft.run.origin import Origin
+from topgraft.selection.compare import compare
+from topgraft.show import print_comparison
 from topgraft.types import auto, silent
 
 
@@ -197,3 +200,16 @@ def test_a_cell_of_a_notebook_shows_a_line_and_takes_it_away(
         [" embed <photos>: 2 of 3"],
         [],
     ]
+
+
+def test_a_comparison_is_a_table_with_the_mean_of_heads_in_it(capsys) -> None:
+    dice = np.random.default_rng(0)
+    labels = np.repeat([0, 1], 20)
+    rows = dice.normal(size=(40, 12)).astype(np.float32) + labels[:, None]
+    found = compare(rows[None], labels, np.arange(40), heads="linear", folds=4)
+    print_comparison(found)
+    head, *lines = capsys.readouterr().out.splitlines()
+    table = [line for line in (head, *lines) if line.strip()]
+    assert any("average" in line for line in table)
+    assert any("strength=" in line and "ridge" in line for line in table)
+    assert f"{len(found.rows)} head settings x 4 folds x 1 repeats. Chosen: {found.chosen}" in lines[-1]

@@ -83,7 +83,7 @@ def print_comparison(found: Comparison) -> None:
                 row["head"],
                 setting,
                 *(str(Estimate(**row[name])) if row[name] else "–" for name in columns),
-                f"{1000 * found.seconds[row['head']]:.0f} ms",
+                f"{1000 * found.seconds[row['head']]:.0f} ms" if row["head"] in found.seconds else "–",
             )
             for row, setting in zip(found.rows, said, strict=True)
         ),
@@ -227,8 +227,11 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def _differing(rows: list[dict[str, Any]]) -> list[str]:
-    """Say of each setting what tells it from the others of its head."""
-    settings = [dict(part.split("=") for part in row["setting"].split(", ") if part) for row in rows]
+    """Say of each setting what tells it from the others of its head; there is but one mean of heads."""
+    settings = [
+        dict(part.split("=") for part in row["setting"].split(", ") if part and row["head"] != "average")
+        for row in rows
+    ]
     values: dict[tuple[str, str], set[str]] = {}
     for row, setting in zip(rows, settings, strict=True):
         for key, value in setting.items():
