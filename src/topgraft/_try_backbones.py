@@ -23,7 +23,7 @@ from topgraft.config import AUTO, FAMILY, Config
 from topgraft.engines import open_engine
 from topgraft.errors import UsageError
 from topgraft.importers._catalogue import kept, note_pace
-from topgraft.importers.load import load_backbone
+from topgraft.importers.load import load_backbone, load_named
 from topgraft.metrics import Estimate
 from topgraft.photos.correct import read_as_asked
 from topgraft.photos.dataset import Dataset
@@ -172,24 +172,14 @@ def found_here(names: Sequence[str], settings: Settings, progress: Progress = si
 
 def to_try(config: Config, settings: Settings, progress: Progress = silent) -> list[Backbone]:
     """Return the backbones that a recipe's choice stands for: one, or those that are tried."""
-    choice = config.backbone
-    if choice.name == AUTO:
+    if config.backbone.name == AUTO:
         return on_this_machine(settings, progress)
-    if choice.name == FAMILY:
+    if config.backbone.name == FAMILY:
         return [
             load_backbone(lite.name, settings=settings, progress=progress)
             for lite in (_builtin.LITE0, _builtin.LITE2)
         ]
-    return [
-        load_backbone(
-            choice.name,
-            card=choice.card,
-            weights=choice.weights,
-            seed=config.seed,
-            settings=settings,
-            progress=progress,
-        )
-    ]
+    return [load_named(config, settings=settings, progress=progress)]
 
 
 def on_this_machine(settings: Settings, progress: Progress = silent) -> list[Backbone]:

@@ -393,7 +393,7 @@ def embed(
     """
     from topgraft._embed import embed as into_store
     from topgraft.config import Config
-    from topgraft.importers.load import DEFAULT, load_backbone
+    from topgraft.importers.load import DEFAULT, load_named
     from topgraft.photos.dataset import Dataset
     from topgraft.policies.grid import draw
     from topgraft.settings import Settings
@@ -420,15 +420,7 @@ def embed(
             settings=settings,
             progress=bar,
         )
-        asked = chosen.backbone
-        loaded = load_backbone(
-            asked.name,
-            card=asked.card,
-            weights=asked.weights,
-            seed=chosen.seed,
-            settings=settings,
-            progress=bar,
-        )
+        loaded = load_named(chosen, settings=settings, progress=bar)
         store = into_store(
             data,
             out,

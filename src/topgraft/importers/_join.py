@@ -64,7 +64,7 @@ def card_of(cards: Sequence[Card]) -> Card:
             "features": sum(card.features for card in cards),
             "map_size": (sum(size[0] for size in maps), *maps[0][1:]) if same else None,
             "blocks": (),
-            "depths": tuple(depth for _, depth in _by_depth(cards)),
+            "depths": tuple(_by_depth(cards)),
             "float32": tuple(sorted({kind for card in cards for kind in card.float32})),
             "licence": " and ".join(dict.fromkeys(card.licence for card in cards)),
             "origin": " + ".join(card.origin for card in cards),
@@ -74,7 +74,7 @@ def card_of(cards: Sequence[Card]) -> Card:
     )
 
 
-def _by_depth(cards: Sequence[Card]) -> list[tuple[int, Depth]]:
+def _by_depth(cards: Sequence[Card]) -> list[Depth]:
     """Order the blocks of all by how deep in their network they lie, and name each with its part's place.
 
     None are read unless all parts have some: a row of one network's inner layers alone would be lopsided.
@@ -86,7 +86,7 @@ def _by_depth(cards: Sequence[Card]) -> list[tuple[int, Depth]]:
         for part, card in enumerate(cards)
         for number, depth in enumerate(card.depths)
     ]
-    return [(part, depth) for _, part, depth in sorted(found, key=lambda entry: entry[:2])]
+    return [depth for _, _, depth in sorted(found, key=lambda entry: entry[:2])]
 
 
 def _merged(models: list[onnx.ModelProto], name: str) -> onnx.ModelProto:
@@ -110,12 +110,12 @@ def _merged(models: list[onnx.ModelProto], name: str) -> onnx.ModelProto:
         raise BackboneError(
             f"{name}: their graphs cannot be joined ({files.said(error)}). Choose others."
         ) from error
+    theirs = {f"{part}/images" for part in range(len(models))}
     for node in whole.graph.node:
         for place, value in enumerate(node.input):
-            if value.endswith("/images") and value.removesuffix("/images").isdecimal():
+            if value in theirs:
                 node.input[place] = "images"
-    given_input = whole.graph.input[0]
-    given_input.name = "images"
+    whole.graph.input[0].name = "images"
     del whole.graph.input[1:]
     return whole
 

@@ -21,7 +21,7 @@ from topgraft.backbones._cache import (
 )
 from topgraft.backbones.backbone import Backbone
 from topgraft.backbones.card import Card
-from topgraft.config import AUTO, FAMILY
+from topgraft.config import AUTO, FAMILY, Config
 from topgraft.errors import BackboneError, UsageError, need
 from topgraft.fingerprint import digest
 from topgraft.progress import watched
@@ -101,6 +101,23 @@ def load_backbone(
         if found := _builtin_backbone(lite, settings, progress):
             return found
     return _from_timm(name, str(weights), seed, size, settings=settings, progress=progress)
+
+
+def load_named(config: Config, *, settings: Settings | None = None, progress: Progress = silent) -> Backbone:
+    """Return the backbone that a recipe names, with its card, its weights and the seed of random ones.
+
+    Raises:
+        TopgraftError: as `load_backbone`.
+    """
+    choice = config.backbone
+    return load_backbone(
+        choice.name,
+        card=choice.card,
+        weights=choice.weights,
+        seed=config.seed,
+        settings=settings,
+        progress=progress,
+    )
 
 
 @watched
