@@ -18,7 +18,7 @@ from topgraft._check import Health
 from topgraft.config import Config
 from topgraft.fingerprint import digest
 from topgraft.metrics import summary
-from topgraft.photos.dataset import Sample
+from topgraft.photos.sample import Sample
 from topgraft.run import Metrics, Run
 from topgraft.run.predictions import write_predictions
 from topgraft.run.results import Answers, Side, rounded

@@ -86,7 +86,7 @@ def test_unchanged_photos_are_not_decoded_again(photos, monkeypatch):
     def never(*_):
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr("topgraft.photos.dataset.decode", never)
+    monkeypatch.setattr("topgraft.photos.opening.decode", never)
     assert Dataset.from_folder(photos).samples == first.samples
 
 

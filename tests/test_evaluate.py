@@ -236,15 +236,14 @@ def test_a_copy_of_the_photos_under_other_names_is_known_again(
 
 def test_a_worse_ensemble_is_said_to_be(runs: list[Run], data: tg.Dataset, monkeypatch: Any) -> None:
     """Two members that err on other photos, and together err on both."""
-    from topgraft import _evaluate
+    from topgraft._evaluate.remarks import worse
+    from topgraft._evaluate.score import score
 
     labels = np.zeros(10, np.int64)
     sure, unsure = np.tile([0.55, 0.45], (10, 1)), np.tile([0.55, 0.45], (10, 1))
     sure[:3], unsure[3:6] = [0.1, 0.9], [0.1, 0.9]
-    members, together = _evaluate._score(
-        runs, labels, [sure, unsure], ("a", "b"), groups=np.arange(10), seed=0
-    )
-    notes = _evaluate._worse(members, together)
+    members, together = score(runs, labels, [sure, unsure], ("a", "b"), groups=np.arange(10), seed=0)
+    notes = worse(members, together)
     assert len(notes) == 4
     assert notes[0].startswith("The mean ensemble is worse than plain alone: accuracy -0.300 [")
 

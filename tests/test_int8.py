@@ -10,10 +10,11 @@ if find_spec("nncf") is None:  # its import takes seconds, in every process that
     pytest.skip("needs the int8 extra", allow_module_level=True)
 
 import topgraft as tg
-from topgraft import recipe
+from topgraft import _try_int8
 from topgraft._split import split
 from topgraft.backbones._pictures import pictures
 from topgraft.backbones.fit import fit
+from topgraft.config import Config
 from topgraft.engines import open_engine
 from topgraft.errors import UsageError
 from topgraft.importers.load import find_backbone, load_backbone
@@ -23,7 +24,6 @@ from topgraft.selection.precision import worth_keeping
 from topgraft.settings import Settings
 from topgraft.testing.drawing import draw_photos
 from topgraft.testing.engines import EngineSuite
-from topgraft.types import silent
 
 
 @pytest.fixture(scope="module")
@@ -134,11 +134,12 @@ def test_many_photos_are_compared_in_parts_with_the_same_features(exact, tmp_pat
         seen.extend(features[:2])
         return worth_keeping(*features)
 
-    monkeypatch.setattr(recipe, "AT_ONCE", 5)
+    monkeypatch.setattr(_try_int8, "AT_ONCE", 5)
     monkeypatch.setattr("topgraft.importers.quantize.quantize", quantized)
-    monkeypatch.setattr(recipe, "worth_keeping", kept)
+    monkeypatch.setattr(_try_int8, "worth_keeping", kept)
     run = Run.create(tmp_path / "run")
-    recipe._quantized(exact, data, sides, run, "last", Settings.load(threads=1), silent)
+    config = Config.of(precision="int8", depths="last")
+    _try_int8.in_precision(exact, data, sides, config, run, views=0, settings=Settings.load(threads=1))
     assert np.array_equal(shown, whole)
     with open_engine(exact, settings=Settings.load(threads=1)) as engine:
         expected = engine.embed(whole)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from topgraft.errors import UsageError
-from topgraft.photos.dataset import Sample
+from topgraft.photos.sample import Sample
 from topgraft.run.results import Side, check_disjoint, counts
 
 

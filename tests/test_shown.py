@@ -14,10 +14,9 @@ from rich.console import Console
 import topgraft as tg
 from run_folder import draw_photos, load, write_run
 from topgraft import progress
-from topgraft._evaluate import Evaluation, Result
 from topgraft.errors import MissingPandasError
 from topgraft.predictor import COLUMNS, Predictions
-from topgraft.run.evaluation import Shown
+from topgraft.run.evaluation import Evaluation, Result, Shown
 from topgraft.run.origin import Origin
 from topgraft.selection.compare import compare
 from topgraft.show import print_comparison

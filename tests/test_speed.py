@@ -4,8 +4,8 @@ import logging
 
 import pytest
 
+from topgraft._try_int8 import MANY, may_pay
 from topgraft.importers.load import load_backbone
-from topgraft.recipe import MANY, _may_pay
 from topgraft.speed import adds_bytes
 
 INTEL = "processor\t: 0\nflags\t\t: fpu vme avx2 avx512f avx512_vnni\n"
@@ -31,8 +31,8 @@ def test_linux_says_whether_a_processor_adds_bytes(said, expected, tmp_path):
     ],
 )
 def test_int8_is_tried_where_there_is_much_to_gain(rows, adds, nncf, said, monkeypatch, caplog):
-    monkeypatch.setattr("topgraft.recipe.adds_bytes", lambda: adds)
-    monkeypatch.setattr("topgraft.recipe.find_spec", lambda _: object() if nncf else None)
+    monkeypatch.setattr("topgraft._try_int8.adds_bytes", lambda: adds)
+    monkeypatch.setattr("topgraft._try_int8.find_spec", lambda _: object() if nncf else None)
     with caplog.at_level(logging.INFO, "topgraft"):
-        assert _may_pay(load_backbone(), rows) is (said == "")
+        assert may_pay(load_backbone(), rows) is (said == "")
     assert said in caplog.text

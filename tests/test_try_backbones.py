@@ -1,6 +1,7 @@
 """Backbones tried on photos, and one of them taken."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -114,6 +115,35 @@ def test_auto_takes_one_within_the_time_and_a_resumed_run_stays_with_it(photos, 
     again = follow(config, tmp_path / "run", resume=True)
     assert again.metrics == run.metrics
     assert again.read("backbones.json") == noted
+
+
+def test_a_resumed_run_tries_again_where_photos_came(photos, tmp_path, caplog):
+    """Else its trial, and perhaps its backbone, would be of other photos than its numbers."""
+    mine = tmp_path / "photos"
+    shutil.copytree(photos, mine)
+    held_back = sorted((mine / "sushi").iterdir())[:4]
+    for place in held_back:
+        place.rename(tmp_path / place.name)
+    config = Config.load(data__photos=str(mine), policies__count=0, heads__names=("ridge",))
+    before = follow(config, tmp_path / "run").read("backbones.json")
+    for place in held_back:
+        (tmp_path / place.name).rename(place)
+    caplog.set_level("INFO", "topgraft")
+    again = follow(config, tmp_path / "run", resume=True)
+    noted, fresh = again.read("backbones.json"), follow(config, tmp_path / "fresh")
+    assert noted["learned"] != before["learned"]
+    assert [row["log_loss"] for row in noted["tried"]] != [row["log_loss"] for row in before["tried"]]
+    assert again.metrics == fresh.metrics
+    assert sum(line.getMessage().startswith("first answer") for line in caplog.records) == 2  # one a run
+
+
+def test_the_first_answer_is_said_once_where_int8_is_taken_after_it(photos, tmp_path, caplog, monkeypatch):
+    caplog.set_level("INFO", "topgraft")
+    monkeypatch.setattr("topgraft.recipe.in_precision", lambda taken, *_, **__: replace(taken))
+    follow(
+        Config.load(data__photos=str(photos), policies__count=2, heads__names=("ridge",)), tmp_path / "run"
+    )
+    assert sum(line.getMessage().startswith("first answer") for line in caplog.records) == 1
 
 
 def test_by_default_the_larger_one_is_tried_after_the_first_answer(photos, tmp_path, caplog):

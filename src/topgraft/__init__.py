@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from topgraft.estimator import TopgraftClassifier
     from topgraft.importers._catalogue import list_backbones
     from topgraft.importers.load import fetch, load_backbone
-    from topgraft.photos.dataset import Dataset, Sample
+    from topgraft.photos.dataset import Dataset
+    from topgraft.photos.sample import Sample
     from topgraft.policies.grid import Grid, draw
     from topgraft.policies.policy import Policy, View
     from topgraft.predictor import Prediction, Predictor, load
@@ -104,7 +105,7 @@ _HOMES = {
     "Prediction": "predictor",
     "Predictor": "predictor",
     "Run": "run",
-    "Sample": "photos.dataset",
+    "Sample": "photos.sample",
     "Settings": "settings",
     "Split": "splits",
     "TopgraftClassifier": "estimator",

@@ -9,10 +9,11 @@ from typing import Any
 from unicodedata import normalize
 
 from topgraft.errors import DataError
-from topgraft.photos.dataset import Dataset, Sample, sizes
+from topgraft.photos.dataset import Dataset
 from topgraft.photos.entries import SPLITS
 from topgraft.photos.grouping import exif
 from topgraft.photos.remarks import SIXTEEN, TWELVE
+from topgraft.photos.sample import Sample, sizes
 from topgraft.text import counted
 
 SPACES = re.compile(r"[\s_-]+")

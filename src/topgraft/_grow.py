@@ -17,6 +17,7 @@ from topgraft._learn import Lesson, compare_side, judges_of, options_of
 from topgraft.backbones.backbone import Backbone
 from topgraft.config import Config
 from topgraft.engines import open_engine
+from topgraft.fingerprint import fingerprint
 from topgraft.importers._catalogue import note_pace
 from topgraft.photos.dataset import Dataset
 from topgraft.policies.policy import Policy
@@ -49,7 +50,7 @@ class Work:
         settings: cores and the like.
         progress: told of everything that takes long.
         wait: for another process that is writing to the store.
-        used: runs whose features are used again, and that it was said of.
+        told: what is said once however many backbones are tried, and was said.
     """
 
     config: Config
@@ -62,7 +63,7 @@ class Work:
     settings: Settings
     progress: Progress = silent
     wait: bool = False
-    used: set[Path] = field(default_factory=set)
+    told: set[object] = field(default_factory=set)
 
     def grow(
         self, begun: float, first: Lesson | None = None
@@ -121,6 +122,12 @@ class Work:
         """Where features lie."""
         return self.store or self.run.path / "features.zarr"
 
+    @property
+    def learned(self) -> str:
+        """A hash of the photos that are learned from and their labels, wherever they lie."""
+        ours = self.data.subset((*self.sides.train, *self.sides.val))
+        return fingerprint(sorted([sample.digest, sample.named(ours.classes)] for sample in ours.samples))
+
     def embedded(self, views: int, *, maps: bool = False) -> FeatureStore:
         """Embed all photos as they are, and those that are learned from under the first so many policies."""
         return embed(
@@ -148,7 +155,9 @@ class Work:
         )
 
     def say_first(self, first: Lesson, begun: float) -> None:
-        """Say how good the photos as they are make it, and how soon that was known."""
+        """Say how good the photos as they are make it, and how soon that was known; once."""
+        if not self._is_new("first answer"):
+            return
         side = first.training
         scores = scores_of(first.found, side.labels, side.groups, seed=self.config.seed)
         say(
@@ -162,9 +171,14 @@ class Work:
         if self.store is None:
             others = beside(self.run.path, self.config.data.photos)
             for other in adopt(self.place, self._asked(views), others):
-                if other.parent not in self.used:
-                    self.used.add(other.parent)
+                if self._is_new(other.parent):
                     say(f"features that {other.parent} has are used again")
+
+    def _is_new(self, fact: object) -> bool:
+        """Tell whether something was not said yet, and note that it is now."""
+        known = fact in self.told
+        self.told.add(fact)
+        return not known
 
     def _asked(self, views: int) -> Table:
         """Return what `embedded` asks a store for."""

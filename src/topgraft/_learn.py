@@ -43,7 +43,7 @@ from topgraft.splits import Split
 from topgraft.store import FeatureStore
 from topgraft.trust.coverage import in_words
 from topgraft.trust.trust import Trust, trust
-from topgraft.types import Features, Labels, Probabilities, Progress, silent
+from topgraft.types import Features, Labels, Progress, silent
 
 say = logging.getLogger(__name__).info
 
@@ -210,52 +210,28 @@ def learn(
                 settings=settings,
                 progress=progress,
             )
-    training, columns, views, found = lesson.training, lesson.columns, lesson.views, lesson.found
-    with run.timed("refit"):
-        run.write_json("fits.json", {name: round(spent, 6) for name, spent in found.seconds.items()})
-        head = fit_chosen(
-            found,
-            views,
-            training.labels,
-            training.groups,
-            maps=lesson.mapped,
-            classes=len(store.classes),
-            seed=seed,
-            settings=settings,
-        )
-        judged = trust(
-            found,
-            views[0],
-            training.labels,
-            training.groups,
-            ids=[sample.id for sample in training.samples],
-            classes=store.classes,
-            seed=seed,
-            settings=settings,
-        )
-    grown = _curve(store, training, columns, found.oof[0], class_weight, seed, run, settings, progress)
-    few = min(folds or FEWER, len(found.folds[0]))  # what policies change needs no better level
-    measured = _worth(store, training, few, seed, run, settings, progress) if worth else None
+    pupil = _Pupil(store, lesson, run, seed, settings, progress)
+    head, judged = pupil.fitted()
+    grown = pupil.curve(class_weight)
+    measured = pupil.worth(folds) if worth else None
     threshold = _threshold(judged, answer_above, right)
-    answers = {"cv": Answers(training, found.oof, _fold_of(found, len(training.rows)), judged.distances)}
-    if len(test.rows):
-        answers["test"] = _test(store, maps, head, judged, test, columns)
-    leans = leaning(head, views[0], columns)
+    answers = pupil.answers(head, judged, test)
+    leans = leaning(head, lesson.views[0], lesson.columns)
     facts = {
         "schema": SCHEMA,
         "classes": list(store.classes),
-        "counts": counts(store, training, test, refused),
+        "counts": counts(store, lesson.training, test, refused),
         "backbone": backbone_facts(store.card, store.precision),
         "policies": [str(view.policy) for view in store.views[1:]],
         "views": brought,
         "seed": seed,
-        **_learned(found, answers, store.classes, seed, leans),
+        **_learned(lesson.found, answers, store.classes, seed, leans),
         "trust": judged.numbers,
         "curve": grown.numbers if grown else None,
         "worth": measured.numbers if measured else None,
         "notes": [
             *notes,
-            *_notes(found, leans),
+            *_notes(lesson.found, leans),
             *([views_in_words(brought)] if brought else []),
             *_of_validation(split),
             *filter(None, [metrics.silent(test.labels)]),
@@ -272,68 +248,106 @@ def learn(
             backbone,
             head,
             classes=store.classes,
-            temperature=found.temperature,
+            temperature=lesson.found.temperature,
             unknown=judged.unknown,
         )
-        if threshold is not None:
-            built = built.answering_above(threshold)
-        built.save(run.model)
+        (built if threshold is None else built.answering_above(threshold)).save(run.model)
     run.write_metrics(Metrics.model_validate(rounded(facts)))
     return run
 
 
-def _worth(
-    store: FeatureStore,
-    training: Side,
-    folds: int,
-    seed: int,
-    run: Run,
-    settings: Settings,
-    progress: Progress,
-) -> Worth | None:
-    """Measure what policies are worth, where there are any and every photo has one label."""
-    if len(store.views) < 2 or training.labels.ndim == 2:
-        return None
-    with run.timed("worth of policies"):
-        return measure_worth(
-            store,
-            training.labels,
-            training.groups,
-            photos=training.rows,
-            folds=folds,
-            seed=seed,
-            settings=settings,
-            progress=progress,
-        )
+@dataclass(frozen=True)
+class _Pupil:
+    """What was chosen on the training side, and what is asked of it.
 
+    Attributes:
+        store: features of all photos.
+        lesson: heads that were compared.
+        run: where it goes, and what notes how long each stage took.
+        seed: of all that draws.
+        settings, progress: as `learn` has them.
+    """
 
-def _curve(
-    store: FeatureStore,
-    training: Side,
-    columns: Depths | None,
-    answers: Probabilities,
-    class_weight: str,
-    seed: int,
-    run: Run,
-    settings: Settings,
-    progress: Progress,
-) -> Curve | None:
-    """Measure what more photos would bring, where that can be told."""
-    if training.labels.ndim == 2 or len(np.unique(training.groups)) < FEWEST:
-        return None
-    with run.timed("learning curve"):
-        return curve(
-            view_0(store, training.rows, columns),
-            training.labels,
-            training.groups,
-            classes=store.classes,
-            columns=columns,
-            error=float((answers.argmax(axis=1) != training.labels).mean()),
-            class_weight=class_weight,
-            seed=seed,
-            settings=settings,
-            progress=progress,
-        )
+    store: FeatureStore
+    lesson: Lesson
+    run: Run
+    seed: int
+    settings: Settings
+    progress: Progress
+
+    def fitted(self) -> tuple[Head, Trust]:
+        """Fit the chosen head on all photos that are learned from, and say how far it can be trusted."""
+        lesson, training, found = self.lesson, self.lesson.training, self.lesson.found
+        with self.run.timed("refit"):
+            spent = {name: round(seconds, 6) for name, seconds in found.seconds.items()}
+            self.run.write_json("fits.json", spent)
+            head = fit_chosen(
+                found,
+                lesson.views,
+                training.labels,
+                training.groups,
+                maps=lesson.mapped,
+                classes=len(self.store.classes),
+                seed=self.seed,
+                settings=self.settings,
+            )
+            judged = trust(
+                found,
+                lesson.views[0],
+                training.labels,
+                training.groups,
+                ids=[sample.id for sample in training.samples],
+                classes=self.store.classes,
+                seed=self.seed,
+                settings=self.settings,
+            )
+        return head, judged
+
+    def answers(self, head: Head, judged: Trust, test: Side) -> dict[str, Answers]:
+        """Return the answers out of fold, `cv`, and where there is a test side those for it, `test`."""
+        training, found = self.lesson.training, self.lesson.found
+        answers = {"cv": Answers(training, found.oof, _fold_of(found, len(training.rows)), judged.distances)}
+        if len(test.rows):
+            answers["test"] = _test(self.store, self.lesson.maps, head, judged, test, self.lesson.columns)
+        return answers
+
+    def worth(self, folds: int | None) -> Worth | None:
+        """Measure what policies are worth, where there are any and every photo has one label."""
+        training = self.lesson.training
+        if len(self.store.views) < 2 or training.labels.ndim == 2:
+            return None
+        with self.run.timed("worth of policies"):
+            return measure_worth(
+                self.store,
+                training.labels,
+                training.groups,
+                photos=training.rows,
+                # what policies change needs no better level
+                folds=min(folds or FEWER, len(self.lesson.found.folds[0])),
+                seed=self.seed,
+                settings=self.settings,
+                progress=self.progress,
+            )
+
+    def curve(self, class_weight: str) -> Curve | None:
+        """Measure what more photos would bring, where that can be told."""
+        training, columns = self.lesson.training, self.lesson.columns
+        if training.labels.ndim == 2 or len(np.unique(training.groups)) < FEWEST:
+            return None
+        wrong = self.lesson.found.oof[0].argmax(axis=1) != training.labels
+        with self.run.timed("learning curve"):
+            return curve(
+                view_0(self.store, training.rows, columns),
+                training.labels,
+                training.groups,
+                classes=self.store.classes,
+                columns=columns,
+                error=float(wrong.mean()),
+                class_weight=class_weight,
+                seed=self.seed,
+                settings=self.settings,
+                progress=self.progress,
+            )
 
 
 def _threshold(judged: Trust, above: float | None, right: float | None) -> float | None:

@@ -234,7 +234,7 @@ def best_of(
         since = time.perf_counter()
         if trials:
             ms = _ms(backbone, settings)
-            photos = len(trials[-1].lesson.training.rows)
+            photos = len(trials[-1].lesson.store)  # those held out are embedded, too
             about = trials[-1].took + photos * (ms - trials[-1].ms) / 1000
             if about > left:
                 say(f"{backbone.card.name}: not tried, it would take about {duration(about)}")

@@ -9,13 +9,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, overload
-
-import numpy as np
 
 from topgraft import files
 from topgraft._check import Health, check
@@ -23,39 +19,31 @@ from topgraft._grow import Work
 from topgraft._learn import Lesson, learn, options_of
 from topgraft._split import split
 from topgraft._try_backbones import best_of, to_try, tried_in_words
+from topgraft._try_int8 import in_precision
 from topgraft.backbones.backbone import Backbone
-from topgraft.backbones.fit import fit
 from topgraft.config import FAMILY, Config
-from topgraft.engines import open_engine
 from topgraft.errors import DataError, UnknownNameError, UsageError
 from topgraft.files import is_file
 from topgraft.heads import HEADS, Head, head_class
 from topgraft.photos.correct import Corrected, correct, read_as_asked
-from topgraft.photos.dataset import Dataset, sizes
+from topgraft.photos.dataset import Dataset
 from topgraft.photos.grouping import Grouping
+from topgraft.photos.sample import sizes
 from topgraft.policies.grid import draw
 from topgraft.progress import watched
 from topgraft.run import Run
 from topgraft.run.origin import noted
-from topgraft.run.results import Side, indicators
+from topgraft.run.results import Side
 from topgraft.selection.brought import brought
-from topgraft.selection.precision import worth_keeping
 from topgraft.settings import Settings
-from topgraft.speed import adds_bytes
 from topgraft.splits import Split
 from topgraft.store import FeatureStore
 from topgraft.text import counted, duration, flat
 from topgraft.trust.unknown import say_of_unknown
-from topgraft.types import Features, Images, Progress, auto, silent
+from topgraft.types import Progress, auto, silent
 
 GROUPS = ("linear", "all")
 """Names that stand for several heads."""
-AT_ONCE = 512
-"""Training photos that lie in memory at once, where INT8 is compared with f32."""
-MANY = 20_000
-"""Views below which INT8 is not even tried by `auto`: they take a minute or two."""
-QUICKER = 1.3
-"""How many times as fast as f32 INT8 must be for `auto` to take it."""
 FOLLOW = ("out", "store", "overwrite", "resume", "settings", "progress")
 """What `train` hands on as it is; all else is a choice of the recipe."""
 
@@ -219,14 +207,8 @@ def follow(
                 f" `topgraft {later}`."
             )
     settings = settings or Settings.load()
-    # First all that can be wrong: a start that fails leaves nothing behind and replaces no run.
-    named = [_head(name) for name in config.heads.names if name not in GROUPS]
+    place = _startable(config, out, store, overwrite=overwrite, resume=resume, settings=settings)
     policies = draw(config.policies.most, seed=config.seed, grid=config.policies.grid)
-    place = Run.judge(out, overwrite=overwrite, resume=resume)
-    files.stay_here(config.data.photos, store, offline=settings.offline)
-    FeatureStore.judge(store or place / "features.zarr")
-    if resume:
-        _same_choices(place, config)
     before = _unknown_before(place, config)
     begun = time.perf_counter()
     data, corrected = _photos(config, data, settings, progress)
@@ -235,46 +217,30 @@ def follow(
     checked = time.perf_counter() - begun
     here = [backbone] if backbone else to_try(config, settings, progress)
     run = Run.create(out, overwrite=overwrite, resume=resume)
-
-    used: set[Path] = set()
+    told: set[object] = set()
 
     def work_with(backbone: Backbone) -> Work:
-        return Work(config, data, sides, backbone, policies, run, store, settings, progress, used=used)
+        return Work(config, data, sides, backbone, policies, run, store, settings, progress, told=told)
 
     with run.locked():
         run.reopen()
         run.write_config(lasting(config))
         run.write_json("health.json", health.as_dict())
         run.note_time("read and check photos", checked)
-        backbone, first = here[0], None
-        if len(here) > 1:
-            with run.timed("choose the backbone"):
-                backbone, first = _chosen(here, config, run, work_with, begun, settings)
-        rows = len(data) * (len(policies) + 1)
-        if config.backbone.precision == "int8" or (
-            config.backbone.precision == "auto" and _may_pay(backbone, rows)
-        ):
-            with run.timed("quantise"):
-                kept = _quantized(backbone, data, sides, run, config.heads.depths, settings, progress)
-            first = first if kept is backbone else None  # INT8 gives other features
-            backbone = kept
-
+        taken, first = _chosen(here, config, run, work_with, begun, settings)
+        views = len(data) * (len(policies) + 1)
+        backbone = in_precision(
+            taken, data, sides, config, run, views=views, settings=settings, progress=progress
+        )
         work = work_with(backbone)
-        features, lesson, by_views = work.grow(begun, first)
-        maps = None
-        if any(head.on_map for head in named):
-            with run.timed("embed maps"):
-                maps = work.embedded(len(features.views) - 1, maps=True)
+        # INT8 gives other features, so what was compared on the photos as they are is of no use to it
+        features, lesson, by_views = work.grow(begun, first if backbone is taken else None)
+        maps = _maps(work, features) if _read_maps(config) else None
         say(f"all features are there after {duration(time.perf_counter() - begun)}")
-        tried = run.read("backbones.json").get("tried", ())
-        notes = [
-            *_of_corrections(corrected, features, sides, config.seed),
-            *([tried_in_words(tried, larger=_larger(config))] if len(tried) > 1 else ()),
-        ]
         learn(
             features,
             sides,
-            notes=notes,
+            notes=[*_of_corrections(corrected, features, sides, config.seed), *_of_trial(run, config)],
             maps=maps,
             lesson=lesson,
             brought=by_views,
@@ -292,6 +258,41 @@ def follow(
         say_of_unknown(before, run.unknown_method())
         _reported(run, config, settings)
         return run
+
+
+def _startable(
+    config: Config,
+    out: str | Path | None,
+    store: str | Path | None,
+    *,
+    overwrite: bool,
+    resume: bool,
+    settings: Settings,
+) -> Path:
+    """Return where the run will lie, once all that can be wrong is looked at.
+
+    A start that fails leaves nothing behind and replaces no run.
+    """
+    for name in config.heads.names:
+        if name not in GROUPS:
+            _head(name)
+    place = Run.judge(out, overwrite=overwrite, resume=resume)
+    files.stay_here(config.data.photos, store, offline=settings.offline)
+    FeatureStore.judge(store or place / "features.zarr")
+    if resume:
+        _same_choices(place, config)
+    return place
+
+
+def _read_maps(config: Config) -> bool:
+    """Tell whether a head that is asked for by name reads maps."""
+    return any(_head(name).on_map for name in config.heads.names if name not in GROUPS)
+
+
+def _maps(work: Work, features: FeatureStore) -> FeatureStore:
+    """Embed the maps before pooling, of the same photos and views."""
+    with work.run.timed("embed maps"):
+        return work.embedded(len(features.views) - 1, maps=True)
 
 
 def _judged(config: Config, data: Dataset) -> tuple[Health, Split]:
@@ -450,100 +451,42 @@ def _chosen(
     begun: float,
     settings: Settings,
 ) -> tuple[Backbone, Lesson | None]:
-    """Try backbones on the photos as they are and take one; a run that is gone on in keeps the one it took.
+    """Try backbones on the photos as they are and take one; of one alone nothing is tried.
 
-    The first answer is said once the smallest is done.
+    The first answer is said once the smallest is done. A run that is gone on in keeps the one it took, unless
+    other photos are learned from now.
     """
-    before = run.read("backbones.json").get("chosen")
+    if len(here) == 1:
+        return here[0], None
+    learned = work_with(here[0]).learned
+    before = run.read("backbones.json")
     for backbone in here:
-        if backbone.card.fingerprint() == before:
+        if (backbone.card.fingerprint(), learned) == (before.get("chosen"), before.get("learned")):
             return backbone, None
-    said: list[Lesson] = []
 
     def compared(backbone: Backbone) -> Lesson:
         work = work_with(backbone)
         lesson = work.first()
-        if not said:
-            work.say_first(lesson, begun)
-            said.append(lesson)
+        work.say_first(lesson, begun)
         return lesson
 
-    best = best_of(
-        here,
-        compared,
-        larger=_larger(config),
-        seconds=config.backbone.seconds,
-        seed=config.seed,
-        settings=settings,
-    )
+    with run.timed("choose the backbone"):
+        best = best_of(
+            here,
+            compared,
+            larger=_larger(config),
+            seconds=config.backbone.seconds,
+            seed=config.seed,
+            settings=settings,
+        )
     rows = [row.as_dict() for row in best.tried]
-    run.write_json("backbones.json", {"chosen": best.backbone.card.fingerprint(), "tried": rows})
+    chosen = best.backbone.card.fingerprint()
+    run.write_json("backbones.json", {"chosen": chosen, "learned": learned, "tried": rows})
     say(tried_in_words(rows, larger=_larger(config)))
     return best.backbone, best.lesson
 
 
-def _may_pay(backbone: Backbone, rows: int) -> bool:
-    """Say whether INT8 is worth trying: making it takes half a minute."""
-    why = ""
-    if backbone.card.precision == "int8":
-        why = "the backbone is INT8 already"
-    elif rows < MANY:
-        why = f"{rows:,} views at most are soon embedded"
-    elif adds_bytes() is False:
-        why = "this processor has no VNNI, and would gain nothing"
-    elif find_spec("nncf") is None:
-        why = "INT8 needs the extra int8: pip install 'topgraft[int8]'"
-    if why:
-        say(f"precision auto: {backbone.card.precision} ({why})")
-    return not why
-
-
-def _quantized(
-    backbone: Backbone,
-    data: Dataset,
-    sides: Split,
-    run: Run,
-    depths: str,
-    settings: Settings,
-    progress: Progress,
-) -> Backbone:
-    """Quantise on the training photos, and keep INT8 only where it loses nothing on the same folds.
-
-    Where the choice is left to Topgraft, it has to be quicker, too.
-    """
-    from topgraft.importers.quantize import quantize, spread
-
-    learn = data.subset(sides.train)
-
-    def pictures(rows: Sequence[int]) -> Images:
-        return np.stack([fit(learn.image(i), backbone.card) for i in rows])
-
-    coarse = quantize(backbone, pictures(spread(len(learn))), settings=settings)
-    columns = backbone.card.columns if depths != "last" and coarse.card.depths else None
-    features: tuple[list[Features], list[Features]] = ([], [])
-    took = [0.0, 0.0]
-    with ExitStack() as stack:
-        engines = [
-            stack.enter_context(
-                open_engine(one, precision=one.card.precision, depths=columns is not None, settings=settings)
-            )
-            for one in (backbone, coarse)
-        ]
-        for start in range(0, len(learn), AT_ONCE):
-            rows = range(start, min(start + AT_ONCE, len(learn)))
-            shown = pictures(rows)
-            for which, engine in enumerate(engines):
-                begun = time.perf_counter()
-                features[which].append(engine.embed(shown))
-                took[which] += time.perf_counter() - begun
-            progress("compare f32 and INT8", rows[-1] + 1, len(learn))
-    labels = indicators(learn.samples, len(learn.classes)) if learn.multilabel else learn.labels
-    exact, rounded = map(np.concatenate, features)
-    verdict = worth_keeping(exact, rounded, labels, learn.groups, columns=columns, settings=settings)
-    run.write_json("int8.json", verdict.as_dict())
-    times = took[0] / took[1]
-    say(f"{verdict.sentence} On this processor it is {times:.1f} times as fast.")
-    if (run.config or Config()).backbone.precision == "auto" and times < QUICKER:
-        say("That is too little to be worth other features, so f32 is kept.")
-        return backbone
-    return coarse if verdict.keep else backbone
+def _of_trial(run: Run, config: Config) -> list[str]:
+    """Say what trying backbones came to, where there were several."""
+    tried = run.read("backbones.json").get("tried", ())
+    return [tried_in_words(tried, larger=_larger(config))] if len(tried) > 1 else []

@@ -11,8 +11,9 @@ from topgraft import files
 from topgraft.config import Data
 from topgraft.errors import DataError, UsageError
 from topgraft.photos.corrections import Correction, current, read_corrections
-from topgraft.photos.dataset import Dataset, Sample, natural
+from topgraft.photos.dataset import Dataset, natural
 from topgraft.photos.looks import Look
+from topgraft.photos.sample import Sample
 from topgraft.settings import Settings
 from topgraft.text import counted
 from topgraft.types import Progress, silent

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,71 +28,12 @@ from topgraft.photos.entries import (
     unnameable,
 )
 from topgraft.photos.grouping import Grouping
-from topgraft.photos.looks import ALIKE, Alike, Look, Looks, look, twins
-from topgraft.photos.remarks import remark
+from topgraft.photos.looks import ALIKE, Alike, Look, twins
+from topgraft.photos.opening import look_at, unopened
+from topgraft.photos.sample import Refused, Sample, sizes
 from topgraft.progress import watched
 from topgraft.settings import Settings
 from topgraft.types import Image, Labels, Progress, auto, silent
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One photo with its label.
-
-    Attributes:
-        id: its path relative to the dataset's root, with forward slashes; unique.
-        path: where it lies: relative to the root, or absolute.
-        label: class index; for several labels the first one.
-        group: samples of one group stay on one side of every split.
-        digest: content address of the file's bytes.
-        split: `train`, `val` or `test` where the data came split, else None.
-        labels: all class indices where a photo has several, else empty.
-        pixels: content address of its decoded pixels, which a new caption or a lossless copy leaves alone.
-    """
-
-    id: str
-    path: str
-    label: int
-    group: str
-    digest: str
-    split: str | None = None
-    labels: tuple[int, ...] = ()
-    pixels: str = ""
-
-    @property
-    def every_label(self) -> tuple[int, ...]:
-        """All class indices, whether the photo has one or several."""
-        return self.labels or (self.label,)
-
-    def named(self, classes: Sequence[str]) -> str:
-        """Return the names of its labels, as tables have them: `sushi`, or `sushi;soup`."""
-        return ";".join(classes[i] for i in self.every_label)
-
-
-def sizes(samples: Iterable[Sample], classes: Sequence[str]) -> dict[str, int]:
-    """Count the photos of each class; a photo with several labels counts for each."""
-    every = [i for sample in samples for i in sample.every_label]
-    counts = np.bincount(np.array(every, np.int64), minlength=len(classes)).tolist()
-    return dict(zip(classes, counts, strict=True))
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """One file that cannot be used, and why."""
-
-    id: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """What decoding one file gave; lasting where these bytes will always give it."""
-
-    digest: str
-    look: Look
-    lasting: bool
 
 
 @dataclass(frozen=True)
@@ -331,7 +271,7 @@ class Dataset:
         try:
             return files.read(self.root, sample.path)
         except OSError as error:
-            raise DecodeError(sample.id, _unopened(error)) from error
+            raise DecodeError(sample.id, unopened(error)) from error
 
     def read_checked(self, i: int) -> bytes:
         """Read photo i, which must be the one that was opened when the dataset was made.
@@ -439,7 +379,7 @@ def open_entries(
     refused = [Refused(shown(entry.id), reason) for entry in entries if (reason := unnameable(entry))]
     entries = sorted((entry for entry in entries if not unnameable(entry)), key=lambda entry: entry.id)
     unique(entries, root)
-    digests, looks = _look_at(entries, root, settings, progress)
+    digests, looks = look_at(entries, root, settings, progress)
     classes = tuple(sorted({name for entry in entries for name in entry.names}, key=natural))
     index = {name: i for i, name in enumerate(classes)}
     multilabel = any(len(entry.names) > 1 for entry in entries)
@@ -497,66 +437,3 @@ def natural(name: str) -> tuple[list[str | tuple[int, str]], str]:
     parts = enumerate(re.split(r"(\d+)", name))
     # Numbers by their length, then their digits: int() takes 4,300 digits at most.
     return [(len(n := part.lstrip("0")), n) if i % 2 else part for i, part in parts], name
-
-
-def _look_at(
-    entries: Sequence[Entry], root: str, settings: Settings, progress: Progress
-) -> tuple[dict[str, tuple[str, str]], dict[str, Look]]:
-    """Read every file, decode those not yet known: {id: (digest, reason)} and {digest: look}.
-
-    A file that changes meanwhile goes by the digest of the bytes that were decoded.
-    """
-    kept = Looks(settings.cache_dir)
-    digests: dict[str, tuple[str, str]] = {}
-
-    def address(entry: Entry) -> tuple[str, str]:
-        try:
-            return digest(files.read(root, entry.path)), ""
-        except OSError as error:
-            return "", _unopened(error)
-
-    def see(entry: Entry) -> _Seen:
-        try:
-            data = files.read(root, entry.path)
-        except OSError as error:
-            return _Seen("", Look.refused(_unopened(error)), lasting=False)
-        try:
-            image = decode(data, entry.id)
-            return _Seen(digest(data), look(image, remark(data, image)), lasting=True)
-        except DecodeError as error:
-            # What this machine has no memory for, another or the next run may well decode.
-            lasting = not isinstance(error.__cause__, MemoryError)
-            return _Seen(digest(data), Look.refused(error.reason), lasting)
-
-    with ThreadPoolExecutor(settings.threads) as pool:
-        for entry, found in _each(pool, address, entries, "reading photos", progress):
-            digests[entry.id] = found
-        looks = kept.recall(found for found, _ in digests.values())
-        fresh: dict[str, Look] = {}
-        # Once, unless a file changed: then others that had its old bytes are still without a look.
-        while new := {key: entry for entry in entries if (key := digests[entry.id][0]) and key not in looks}:
-            for entry, seen in _each(pool, see, list(new.values()), "checking photos", progress):
-                digests[entry.id] = (seen.digest, "" if seen.digest else seen.look.reason)
-                looks[seen.digest] = seen.look
-                if seen.lasting:
-                    fresh[seen.digest] = seen.look
-    if fresh:
-        kept.keep(fresh)
-    return digests, looks
-
-
-def _unopened(error: OSError) -> str:
-    return f"cannot be opened ({error.strerror or error})"
-
-
-def _each(
-    pool: ThreadPoolExecutor,
-    work: Callable[[Entry], T],
-    entries: Sequence[Entry],
-    what: str,
-    progress: Progress,
-) -> Iterable[tuple[Entry, T]]:
-    """Work on all entries in threads, in order, telling how far it is."""
-    for done, pair in enumerate(zip(entries, pool.map(work, entries), strict=True), start=1):
-        progress(what, done, len(entries))
-        yield pair

@@ -8,7 +8,7 @@ from typing import Any
 
 from topgraft import notebook
 from topgraft.metrics import Estimate
-from topgraft.photos.dataset import Refused
+from topgraft.photos.sample import Refused
 from topgraft.run.origin import Origin
 from topgraft.run.results import Answers
 from topgraft.run.run import Run

@@ -20,9 +20,10 @@ from topgraft.errors import DataError
 from topgraft.fingerprint import digest
 from topgraft.photos.correct import read_as_asked
 from topgraft.photos.corrections import current, read_corrections
-from topgraft.photos.dataset import Dataset, Refused, open_entries
+from topgraft.photos.dataset import Dataset, open_entries
 from topgraft.photos.entries import Entry, given_splits, in_table
 from topgraft.photos.grouping import Grouping
+from topgraft.photos.sample import Refused
 from topgraft.run.predictions import Predicted, read_predictions
 from topgraft.run.run import Run
 from topgraft.settings import Settings

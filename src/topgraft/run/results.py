@@ -11,7 +11,7 @@ import numpy as np
 from topgraft import metrics
 from topgraft.backbones.card import Card
 from topgraft.errors import DataError, UsageError
-from topgraft.photos.dataset import Sample
+from topgraft.photos.sample import Sample
 from topgraft.store import FeatureStore
 from topgraft.types import Labels, Probabilities
 

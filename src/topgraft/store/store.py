@@ -27,7 +27,7 @@ from topgraft.backbones.card import Card
 from topgraft.backbones.depths import Depths
 from topgraft.errors import StoreError
 from topgraft.fingerprint import digest, fingerprint
-from topgraft.photos.dataset import Sample, sizes
+from topgraft.photos.sample import Sample, sizes
 from topgraft.policies.policy import View
 from topgraft.settings import Settings
 from topgraft.store.adopt import lacking

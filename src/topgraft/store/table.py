@@ -11,7 +11,8 @@ from pydantic import BaseModel, Field, model_validator
 
 from topgraft.backbones.card import Card, Kind
 from topgraft.fingerprint import fingerprint
-from topgraft.photos.dataset import Dataset, Sample
+from topgraft.photos.dataset import Dataset
+from topgraft.photos.sample import Sample
 from topgraft.policies.policy import IDENTITY, Policy, View
 
 PIXELS = 3

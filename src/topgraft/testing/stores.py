@@ -23,7 +23,7 @@ from topgraft.backbones.depths import Depth
 from topgraft.errors import StoreError
 from topgraft.files import filesystem
 from topgraft.fingerprint import digest
-from topgraft.photos.dataset import Sample
+from topgraft.photos.sample import Sample
 from topgraft.policies.policy import Policy
 from topgraft.store import FeatureStore
 from topgraft.store.place import Place
