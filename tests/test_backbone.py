@@ -18,7 +18,7 @@ from topgraft.backbones._pictures import pictures
 from topgraft.backbones.backbone import Backbone
 from topgraft.backbones.card import Card
 from topgraft.engines import open_engine
-from topgraft.errors import BackboneError, MissingExtraError, UsageError
+from topgraft.errors import BackboneError, MissingExtraError, OfflineError, UsageError
 from topgraft.importers._catalogue import list_backbones, note_pace
 from topgraft.importers.load import DEFAULT, fetch, find_backbone, load_backbone
 from topgraft.settings import Settings
@@ -304,6 +304,23 @@ def test_a_card_finds_its_backbone_again(settings):
     gone = _builtin.card().model_copy(update={"source": "onnx", "name": "mine", "origin": "file:mine.onnx"})
     with pytest.raises(BackboneError, match=r"file:mine\.onnx"):
         find_backbone(gone, settings=settings)
+
+
+def test_nothing_is_fetched_on_the_word_of_a_card(settings, monkeypatch):
+    """A store of somebody else names a hub; training from it asked that hub."""
+    asked = []
+
+    def loaded(name, *, size, settings, progress):
+        asked.append((name, settings.offline))
+        raise OfflineError("no")
+
+    monkeypatch.setattr("topgraft.importers.load.load_backbone", loaded)
+    stranger = _builtin.card().model_copy(
+        update={"source": "timm", "name": "theirs", "origin": "hf-hub:stranger/theirs"}
+    )
+    with pytest.raises(BackboneError, match=r"hf-hub:stranger/theirs\) is not on this machine"):
+        find_backbone(stranger, settings=settings)
+    assert asked == [("hf-hub:stranger/theirs", True)]
 
 
 # ONNX files

@@ -8,6 +8,7 @@ from PIL import Image as Pillow
 
 from photos import paint, paint_folder
 from topgraft._check import check
+from topgraft._split import split
 from topgraft.errors import DataError
 from topgraft.photos.dataset import Dataset
 
@@ -55,7 +56,23 @@ def test_leaks_between_given_splits_are_found(tmp_path):
     paint_folder(tmp_path / "test", cat=5, dog=5)
     health = check(Dataset.from_folder(tmp_path))
     assert len(health.leaks) == 10
-    assert "they are moved to the test side" in " ".join(health.warnings)
+    assert "each goes whole to the side that must stay clean most" in " ".join(health.warnings)
+
+
+def test_a_named_group_on_both_sides_of_a_given_split_is_a_leak_too(tmp_path):
+    paint_folder(tmp_path, cat=6, dog=6)
+    lines = [
+        f"{name}/{i:03d}.jpg,{name},{('val', 'train')[i > 1]},{'burst' if i in {1, 2} else f'{name}{i}'}"
+        for name in ("cat", "dog")
+        for i in range(6)
+    ]
+    (tmp_path / "all.csv").write_text("\n".join(["path,label,split,group", *lines]))
+    data = Dataset.from_csv(tmp_path / "all.csv")
+    health = check(data)
+    assert health.leaks == [["cat/001.jpg", "cat/002.jpg", "dog/001.jpg", "dog/002.jpg"]]
+    assert health.duplicates == []
+    assert "1 group of photos that belong together or look alike" in " ".join(health.warnings)
+    assert set(split(data).val) == {"cat/000.jpg", "dog/000.jpg", *health.leaks[0]}
 
 
 def test_what_folders_suggest_is_said(tmp_path):

@@ -347,6 +347,31 @@ def test_several_labels_are_counted_for_every_class(multilabel: tuple[tg.Dataset
     assert check(data).classes == expected
 
 
+def test_a_photo_with_two_strange_labels_is_one_photo(
+    multilabel: tuple[tg.Dataset, Run], tmp_path: Path
+) -> None:
+    data, run = multilabel
+    lines = [f"{data.location(i)},{cell}" for i, cell in enumerate(["sushi", "soup;salad", "soup"])]
+    (tmp_path / "table.csv").write_text("\n".join(["path,label", *lines]))
+    found = evaluate(run, tg.Dataset.from_csv(tmp_path / "table.csv"), split="all")
+    assert (found.strangers, found.strange) == ({"salad": 1, "soup": 2}, 2)
+    assert any(note.startswith("2 photos are of classes") for note in found.notes)
+    assert f"and {found.flagged} of 2 are called unknown" in " ".join(found.notes)
+
+
+def test_groups_are_joined_whichever_photos_are_evaluated(runs: list[Run], photos: Path) -> None:
+    def width(*words: str) -> float:
+        shown = CliRunner().invoke(
+            app, ["evaluate", str(runs[0].path), *words, "--split", "all", "--json"], catch_exceptions=False
+        )
+        accuracy = json.loads(shown.stdout)["members"][0]["scores"]["accuracy"]
+        return float(accuracy["high"] - accuracy["low"])
+
+    joined = ["--group-by", r"\d(?=\.)"]  # by the last digit of the name: ten groups
+    for named in ([], [str(photos)]):
+        assert width(*named, *joined) > 1.2 * width(*named)
+
+
 def test_one_and_several_labels_make_no_ensemble(multilabel: tuple[tg.Dataset, Run], runs: list[Run]) -> None:
     with pytest.raises(UsageError, match="one label a photo"):
         evaluate([multilabel[1], runs[0]], multilabel[0])

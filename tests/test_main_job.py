@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -393,6 +394,11 @@ def test_the_estimators_classes_are_scikit_learns(photos):
     assert np.corrcoef(model.predict_proba(paths)[:, 1], labels)[0, 1] > 0.3
     with pytest.raises(DataError, match="with two labels"):
         model.fit([*paths, paths[0]], np.array([*labels, -labels[0]]))
+    # what a grid search gives, and labels of two kinds of numbers
+    model.set_params(policies=np.int64(0), folds=np.int64(2), seed=np.int32(1))
+    model.fit(paths, [1 if label > 0 else 2.5 for label in labels])
+    assert model.classes_.tolist() == [1.0, 2.5]
+    assert model.predict_proba(paths[:2]).shape == (2, 2)
 
 
 def test_a_photo_that_vanishes_meanwhile_is_named(photos, tmp_path):
@@ -467,6 +473,35 @@ def test_splits_that_came_with_the_photos_and_validation_are_said_before_the_wor
     said = " ".join(caplog.messages)
     assert "the photos came with a split, which is kept: --test and --val are not used" in said
     assert "validation photos are learned from too" in said
+    caplog.clear()
+    with pytest.raises(TopgraftError, match="none"):  # as the command gives it: all choices, the usual ones
+        follow(Config.of(Config.load(data__photos=config.data.photos, backbone__name="none.onnx")))
+    assert "are not used" not in " ".join(caplog.messages)
+
+
+def test_worth_is_asked_for_where_it_can_be_measured(tmp_path):
+    photos = draw_photos(tmp_path / "photos", 3, seed=0)
+    with pytest.raises(UsageError, match=r"worth: there are no policies, so that nothing can be measured"):
+        tg.train(photos, worth=True, policies=0, out=tmp_path / "run")
+    lines = [
+        f"{path},{'sushi;sandwich' if i % 2 else 'sushi'}" for i, path in enumerate(photos.rglob("*.jpg"))
+    ]
+    (tmp_path / "table.csv").write_text("\n".join(["path,label", *lines]))
+    with pytest.raises(UsageError, match="worth: photos carry several labels"):
+        tg.train(tmp_path / "table.csv", worth=True, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_recipes_way_of_finding_duplicates_is_not_undone_by_a_dataset_that_asked_for_none(tmp_path):
+    data = tg.Dataset.from_folder(draw_photos(tmp_path / "photos", 4, seed=0))
+    usual = {"backbone": SMALL, "policies": 0, "heads": "mean", "test": 0}
+    (tmp_path / "mine.toml").write_text('[data]\nduplicates = "exact"\n')
+    run = tg.train(data, config=tmp_path / "mine.toml", out=tmp_path / "a", **usual)
+    assert run.config.data.duplicates == "exact"
+    run = tg.train(
+        replace(data, duplicates="off"), config=tmp_path / "mine.toml", out=tmp_path / "b", **usual
+    )
+    assert run.config.data.duplicates == "off"
 
 
 def test_a_new_run_knows_the_one_beside_it_and_finds_its_photos_from_anywhere(tmp_path, caplog, monkeypatch):

@@ -132,6 +132,14 @@ def test_fine_tuning_is_a_stage(photos, tmp_path, monkeypatch):
     recipe.write_text(SMALL + "[finetune]\nblocks = 0\nepochs = 7\n")
     with pytest.raises(DataError, match="with other options"):
         tg.run_recipe(recipe, photos, out=out)
+    assert exported(out)["finetune"]
+    recipe.write_text(SMALL)  # without the stage, what it made is no export of this recipe
+    assert tg.run_recipe(recipe, photos, out=out).path == out / "train"
+    assert not exported(out).get("finetune")
+
+
+def exported(out):
+    return json.loads((out / "export" / "metrics.json").read_text("utf-8"))
 
 
 @pytest.mark.parametrize(

@@ -689,6 +689,21 @@ def test_a_run_cannot_be_told_apart_from_itself(tmp_path: Path) -> None:
     assert not (run / "compare.html").exists()
 
 
+def test_photos_that_two_runs_learned_by_other_labels_are_not_compared(tmp_path: Path) -> None:
+    """After a review the corrected run was judged by the labels that were wrong."""
+    one, other = (write_run(tmp_path / name, photos=40, with_photos=False) for name in ("one", "other"))
+    table = (other / "predictions.csv").read_text(encoding="utf-8").splitlines()
+    place = next(i for i, line in enumerate(table) if ",cv," in line)
+    cells = table[place].split(",")
+    cells[6] = {"sushi": "sandwich", "sandwich": "sushi"}[cells[6]]
+    table[place] = ",".join(cells)
+    (other / "predictions.csv").write_text("\n".join(table) + "\n", encoding="utf-8")
+    (compared,) = re.findall(
+        r'<data value="(\d+)" data-gap="cv/other/photos">', report([one, other]).read_text(encoding="utf-8")
+    )
+    assert int(compared) == sum(",cv," in line for line in table) - 1
+
+
 def test_runs_of_other_classes_are_not_compared_photo_by_photo(tmp_path: Path) -> None:
     one = write_run(tmp_path / "one", photos=40, with_photos=False)
     other = write_run(tmp_path / "other", photos=40, classes=("a", "b"), with_photos=False)

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,6 +21,7 @@ from topgraft.errors import UsageError
 from topgraft.photos.dataset import Dataset
 from topgraft.run import Run
 from topgraft.run.run import beside, next_name
+from topgraft.settings import Settings
 from topgraft.show import listen, print_worth
 from topgraft.store import FeatureStore
 from topgraft.store import adopt as adopting
@@ -58,6 +60,17 @@ def test_rows_are_taken_over_and_only_the_rest_is_computed(
     assert second.prune() == 0
     shutil.rmtree(tmp_path / "first")
     assert FeatureStore.open(tmp_path / "second").fingerprint() == first.fingerprint()
+
+
+def test_what_is_asked_for_is_what_the_machines_engine_gives(
+    painted: Path, tmp_path: Path, monkeypatch
+) -> None:
+    """On CUDA photos are embedded in f16: rows of f32 were taken over, and everything was computed anew."""
+    pytest.importorskip("torch")
+    monkeypatch.setattr("topgraft.engines._torch.device", lambda _: SimpleNamespace(type="cuda"))
+    there = asked(painted, tmp_path, engine="auto", settings=Settings.load(device="cuda"))
+    here = asked(painted, tmp_path, engine="auto", settings=Settings.load(device="cpu"))
+    assert (there.precision, here.precision) == ("f16", "f32")
 
 
 def test_new_photos_and_views_alone_are_lacking(painted: Path, tmp_path: Path) -> None:

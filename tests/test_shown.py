@@ -125,6 +125,7 @@ def test_an_evaluation_is_short_and_flat(run: tg.Run) -> None:
         (Result("first", scores),),
         ensembles=(),
         strangers={},
+        strange=0,
         flagged=0,
         refused=(),
         notes=("A <note>.",),

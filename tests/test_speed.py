@@ -6,6 +6,7 @@ import pytest
 
 from topgraft._try_int8 import MANY, may_pay
 from topgraft.importers.load import load_backbone
+from topgraft.settings import Settings
 from topgraft.speed import adds_bytes
 
 INTEL = "processor\t: 0\nflags\t\t: fpu vme avx2 avx512f avx512_vnni\n"
@@ -34,5 +35,7 @@ def test_int8_is_tried_where_there_is_much_to_gain(rows, adds, nncf, said, monke
     monkeypatch.setattr("topgraft._try_int8.adds_bytes", lambda: adds)
     monkeypatch.setattr("topgraft._try_int8.find_spec", lambda _: object() if nncf else None)
     with caplog.at_level(logging.INFO, "topgraft"):
-        assert may_pay(load_backbone(), rows) is (said == "")
+        assert may_pay(load_backbone(), rows, Settings.load()) is (said == "")
+        assert not may_pay(load_backbone(), rows, Settings.load(device="cuda"))
     assert said in caplog.text
+    assert "INT8 is for processors" in caplog.text

@@ -121,7 +121,7 @@ def _groups(data: Dataset) -> tuple[list[list[str]], list[list[str]], list[list[
         if len({samples[i].every_label for i in group}) > 1
     ]
     split = any(sample.split for sample in samples)  # without a given split nothing can leak across it
-    leaks = [group for group in alike if split and len({samples[i].split or "train" for i in group}) > 1]
+    leaks = [group for group in shared if split and len({samples[i].split or "train" for i in group}) > 1]
     as_ids = [[[samples[i].id for i in group] for group in found] for found in (alike, crossing, leaks)]
     return as_ids[0], as_ids[1], as_ids[2]
 
@@ -207,8 +207,9 @@ def _sentences(health: Health) -> list[str]:
         )
     if health.leaks:
         said.append(
-            f"{counted(len(health.leaks), 'group')} of near-duplicates on both sides of the given split"
-            f" (first: {', '.join(health.leaks[0][:2])}); they are moved to the test side."
+            f"{counted(len(health.leaks), 'group')} of photos that belong together or look alike on several"
+            f" sides of the given split (first: {', '.join(health.leaks[0][:2])}); each goes whole to the"
+            " side that must stay clean most: test, then val."
         )
     if health.odd_sizes:
         said.append(

@@ -133,16 +133,22 @@ class Work:
         return embed(
             self.data,
             self.run.path / "maps.zarr" if maps else self.place,
-            backbone=self.backbone.maps() if maps else self.backbone,
-            policies=self.policies[:views],
-            plain=self.sides.test,
-            seed=self.config.seed,
-            precision=self.backbone.card.precision,
-            depths="last" if maps else self.config.heads.depths,
+            **self._choices(views) | ({"backbone": self.backbone.maps(), "depths": "last"} if maps else {}),
             wait=self.wait,
-            settings=self.settings,
             progress=self.progress,
         )
+
+    def _choices(self, views: int) -> dict[str, Any]:
+        """Return what decides the rows of so many views, as `embed` and `asked_for` take it."""
+        return {
+            "backbone": self.backbone,
+            "policies": self.policies[:views],
+            "plain": self.sides.test,
+            "seed": self.config.seed,
+            "precision": self.backbone.card.precision,
+            "depths": self.config.heads.depths,
+            "settings": self.settings,
+        }
 
     def _compared(self, views: int, judges: Sequence[str]) -> Lesson:
         return compare_side(
@@ -182,15 +188,7 @@ class Work:
 
     def _asked(self, views: int) -> Table:
         """Return what `embedded` asks a store for."""
-        return asked_for(
-            self.data,
-            self.backbone,
-            self.policies[:views],
-            plain=self.sides.test,
-            seed=self.config.seed,
-            precision=self.backbone.card.precision,
-            depths=self.config.heads.depths,
-        )
+        return asked_for(self.data, **self._choices(views))
 
     def _estimate(self, unless: str = "") -> None:
         """Say how long embedding all views will take, from a quarter of a second of trying.

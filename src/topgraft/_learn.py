@@ -210,7 +210,7 @@ def learn(
                 settings=settings,
                 progress=progress,
             )
-    pupil = _Pupil(store, lesson, run, seed, settings, progress)
+    pupil = _Pupil(lesson, run, seed, settings, progress)
     head, judged = pupil.fitted()
     grown = pupil.curve(class_weight)
     measured = pupil.worth(folds) if worth else None
@@ -261,14 +261,12 @@ class _Pupil:
     """What was chosen on the training side, and what is asked of it.
 
     Attributes:
-        store: features of all photos.
         lesson: heads that were compared.
         run: where it goes, and what notes how long each stage took.
         seed: of all that draws.
         settings, progress: as `learn` has them.
     """
 
-    store: FeatureStore
     lesson: Lesson
     run: Run
     seed: int
@@ -287,7 +285,7 @@ class _Pupil:
                 training.labels,
                 training.groups,
                 maps=lesson.mapped,
-                classes=len(self.store.classes),
+                classes=len(self.lesson.store.classes),
                 seed=self.seed,
                 settings=self.settings,
             )
@@ -297,7 +295,7 @@ class _Pupil:
                 training.labels,
                 training.groups,
                 ids=[sample.id for sample in training.samples],
-                classes=self.store.classes,
+                classes=self.lesson.store.classes,
                 seed=self.seed,
                 settings=self.settings,
             )
@@ -308,17 +306,17 @@ class _Pupil:
         training, found = self.lesson.training, self.lesson.found
         answers = {"cv": Answers(training, found.oof, _fold_of(found, len(training.rows)), judged.distances)}
         if len(test.rows):
-            answers["test"] = _test(self.store, self.lesson.maps, head, judged, test, self.lesson.columns)
+            answers["test"] = _test(self.lesson, head, judged, test)
         return answers
 
     def worth(self, folds: int | None) -> Worth | None:
         """Measure what policies are worth, where there are any and every photo has one label."""
         training = self.lesson.training
-        if len(self.store.views) < 2 or training.labels.ndim == 2:
+        if len(self.lesson.store.views) < 2 or training.labels.ndim == 2:
             return None
         with self.run.timed("worth of policies"):
             return measure_worth(
-                self.store,
+                self.lesson.store,
                 training.labels,
                 training.groups,
                 photos=training.rows,
@@ -337,10 +335,10 @@ class _Pupil:
         wrong = self.lesson.found.oof[0].argmax(axis=1) != training.labels
         with self.run.timed("learning curve"):
             return curve(
-                view_0(self.store, training.rows, columns),
+                view_0(self.lesson.store, training.rows, columns),
                 training.labels,
                 training.groups,
-                classes=self.store.classes,
+                classes=self.lesson.store.classes,
                 columns=columns,
                 error=float(wrong.mean()),
                 class_weight=class_weight,
@@ -376,16 +374,10 @@ def _fold_of(found: Comparison, n: int) -> Labels:
     return fold
 
 
-def _test(
-    store: FeatureStore,
-    maps: FeatureStore | None,
-    head: Head,
-    judged: Trust,
-    test: Side,
-    columns: Depths | None,
-) -> Answers:
+def _test(lesson: Lesson, head: Head, judged: Trust, test: Side) -> Answers:
     """Answer for the test side, once, on the photos as they are."""
-    rows = view_0(store, test.rows, columns).astype(np.float32)
+    columns, maps = lesson.columns, lesson.maps
+    rows = view_0(lesson.store, test.rows, columns).astype(np.float32)
     read = rows if maps is None or not head.on_map else view_0(maps, test.rows).astype(np.float32)
     logits = head.logits(read)
     answers = to_probabilities(logits, multilabel=head.multilabel, temperature=judged.numbers["temperature"])

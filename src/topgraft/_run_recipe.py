@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from topgraft._export import export
+from topgraft._export.make import numbers_of
 from topgraft._export.runtimes import open_named
 from topgraft._finetune import finetune
 from topgraft._report import report
@@ -83,8 +84,10 @@ def run_recipe(
             run = _passed_over(place / "finetune")
     if config.export is not None:
         wanted = config.export.model_dump()
-        made = Run(place / "export").read("metrics.json").get("export", {})
-        if fresh or any(made.get(key) != value for key, value in wanted.items()):
+        there = Run(place / "export").read("metrics.json")
+        made = there.pop("export", {})
+        ours = there == numbers_of(run)  # else it is of a run before, or of one not yet fine-tuned
+        if fresh or not ours or any(made.get(key) != value for key, value in wanted.items()):
             wanted |= told | {"photos": read_as_asked(config.data, **told)[0]}
             say(str(export(run, place / "export", overwrite=True, **wanted)))
         else:

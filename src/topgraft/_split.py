@@ -17,8 +17,8 @@ def split(data: Dataset, *, test: float = 0.2, val: float = 0.0, seed: int = 0) 
 
     Sides follow from the photos' content: a photo more or less leaves nearly all others where they were.
 
-    A split that came with the data is kept, but for its leaks: photos that look like a test photo go to the
-    test side. Photos without a split in a table that has one count as training photos.
+    A split that came with the data is kept, but for its leaks: photos that look like a test photo, or are of
+    its group, go to the test side. Photos without a split in a table that has one count as training photos.
 
     Args:
         data: the photos.
@@ -41,16 +41,16 @@ def split(data: Dataset, *, test: float = 0.2, val: float = 0.0, seed: int = 0) 
     rest, tested = _hold(data, everything, test, seed) if test else (everything, everything[:0])
     if not val:
         return Split(_ids(data, rest), (), _ids(data, tested))
-    inner, validated = _hold(data, rest, val / (1 - test), seed + 1)
+    inner, validated = _hold(data, rest, val / (1 - test), seed + 1, "val")
     return Split(_ids(data, inner), _ids(data, validated), _ids(data, tested))
 
 
-def _hold(data: Dataset, rows: Labels, share: float, seed: int) -> tuple[Labels, Labels]:
+def _hold(data: Dataset, rows: Labels, share: float, seed: int, side: str = "test") -> tuple[Labels, Labels]:
     """Hold out a share of some photos: two arrays of indices into the data."""
     samples = [data.samples[i] for i in rows.tolist()]
     labels = indicators(samples, len(data.classes)) if data.multilabel else data.labels[rows]
     keys = [sample.digest for sample in samples]
-    rest, held = holdout(labels, data.groups[rows], share, seed, keys=keys)
+    rest, held = holdout(labels, data.groups[rows], share, seed, keys=keys, side=side)
     return rows[rest], rows[held]
 
 

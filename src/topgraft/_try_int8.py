@@ -57,17 +57,19 @@ def in_precision(
         progress: told of photos done.
     """
     asked = config.backbone.precision
-    if asked == "int8" or (asked == "auto" and may_pay(backbone, views)):
+    if asked == "int8" or (asked == "auto" and may_pay(backbone, views, settings)):
         with run.timed("quantise"):
             return _quantized(backbone, data, sides, config, run, settings, progress)
     return backbone
 
 
-def may_pay(backbone: Backbone, views: int) -> bool:
+def may_pay(backbone: Backbone, views: int, settings: Settings) -> bool:
     """Say whether INT8 is worth trying: making it takes half a minute."""
     why = ""
     if backbone.card.precision == "int8":
         why = "the backbone is INT8 already"
+    elif settings.device == "cuda":
+        why = "INT8 is for processors; on CUDA photos are embedded in f16"
     elif views < MANY:
         why = f"{views:,} views at most are soon embedded"
     elif adds_bytes() is False:

@@ -926,6 +926,7 @@ def evaluate(
     from topgraft._evaluate import evaluate as measure
     from topgraft._report import place_of, report
     from topgraft.photos.dataset import Dataset
+    from topgraft.photos.grouping import Grouping
     from topgraft.run import Run
     from topgraft.run.origin import is_noted, read_photos, read_place
     from topgraft.run.run import MARK
@@ -936,16 +937,17 @@ def evaluate(
     runs = runs if named else places
     opened = [Run.open(run) for run in runs]  # before photos are read
     page = place_of(out) if out else None
-    settings = Settings.load(threads=threads)
+    grouping, settings = Grouping.of(group_by, within), Settings.load(threads=threads)
     with progress() as bar:
         if not named:
             data = read_photos(opened[0], settings=settings, progress=bar)
-        elif group_by or within or not is_noted(opened[0], last):
-            data = Dataset.from_folder(
-                last, group_by=group_by, within=within, settings=settings, progress=bar
-            )
-        else:  # its own photos and those that came since, with the groups and corrections that it learned
+        elif is_noted(opened[0], last):
+            # its own photos and those that came since, with the groups and corrections that it learned
             data = read_place(opened[0], last, settings=settings, progress=bar)
+        else:
+            data = Dataset.from_folder(last, settings=settings, progress=bar)
+        if grouping:
+            data = data.grouped(grouping, settings=settings)
         data.keep_out(page)
         found = measure(
             opened, data, split=split, tta=tta, settings=settings, progress=bar, **_given(seed=seed)

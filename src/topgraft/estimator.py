@@ -35,7 +35,7 @@ class TopgraftClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     cross-validation on these photos alone, so an outer `cross_val_score` is nested and honest.
 
     Args:
-        backbone: `architecture.tag`, a folder, or an ONNX file.
+        backbone: `architecture.tag`, or a folder that `topgraft fetch` wrote.
         policies: how many augmentation policies are drawn at most, added in steps while they pay; "16!" for
             exactly 16.
         grid: from which grid.
@@ -83,6 +83,7 @@ class TopgraftClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         paths, names, ties = _once(X, y, groups)
         classes = np.unique(np.asarray(y))
+        policies, folds, seed = map(_plain, (self.policies, self.folds, self.seed))
         if len({str(label) for label in classes}) < len(classes):
             raise DataError(f"y: expected labels whose text differs, got {sorted(map(repr, classes))}.")
         data = Dataset.from_pairs(paths, names, groups=ties)
@@ -92,9 +93,7 @@ class TopgraftClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 f"{len(data.refused)} of {len(X)} photos are unusable: {first.id} {first.reason}."
             )
         check(data)
-        config = Config.of(
-            policies=self.policies, grid=self.grid, heads=self.heads, folds=self.folds, seed=self.seed
-        )
+        config = Config.of(policies=policies, grid=self.grid, heads=self.heads, folds=folds, seed=seed)
         settings, sides = Settings.load(), Split(train=data.ids)
         with tempfile.TemporaryDirectory(prefix="topgraft-") as folder:
             work = Work(
@@ -102,7 +101,7 @@ class TopgraftClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 data=data,
                 sides=sides,
                 backbone=load_backbone(self.backbone, settings=settings),
-                policies=draw(config.policies.most, seed=self.seed, grid=self.grid),
+                policies=draw(config.policies.most, seed=config.seed, grid=self.grid),
                 run=Run.create(Path(folder, "run")),
                 store=self.store,
                 settings=settings,
@@ -158,6 +157,11 @@ class TopgraftClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return place
 
 
+def _plain(value: Any) -> Any:
+    """Return a number of numpy's as Python's: a grid search gives those."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def _once(
     X: Sequence[str | Path], y: Sequence[Any], groups: Sequence[Any] | None
 ) -> tuple[list[str], list[str], list[str | None] | None]:
@@ -178,8 +182,9 @@ def _once(
         if is_missing(labels[i]):
             raise DataError(f"{path}: expected a label, got {labels[i]!r}. Leave the photo out.")
         j = first.setdefault(path, i)
-        if str(labels[i]) != str(labels[j]):
+        if labels[i] != labels[j]:
             raise DataError(f"{path}: is listed with two labels, {labels[j]!r} and {labels[i]!r}. Keep one.")
     rows = list(first.values())
     named = None if ties is None else [None if is_missing(ties[i]) else str(ties[i]) for i in rows]
-    return list(first), [str(labels[i]) for i in rows], named
+    text = np.asarray(y)  # as `classes_` has them: 1 and 2.5 are 1.0 and 2.5
+    return list(first), [str(text[i]) for i in rows], named

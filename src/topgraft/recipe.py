@@ -158,7 +158,8 @@ def train(
         options["backbone"] = backbone.card.name
         rest["backbone"] = backbone
     if isinstance(photos, Dataset):
-        options = {"duplicates": photos.duplicates} | options
+        if options.get("duplicates") is None and photos.duplicates != Config().data.duplicates:
+            options["duplicates"] = photos.duplicates
         if (known := photos.grouped_by) and options.get("group_by") is None:
             options |= {"group_by": known.by, "within": known.within}
         rest["data"] = photos
@@ -304,8 +305,13 @@ def _judged(config: Config, data: Dataset) -> tuple[Health, Split]:
             " --answer-above, or leave --right out."
         )
     sides = split(data, test=config.data.test, val=config.data.val, seed=config.seed)
+    if config.policies.worth and (data.multilabel or not config.policies.most):
+        lack = "photos carry several labels" if data.multilabel else "there are no policies"
+        raise UsageError(f"worth: {lack}, so that nothing can be measured. Leave --worth out.")
     _announce(data, health, sides)
-    if any(sample.split for sample in data.samples) and config.data.model_fields_set & {"test", "val"}:
+    usual = Config().data
+    asked = (config.data.test, config.data.val) != (usual.test, usual.val)
+    if asked and any(sample.split for sample in data.samples):
         say("  ! the photos came with a split, which is kept: --test and --val are not used")
     return health, sides
 

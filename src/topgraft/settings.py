@@ -1,4 +1,7 @@
-"""Where things run and lie. Nothing here may change a number, so nothing here enters a fingerprint."""
+"""Where things run and lie: nothing here enters a fingerprint, for nothing here changes a number.
+
+But for the device: on CUDA photos are embedded in float16, and that precision has addresses of its own.
+"""
 
 from __future__ import annotations
 

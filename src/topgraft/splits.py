@@ -60,6 +60,7 @@ def holdout(
     seed: int = 0,
     *,
     keys: Sequence[str] | None = None,
+    side: str = "test",
 ) -> tuple[Labels, Labels]:
     """Keep a share of the photos apart.
 
@@ -70,6 +71,7 @@ def holdout(
         seed: the same seed gives the same split.
         keys: N names that stay with their photos (digests, say): with them the split stays nearly the same
             when photos come, go or change places. None takes the photos' positions.
+        side: what they are for, to be named in errors: `test` or `val`.
 
     Returns:
         (train, test): sorted indices, nothing on both sides.
@@ -86,8 +88,8 @@ def holdout(
     train, tested = np.flatnonzero(~held), np.flatnonzero(held)
     if not len(tested):
         raise DataError(
-            f"test: a share of {test:g} of {len(train)} photos leaves none to test on: every class keeps a"
-            " photo to train on. Give more photos, fewer groups, or --test 0."
+            f"{side}: a share of {test:g} of {len(train)} photos leaves none: every class keeps a photo to"
+            f" train on. Give more photos, fewer groups, or {'--test 0' if side == 'test' else 'val = 0'}."
         )
     return train, tested
 

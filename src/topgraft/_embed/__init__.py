@@ -104,6 +104,7 @@ def embed(
         precision=precision,
         depths=depths,
         engine=engine,
+        settings=settings,
     )
     place = Place.at(path)
     with place.locked(wait=wait):
@@ -137,9 +138,11 @@ def asked_for(
     seed: int = 0,
     precision: str = "f32",
     depths: str = "auto",
-    engine: str = "openvino",
+    engine: str = "auto",
+    settings: Settings | None = None,
 ) -> Table:
     """Return what `embed` of these choices asks a store for; nothing is computed."""
+    engine, precision = resolve_engine(engine, precision, settings or Settings.load())
     label = precision if engine != "fake" else "fake"  # no real engine may take these rows for its own
     views = views_of(policies, seed)
     return Table.of(data, backbone.card, label, views, depths=_deep(depths, backbone.card), plain=plain)

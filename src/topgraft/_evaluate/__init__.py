@@ -65,7 +65,8 @@ def evaluate(
         raise UsageError(f"tta must be 0 or more views, got {tta}.")
     data = data if ids is None else data.subset(ids)
     chosen, notes, known_before = choose(runs, data, split, given=ids is not None)
-    multilabel = takes_multilabel(runs)
+    cards = [PredictorCard.read(member.model / "card.json") for member in runs]
+    multilabel = takes_multilabel(runs, cards)
     if not multilabel:
         refuse_several(runs[0], data, chosen)
     known, strange = _parted(data, chosen, classes)
@@ -86,14 +87,13 @@ def evaluate(
     flagged = int(odd.unknown.sum())
     refused = _refused(data, heard)
 
-    cards = [PredictorCard.read(member.model / "card.json") for member in runs]
     card = cards[0] if len(cards) == 1 else None  # what is one run's own, the mean of several has not
     told = ([of_tta(changed)] if changed else []) + ([str(beside)] if beside else [])
     notes += [
         *filter(None, [metrics.silent(labels)]),
         *told,
         *of_thresholds(cards, answered),
-        *of_strangers(strangers, flagged, len(runs)),
+        *of_strangers(strangers, len(strange), flagged, len(runs)),
         *worse(members, ensembles),
     ]
     if refused:
@@ -103,6 +103,7 @@ def evaluate(
         members,
         ensembles,
         dict(sorted(strangers.items())),
+        len(strange),
         flagged,
         refused,
         tuple(notes),

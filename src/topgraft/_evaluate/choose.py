@@ -42,9 +42,9 @@ def classes_of(runs: list[Run]) -> tuple[str, ...]:
     return first
 
 
-def takes_multilabel(runs: list[Run]) -> bool:
+def takes_multilabel(runs: list[Run], cards: list[PredictorCard]) -> bool:
     """Tell whether the runs' predictors give several labels a photo; all of them or none must."""
-    kinds = [PredictorCard.read(run.model / "card.json").multilabel for run in runs]
+    kinds = [card.multilabel for card in cards]
     if len(set(kinds)) > 1:
         single, other = runs[kinds.index(False)], runs[kinds.index(True)]
         raise UsageError(

@@ -80,14 +80,13 @@ def of_thresholds(cards: Sequence[PredictorCard], answered: Coverage | None) -> 
     return [in_words(answered.at(above[0]))] if above and answered is not None else []
 
 
-def of_strangers(counts: Counter[str], flagged: int, runs: int) -> list[str]:
+def of_strangers(counts: Counter[str], photos: int, flagged: int, runs: int) -> list[str]:
     """Say how many photos are of other classes, and how many of them are called unknown."""
     if not counts:
         return []
     listed = ", ".join(f"{name} {n}" for name, n in sorted(counts.items())[:8])
-    total = counts.total()
-    said = f"{total} photos are of classes the run does not know ({listed}); they are in no number,"
-    return [f"{said} and {flagged} of {total} are called unknown{' by every run' if runs > 1 else ''}."]
+    said = f"{photos} photos are of classes the run does not know ({listed}); they are in no number,"
+    return [f"{said} and {flagged} of {photos} are called unknown{' by every run' if runs > 1 else ''}."]
 
 
 def worse(members: tuple[Result, ...], ensembles: tuple[Result, ...]) -> list[str]:

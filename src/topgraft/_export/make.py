@@ -136,7 +136,7 @@ def export(
         if agreement.broken:
             raise BackboneError(f"{folder}: {agreement.broken} Nothing was written.")
         facts = {"format": format, "precision": precision, "agreement": agreement.as_dict()}
-        text = json.dumps({**_numbers(run), "export": facts}, indent=1, ensure_ascii=False)
+        text = json.dumps({**numbers_of(run), "export": facts}, indent=1, ensure_ascii=False)
         (half / "metrics.json").write_text(text + "\n", encoding="utf-8")
         forms.write_readme(half, format, precision, predictor.card, agreement, run, named)
     return Exported(folder, format, precision, agreement, named.notes)
@@ -192,7 +192,7 @@ def _photos(run: Run, photos: str | Path | None, settings: Settings, progress: P
     return data
 
 
-def _numbers(run: Run) -> dict[str, Any]:
+def numbers_of(run: Run) -> dict[str, Any]:
     """Return the run's numbers without the names of its photos."""
     facts = run.metrics.as_dict()
     return facts | {"trust": facts["trust"] | {"label_issues": []}}

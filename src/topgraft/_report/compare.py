@@ -153,22 +153,29 @@ def columns(every: list[Facts], split: str) -> list[Column]:
 
 
 def gaps(shown: list[Column], split: str) -> list[Gap]:
-    """Compare every other run with the first, photo by photo; runs of other classes are left out."""
+    """Compare every other run with the first, photo by photo; runs of other classes are left out.
+
+    So are photos that the two were given other labels of: none of both is known to be right.
+    """
     first, *others = shown
     found = []
     for other in others:
         if other.facts.classes == first.facts.classes and not first.facts.multilabel | other.facts.multilabel:
             ours, theirs = _rows(first.facts, split), _rows(other.facts, split)
-            shared = sorted(ours.keys() & theirs.keys())
+            shared = sorted(
+                photo for photo in ours.keys() & theirs.keys() if ours[photo][0] == theirs[photo][0]
+            )
             if shared:
                 labels = np.array([ours[photo][0] for photo in shared], np.int64)
+                _, groups = np.unique([ours[photo][2] for photo in shared], return_inverse=True)
                 mine, zero = (
                     # The table has six digits: what it says is 0 is at most half of the last.
                     np.clip([rows[photo][1] for photo in shared], 5e-7, 1.0)
                     for rows in (theirs, ours)
                 )
-                both = paired(labels, mine, zero), paired_loss(labels, mine, zero)
-                found.append((other.name, len(shared), *both))
+                right = paired(labels, mine, zero, groups=groups)
+                loss = paired_loss(labels, mine, zero, groups=groups)
+                found.append((other.name, len(shared), right, loss))
     half_width = max((max(abs(gap.low), abs(gap.high)) for _, _, gap, _ in found), default=1.0) or 1.0
     return [
         Gap(
@@ -183,12 +190,12 @@ def gaps(shown: list[Column], split: str) -> list[Gap]:
     ]
 
 
-def _rows(facts: Facts, split: str) -> dict[str, tuple[int, Any]]:
-    """Find label and probabilities by the photo's content (by its id in runs that do not know it)."""
+def _rows(facts: Facts, split: str) -> dict[str, tuple[int, Any, str]]:
+    """Find label, probabilities and group by the photo's content (by its id in runs that do not know it)."""
     labels, probabilities = facts.probabilities(split)
     rows = facts.of(split)
     return {
-        row.digest or row.id: (int(label), line)
+        row.digest or row.id: (int(label), line, row.group or row.id)
         for row, label, line in zip(rows, labels, probabilities, strict=True)
     }
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from topgraft.backbones._cache import (
 from topgraft.backbones.backbone import Backbone
 from topgraft.backbones.card import Card
 from topgraft.config import AUTO, FAMILY, Config
-from topgraft.errors import BackboneError, UsageError, need
+from topgraft.errors import BackboneError, OfflineError, UsageError, need
 from topgraft.fingerprint import digest
 from topgraft.progress import watched
 from topgraft.settings import Settings
@@ -158,10 +160,12 @@ def fetch(
 def find_backbone(card: Card, *, settings: Settings | None = None, progress: Progress = silent) -> Backbone:
     """Return the very backbone that a card describes: what made a store's features, or a run's.
 
+    Nothing is fetched for it: for that, the word of a file is not enough.
+
     Raises:
-        BackboneError: where it is not on this machine and cannot be made again from its origin.
+        BackboneError: where it is not on this machine and cannot be made again from what is here.
     """
-    settings = settings or Settings.load()
+    settings = replace(settings or Settings.load(), offline=True)
     place = settings.cache_dir / "backbones" / card.folder()
     if here := Backbone.kept(place):
         return here
@@ -170,9 +174,10 @@ def find_backbone(card: Card, *, settings: Settings | None = None, progress: Pro
     if named and not named.startswith("local-dir:"):
         side = card.name.rpartition("@")[2]  # what a timm model comes from does not say it
         size = int(side) if side.isdecimal() else None
-        found = load_backbone(named, size=size, settings=settings, progress=progress)
-        if found.card.fingerprint() == card.fingerprint() and card.depths in ((), found.card.depths):
-            return found
+        with suppress(OfflineError):
+            found = load_backbone(named, size=size, settings=settings, progress=progress)
+            if found.card.fingerprint() == card.fingerprint() and card.depths in ((), found.card.depths):
+                return found
     raise BackboneError(
         f"{card.name}: this very backbone ({card.origin}) is not on this machine. Load it once with "
         "`topgraft backbones NAME`, or give it as --backbone."

@@ -76,8 +76,10 @@ class Evaluation:
         classes: names.
         members: one result a run.
         ensembles: the plain and the weighted mean; none for one run.
-        strangers: photos of classes the runs do not know, by class; in no score.
-        flagged: how many of those every run calls unknown.
+        strangers: photos of classes the runs do not know, by class; in no score. One with several such labels
+            counts for each.
+        strange: how many photos those are.
+        flagged: how many of them every run calls unknown.
         refused: photos that could not be read; in no score.
         notes: what should be known, in sentences.
         trust: calibration, coverage and labels that look wrong, on these photos, as in metrics.json; of
@@ -91,6 +93,7 @@ class Evaluation:
     members: tuple[Result, ...]
     ensembles: tuple[Result, ...]
     strangers: dict[str, int]
+    strange: int
     flagged: int
     refused: tuple[Refused, ...]
     notes: tuple[str, ...]
@@ -116,7 +119,11 @@ class Evaluation:
             "classes": list(self.classes),
             "members": [result.as_dict() for result in self.members],
             "ensembles": [result.as_dict() for result in self.ensembles],
-            "strangers": {"classes": self.strangers, "flagged": self.flagged},
+            "strangers": {
+                "classes": self.strangers,
+                "photos": self.strange,
+                "flagged": self.flagged,
+            },
             "refused": [{"id": file.id, "reason": file.reason} for file in self.refused],
             "trust": self.trust,
             "harder": self.harder,
@@ -139,7 +146,7 @@ class Evaluation:
             "classes": list(self.classes),
             "counts": {
                 "photos": result.scores["n"],
-                "strangers": sum(self.strangers.values()),
+                "strangers": self.strange,
                 "refused": len(self.refused),
             },
             "backbone": first.backbone.as_dict() if len(names) == 1 else {"name": ", ".join(names)},
