@@ -156,7 +156,9 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("real")
     photos = draw_photos(folder / "photos", 14, seed=0)
-    config = Config.load(data__photos=str(photos), policies__count="2!", heads__names=("mean", "ridge"))
+    config = Config.load(
+        data__photos=str(photos), policies__count="2!", heads__names=("mean", "ridge"), answers__above=0.6
+    )
     return follow(config, folder / "run").path
 
 
@@ -175,6 +177,9 @@ def test_the_report_of_the_main_job(real: Path) -> None:
         "health",
         "cost",
     }
+    assert json.loads((real / "model" / "card.json").read_text(encoding="utf-8"))["answer_above"] == 0.6
+    (chosen,) = [one for one in page.all("data") if one.get("data-metric") == "/trust/coverage/chosen/above"]
+    assert chosen["text"] == "60 %"
     assert "where it looked in" in (real / "report.html").read_text(encoding="utf-8")
     card = (real / "model" / "README.md").read_text(encoding="utf-8")
     assert "licence: apache-2.0" in card.lower()

@@ -308,7 +308,7 @@ def _contents(context: dict[str, Any]) -> list[tuple[str, str]]:
         ("heads", "Heads", context["metrics"].get("leaderboard")),
         ("more", "Would more photos help?", context["more"]),
         ("learning", "Learning curves", context["learning"]),
-        ("policies", "Policies", context["metrics"].get("policies")),
+        ("policies", "Policies", context["metrics"].get("policies") or context["brought"]),
         ("health", "Data health", context["health"]),
         ("cost", "What it cost", context["cost"]),
         ("repeat", "How to repeat it", True),
