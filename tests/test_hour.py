@@ -178,7 +178,8 @@ def test_a_biologists_hour(desk: Path, installed: Path) -> None:
 
     do(desk, compare)
     text = (desk / "runs" / "first" / "compare.html").read_text(encoding="utf-8")
-    assert "first-2" in text
+    assert "those of classes that both know" in text
+    assert "</b> knows ant besides." in text
     assert numbers(desk / "runs" / "first" / "compare.html") > 10
 
 

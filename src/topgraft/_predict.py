@@ -151,8 +151,8 @@ class Sorter:
             link: link photos in place of copying them.
 
         Raises:
-            UsageError: for class names that cannot be a folder's, or are those of the folders beside them, and
-                for a folder in one whose photos are read: the next time they would be answered twice.
+            UsageError: for class names that cannot be a folder's, or are those of the folders beside them;
+                and where the photos of a folder around it are read: these would be, too, the next time.
         """
         for place in photos:
             if os.path.isdir(place) and Path(folder).resolve().is_relative_to(Path(place).resolve()):  # noqa: PTH112
