@@ -169,7 +169,7 @@ def main():
     print("| --- |" + " --- |" * 4 * len(SCORES))
     rows = []
     for name in given.sets.split(","):
-        store, _ = embedded(given.shared, name, given.work)
+        _, store, _ = embedded(given.shared, name, given.work)
         for count in SIZES[name]:
             draws = []
             for seed in range(given.draws):

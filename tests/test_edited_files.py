@@ -99,7 +99,7 @@ def test_edited_files_of_a_run_are_one_line(run: Path, name: str, most: int) -> 
     [
         ("metrics.json", '"value": NaN', r"metrics\.json: is damaged \(NaN is no number\)\. Train again"),
         ("metrics.json", '"value": 1e999', r"metrics\.json: is damaged \(1e999 is no number\)"),
-        ("timings.json", '"embed": -Infinity', r"timings\.json: is damaged \(-Infinity is no number\)"),
+        ("timings.json", '"train": -Infinity', r"timings\.json: is damaged \(-Infinity is no number\)"),
     ],
 )
 def test_numbers_that_are_none_are_refused(run: Path, name: str, edit: str, said: str) -> None:

@@ -45,7 +45,9 @@ def first(data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("first")
     store = tg.embed(data, folder / "features.zarr", policies=tg.draw(2, seed=0))
     split = tg.split(data, test=0.25, seed=0)
-    return tg.train(store, split, heads="logistic", folds=2, depths="all", out=folder / "run")
+    return tg.train(
+        store, split, heads="logistic", folds=2, depths="all", answer_above=0.6, out=folder / "run"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +76,7 @@ def test_the_result_is_a_run_like_any_other(first, second):
     assert columns(first, "id", "split", "fold", "label") == columns(second, "id", "split", "fold", "label")
     assert columns(first, "p_sushi") != columns(second, "p_sushi")
     metrics = second.metrics
+    assert tg.load(second.path).card.answer_above == metrics.trust.coverage["chosen"]["above"] == 0.6
     assert metrics.counts.views == 2
     assert metrics.policies == first.metrics.policies[:1]
     assert metrics.backbone.fingerprint != first.metrics.backbone.fingerprint

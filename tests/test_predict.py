@@ -120,6 +120,15 @@ def test_classes_that_cannot_be_folders_are_refused_before_the_first_photo(tmp_p
     assert not (tmp_path / "sorted").exists()
 
 
+def test_nothing_is_sorted_into_a_folder_whose_photos_are_read(model, photos):
+    before = sorted(photos.rglob("*"))
+    for folder in (photos, photos / "sorted", photos / ".." / photos.name / "sorted"):
+        done = invoke("predict", model, photos, "--sort-into", folder)
+        assert isinstance(done.exception, UsageError)
+        assert "which is read: its photos would be answered again the next time" in str(done.exception)
+    assert sorted(photos.rglob("*")) == before
+
+
 def test_the_command_writes_a_table_sorts_and_fails_for_what_it_could_not_read(model, photos, tmp_path):
     sheet, folder = tmp_path / "t.csv", tmp_path / "s"
     done = invoke("predict", model, photos, "--csv", sheet, "--sort-into", folder, "--nl")
@@ -127,6 +136,7 @@ def test_the_command_writes_a_table_sorts_and_fails_for_what_it_could_not_read(m
     rows = list(csv.DictReader(io.StringIO(sheet.read_text())))
     said = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     assert len(rows) == len(said) == 8
+    assert "; 1 could not be read" in done.stderr
     assert [row["answer"] for row in rows] == [one.get("answer", "") for one in said]
     assert sum(1 for _ in folder.rglob("*.jpg")) == 7
 

@@ -30,13 +30,6 @@ def test_the_version_is_one():
     assert f"\n## {PROJECT['version']} - " in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
-@pytest.fixture(scope="module")
-def dist(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("dist")
-    run(sys.executable, "-m", "build", "--outdir", folder, ROOT)
-    return folder
-
-
 @pytest.mark.nightly
 @pytest.mark.timeout(900)
 class TestRelease:
@@ -58,19 +51,15 @@ class TestRelease:
         made, kept = next((tmp_path / "made").glob("*.whl")), next(dist.glob("*.whl"))
         assert sorted(zipfile.ZipFile(made).namelist()) == sorted(zipfile.ZipFile(kept).namelist())
 
-    def test_the_wheel_alone_does_the_job(self, dist, tmp_path):
+    def test_the_wheel_alone_does_the_job(self, installed, tmp_path):
         """As a user has it: a new environment, the core, another folder, nothing of the checkout."""
-        run(sys.executable, "-m", "venv", tmp_path / "venv")
-        pip = [tmp_path / "venv" / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check"]
-        run(*pip, "-c", ROOT / "locks" / "core.txt", next(dist.glob("*.whl")))
-        topgraft = tmp_path / "venv" / "bin" / "topgraft"
         alone = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         here = {"cwd": tmp_path, "env": alone | {"TOPGRAFT_CACHE_DIR": str(tmp_path / "cache")}}
-        assert run(topgraft, "--version", **here).strip() == PROJECT["version"]
-        run(topgraft, "demo", "--each", "12", **here)
-        run(topgraft, "train", "demo/photos", "-o", "run", "--policies", "1", **here)
-        said = run(topgraft, "predict", "run", "demo/photos/sushi/sushi_000.jpg", **here)
+        assert run(installed, "--version", **here).strip() == PROJECT["version"]
+        run(installed, "demo", "--each", "12", **here)
+        run(installed, "train", "demo/photos", "-o", "run", "--policies", "1", **here)
+        said = run(installed, "predict", "run", "demo/photos/sushi/sushi_000.jpg", **here)
         assert said.startswith("demo/photos/sushi/sushi_000.jpg\t")
-        run(topgraft, "export", "run", "-o", "out", "--format", "openvino", **here)
+        run(installed, "export", "run", "-o", "out", "--format", "openvino", **here)
         assert (tmp_path / "out" / "model.xml").is_file()
-        assert run(topgraft, "run", "quick", "demo/photos", **here)
+        assert run(installed, "run", "quick", "demo/photos", **here)

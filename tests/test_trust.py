@@ -127,6 +127,21 @@ def test_the_threshold_accepts_what_it_says():
     assert threshold(np.arange(10.0)) == 9
 
 
+def test_a_threshold_is_in_the_numbers_and_notes_or_a_note_says_that_there_is_none():
+    features, labels = clouds(photos=60)
+    judged = trust(compare(features, labels, heads=["ridge"]), features[0], labels)
+    found = judged.answering(None, 0.8)
+    assert found.answer_above == judged.coverage.threshold_for(0.8)
+    assert found.numbers["coverage"]["chosen"] == judged.coverage.at(found.answer_above)
+    assert found.notes[-1].startswith("Answered only above ")
+    assert "chosen" not in judged.numbers["coverage"]
+    assert judged.answering(0.7, None).numbers["coverage"]["chosen"]["above"] == 0.7
+    assert judged.answering(None, None) is judged
+    none = judged.answering(None, 1.0)
+    assert none.answer_above is None
+    assert none.notes[-1] == "No threshold makes 100% of the answers right; all are answered."
+
+
 @pytest.mark.parametrize("multilabel", [False, True])
 def test_strangers_are_unknown_and_most_photos_are_not(multilabel):
     features, labels = clouds(photos=120)

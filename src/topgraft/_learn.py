@@ -41,7 +41,6 @@ from topgraft.selection.worth import worth as measure_worth
 from topgraft.settings import Settings
 from topgraft.splits import Split
 from topgraft.store import FeatureStore
-from topgraft.trust.coverage import in_words
 from topgraft.trust.trust import Trust, trust
 from topgraft.types import Features, Labels, Progress, silent
 
@@ -211,10 +210,10 @@ def learn(
                 progress=progress,
             )
     pupil = _Pupil(lesson, run, seed, settings, progress)
-    head, judged = pupil.fitted()
+    head, fitted = pupil.fitted()
+    judged = fitted.answering(answer_above, right)
     grown = pupil.curve(class_weight)
     measured = pupil.worth(folds) if worth else None
-    threshold = _threshold(judged, answer_above, right)
     answers = pupil.answers(head, judged, test)
     leans = leaning(head, lesson.views[0], lesson.columns)
     facts = {
@@ -236,7 +235,6 @@ def learn(
             *_of_validation(split),
             *filter(None, [metrics.silent(test.labels)]),
             *judged.notes,
-            *_of_answers(judged, threshold, right),
             *(grown.sentences if grown else ()),
             *(measured.brief if measured else ()),
         ],
@@ -251,7 +249,9 @@ def learn(
             temperature=lesson.found.temperature,
             unknown=judged.unknown,
         )
-        (built if threshold is None else built.answering_above(threshold)).save(run.model)
+        if judged.answer_above is not None:
+            built = built.answering_above(judged.answer_above)
+        built.save(run.model)
     run.write_metrics(Metrics.model_validate(rounded(facts)))
     return run
 
@@ -346,24 +346,6 @@ class _Pupil:
                 settings=self.settings,
                 progress=self.progress,
             )
-
-
-def _threshold(judged: Trust, above: float | None, right: float | None) -> float | None:
-    """Return the probability below which an answer is unsure."""
-    if right is None or judged.coverage is None:
-        return above
-    return judged.coverage.threshold_for(right)
-
-
-def _of_answers(judged: Trust, threshold: float | None, right: float | None) -> list[str]:
-    """Say what the threshold comes to, out of fold."""
-    if right is not None and judged.coverage is None:
-        return [f"Photos carry several labels, so none was sought above which {right:.0%} are right."]
-    if right is not None and threshold is None:
-        return [f"No threshold makes {right:.0%} of the answers right; all are answered."]
-    if threshold is None or judged.coverage is None:
-        return []
-    return [in_words(judged.coverage.at(threshold))]
 
 
 def _fold_of(found: Comparison, n: int) -> Labels:

@@ -131,20 +131,41 @@ class Sorter:
         folder: holds a folder for each class, `unknown/` and `unsure/`.
         put: photos in each folder so far, by its name.
         there: photos that lay there already, of the same bytes.
+        unread: photos that could not be read, and stay where they are.
     """
 
-    def __init__(self, folder: str | Path, classes: Sequence[str], *, link: bool = False) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        classes: Sequence[str],
+        *,
+        photos: Iterable[str | Path] = (),
+        link: bool = False,
+    ) -> None:
         """Judge the folder before the first photo.
 
+        Args:
+            folder: holds the others.
+            classes: names of them.
+            photos: places that are read.
+            link: link photos in place of copying them.
+
         Raises:
-            UsageError: for class names that cannot be a folder's, or are those of the folders beside them.
+            UsageError: for class names that cannot be a folder's, or are those of the folders beside them;
+                and where the photos of a folder around it are read: these would be, too, the next time.
         """
+        for place in photos:
+            if os.path.isdir(place) and Path(folder).resolve().is_relative_to(Path(place).resolve()):  # noqa: PTH112
+                raise UsageError(
+                    f"{folder}: lies in {place}, which is read: its photos would be answered again the next"
+                    " time. Name a folder elsewhere."
+                )
         for name in classes:
             if name in ("", ".", "..") or "/" in name or "\\" in name or name.lower() in ASIDE:
                 raise UsageError(f"{folder}: the class {name!r} cannot be a folder here. Rename the class.")
         self.folder, self.link = Path(folder), link
         self.put: Counter[str] = Counter()
-        self.there = 0
+        self.there = self.unread = 0
 
     def add(self, prediction: Prediction) -> Path | None:
         """Copy or link one photo; one that could not be read stays where it is.
@@ -153,6 +174,7 @@ class Sorter:
             where it lies now, under its own name or, where another photo has it, with a number behind it.
         """
         if prediction.error:
+            self.unread += 1
             return None
         name = "unknown" if prediction.unknown else "unsure" if prediction.unsure else prediction.label
         source = Path(prediction.path)
@@ -186,4 +208,6 @@ class Sorter:
         how = "linked" if self.link else "copied"
         counts = ", ".join(f"{name} {n}" for name, n in sorted(self.put.items()))
         said = f"{sum(self.put.values())} photos {how} into {self.folder} ({counts or 'none'})"
-        return f"{said}; {self.there} lay there already" if self.there else said
+        if self.there:
+            said += f"; {self.there} lay there already"
+        return f"{said}; {self.unread} could not be read" if self.unread else said

@@ -782,9 +782,10 @@ def predict(
     from topgraft.settings import Settings
 
     settings = Settings.load(threads=threads)
-    given = (line.rstrip("\r\n") for line in sys.stdin if line.strip()) if photos == ["-"] else photos
+    places = [] if photos == ["-"] else photos
+    given = places or (line.rstrip("\r\n") for line in sys.stdin if line.strip())
     predictor = load_for(run, given, settings=settings)
-    sorter = Sorter(sort_into, predictor.classes, link=link) if sort_into else None
+    sorter = Sorter(sort_into, predictor.classes, photos=places, link=link) if sort_into else None
     failed = 0
     with progress() as bar, _table(table) as file, json_list(wanted=as_json) as listed:
         written = Table(file) if file else None

@@ -254,7 +254,7 @@ def print_verdict(run: Run) -> None:
     if metrics.why_believed:
         print(metrics.why_believed)
     print(in_words(metrics.headline.accuracy, metrics.headline.n, several=metrics.multilabel))
-    if found := metrics.trust.coverage:
+    if (found := metrics.trust.coverage) and not found.get("chosen"):  # of that one a note speaks
         from topgraft.trust.coverage import in_words as in_a_sentence
 
         print(in_a_sentence(next(row for row in found["table"] if row["above"] == SHOWN_ABOVE)))

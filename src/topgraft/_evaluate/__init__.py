@@ -12,7 +12,15 @@ import numpy as np
 from topgraft import metrics
 from topgraft._evaluate.ask import Heard, hear
 from topgraft._evaluate.choose import choose, classes_of, opened, refuse_several, takes_multilabel
-from topgraft._evaluate.remarks import augmented, held_beside, of_strangers, of_thresholds, of_tta, worse
+from topgraft._evaluate.remarks import (
+    at_threshold,
+    augmented,
+    held_beside,
+    of_strangers,
+    of_thresholds,
+    of_tta,
+    worse,
+)
 from topgraft._evaluate.score import score
 from topgraft.errors import DataError, UsageError
 from topgraft.photos.dataset import Dataset
@@ -81,6 +89,9 @@ def evaluate(
     each = [answers.probabilities for answers in heard.each]
     members, ensembles = score(runs, labels, each, classes, groups=groups, seed=seed)
     believed, answered = judge(labels, said, groups, seed=seed, out_of_fold=False)
+    cards = [PredictorCard.read(member.model / "card.json") for member in runs]
+    if limit := at_threshold(cards, answered):
+        believed["coverage"]["chosen"] = limit
     beside = None if known_before else held_beside(runs, members[0], heard, labels, seed)
     changed = augmented(labels, said, heard.plain, tta, groups, seed)
     strangers = Counter(name for i in strange for name in _names(data, i) if name not in classes)
@@ -92,7 +103,7 @@ def evaluate(
     notes += [
         *filter(None, [metrics.silent(labels)]),
         *told,
-        *of_thresholds(cards, answered),
+        *of_thresholds(cards, limit),
         *of_strangers(strangers, len(strange), flagged, len(runs)),
         *worse(members, ensembles),
     ]

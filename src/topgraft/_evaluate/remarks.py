@@ -72,12 +72,18 @@ def of_tta(found: dict[str, Any]) -> str:
     )
 
 
-def of_thresholds(cards: Sequence[PredictorCard], answered: Coverage | None) -> list[str]:
+def at_threshold(cards: Sequence[PredictorCard], answered: Coverage | None) -> dict[str, Any] | None:
+    """Return what the threshold of one run comes to here; None where it has none, and for several runs."""
+    above = cards[0].answer_above
+    return None if len(cards) > 1 or above is None or answered is None else answered.at(above)
+
+
+def of_thresholds(cards: Sequence[PredictorCard], limit: dict[str, Any] | None) -> list[str]:
     """Say what the threshold of one run comes to here; several runs' are not applied to their mean."""
-    above = [card.answer_above for card in cards if card.answer_above is not None]
-    if len(cards) > 1:
-        return [OWN_THRESHOLDS] if above else []
-    return [in_words(answered.at(above[0]))] if above and answered is not None else []
+    if limit:
+        return [in_words(limit)]
+    several = len(cards) > 1 and any(card.answer_above is not None for card in cards)
+    return [OWN_THRESHOLDS] if several else []
 
 
 def of_strangers(counts: Counter[str], photos: int, flagged: int, runs: int) -> list[str]:

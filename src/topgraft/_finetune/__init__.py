@@ -233,7 +233,7 @@ def _finish(made: Run, tuner: Tuner, outcome: Outcome, tried: list[Outcome]) -> 
     with made.timed("fine-tune, whole training side"):
         lines = tuner.fit(base.learn, "all")
     learnt, _ = tuner.answers(base.learn)
-    judged = outcome.trust(learnt)
+    judged = outcome.trust(learnt).answering(*base.wanted)
     say_of_unknown(base.metrics.trust.unknown.method, judged.unknown.method)
     tested = None
     if len(base.test):
@@ -301,6 +301,8 @@ def _predictor(tuner: Tuner, backbone: Backbone, head: Head, temperature: float,
     built = Predictor.build(
         backbone, head, classes=base.photos.classes, temperature=temperature, unknown=judged.unknown
     )
+    if judged.answer_above is not None:
+        built = built.answering_above(judged.answer_above)
     for i in base.learn[:: max(1, len(base.learn) // CHECKED)][:CHECKED]:
         image = base.photos.data.image(int(i))
         expected = to_probabilities(tuner.asked(image), multilabel=base.multilabel, temperature=temperature)

@@ -204,6 +204,13 @@ class Base:
         """The run's choices; the defaults where it was trained from features."""
         return self.run.config or Config()
 
+    @property
+    def wanted(self) -> tuple[float | None, float | None]:
+        """How sure an answer must be, and the share that shall be right, as the run was asked for it."""
+        if self.run.config is None:
+            return self.card.answer_above, None
+        return self.config.answers.above, self.config.answers.right
+
     def views(self, count: int) -> tuple[View, ...]:
         """Return the photo as it is and the first of the run's policies.
 

@@ -308,7 +308,7 @@ def _contents(context: dict[str, Any]) -> list[tuple[str, str]]:
         ("heads", "Heads", context["metrics"].get("leaderboard")),
         ("more", "Would more photos help?", context["more"]),
         ("learning", "Learning curves", context["learning"]),
-        ("policies", "Policies", context["metrics"].get("policies")),
+        ("policies", "Policies", context["metrics"].get("policies") or context["brought"]),
         ("health", "Data health", context["health"]),
         ("cost", "What it cost", context["cost"]),
         ("repeat", "How to repeat it", True),
@@ -424,21 +424,11 @@ def _crowded(book: Book) -> list[str]:
     return [f"A sample of the photos is shown, so that this page stays small; {book.crowded} found no room."]
 
 
-def _cost(facts: Facts) -> list[tuple[str, str, float, Markup]]:
-    """List the stages: name, pointer to the seconds, share of the longest, images/s where that is known."""
+def _cost(facts: Facts) -> list[tuple[str, str, float]]:
+    """List the stages: name, pointer to the seconds, share of the longest."""
     stages = {name: float(spent) for name, spent in facts.timings.items() if isinstance(spent, int | float)}
     longest = max(stages.values(), default=0.0) or 1.0
-    return [
-        (name, pointer(name), spent / longest, _pace(facts, name, spent)) for name, spent in stages.items()
-    ]
-
-
-def _pace(facts: Facts, stage: str, spent: float) -> Markup:
-    counts = facts.metrics.get("counts", {})
-    if stage != "embed" or not spent or not counts.get("views"):
-        return Markup("")
-    pace = counts["photos"] * counts["views"] / spent
-    return Markup('<data value="{}" data-pace="{}">{:.0f}</data>').format(pace, stage, pace)
+    return [(name, pointer(name), spent / longest) for name, spent in stages.items()]
 
 
 def _provenance(facts: Facts) -> list[tuple[str, str]]:

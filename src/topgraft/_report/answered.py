@@ -70,7 +70,9 @@ def answered(metrics: Numbers) -> Answered | None:
     )
     said = next((i for i in kept if table[i]["above"] == SAID), kept[-1])
     return Answered(
-        figure, [pointer("trust", "coverage", "table", i) for i in kept], _sentence(metrics, said)
+        figure,
+        [pointer("trust", "coverage", "table", i) for i in kept],
+        _sentence(metrics, f"{AT}/chosen" if metrics.has(f"{AT}/chosen") else f"{AT}/table/{said}"),
     )
 
 
@@ -81,8 +83,7 @@ def _differing(table: list[dict[str, object]]) -> list[int]:
     ]
 
 
-def _sentence(metrics: Numbers, i: int) -> Markup:
-    at = f"{AT}/table/{i}"
+def _sentence(metrics: Numbers, at: str) -> Markup:
     share, above = metrics.value(f"{at}/answered", "percent"), metrics(f"{at}/above", "whole")
     if not metrics.has(f"{at}/right"):
         return Markup("Answered only above {}, no photo would be.").format(above)

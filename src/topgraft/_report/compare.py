@@ -18,6 +18,7 @@ from topgraft._report.numbers import FINE, Numbers, Style, written
 from topgraft._report.svg import whisker
 from topgraft.metrics import Estimate
 from topgraft.selection.ensemble import paired, paired_loss
+from topgraft.types import Probabilities
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ class Gap:
         name: of the run.
         split: whose photos.
         photos: how many.
+        same: whether both know the same classes; else photos of those that both know are compared.
+        besides: classes that it alone knows.
         accuracy: its accuracy minus the first run's.
         loss: its log loss minus the first run's.
         drawn: the interval of the accuracy.
@@ -63,6 +66,8 @@ class Gap:
     name: str
     split: str
     photos: int
+    same: bool
+    besides: list[str]
     accuracy: Estimate
     loss: Estimate
     drawn: Markup
@@ -92,19 +97,27 @@ class Gap:
     def sentence(self, first: str, title: str) -> Markup:
         """Say how the run compares with the first one, and how far that is known."""
         said = _verdict(self.accuracy.low, self.accuracy.high, "names more", "names fewer")
-        photos = Markup("on the {} photos both answered for ({})").format(self._count(), title.lower())
+        photos = Markup("on the {} photos both answered for ({}{})").format(
+            self._count(), title.lower(), "" if self.same else "; those of classes that both know"
+        )
         points = Markup("{} points ({} to {})").format(*self._parts("accuracy"))
+        ending = Markup("")
+        if self.besides:
+            more = (
+                f"{self.besides[0]} and {len(self.besides) - 1} more" if self.besides[1:] else self.besides[0]
+            )
+            ending = Markup(" <b>{}</b> knows {} besides.").format(self.name, more)
         if said:
-            return Markup("<b>{}</b> {} photos right than <b>{}</b>: {} {}.").format(
-                self.name, said, first, points, photos
+            return Markup("<b>{}</b> {} photos right than <b>{}</b>: {} {}.{}").format(
+                self.name, said, first, points, photos, ending
             )
         loss = _verdict(-self.loss.high, -self.loss.low, "better", "worse")
         but = Markup(", but its probabilities are {}: log loss {} ({} to {})").format(
             loss, *self._parts("loss")
         )
         return Markup(
-            "<b>{0}</b> cannot be told from <b>{1}</b> by how many photos it names right: {2} {3}{4}."
-        ).format(self.name, first, points, photos, but if loss else "")
+            "<b>{0}</b> cannot be told from <b>{1}</b> by how many photos it names right: {2} {3}{4}.{5}"
+        ).format(self.name, first, points, photos, but if loss else "", ending)
 
     def _count(self) -> Markup:
         return Markup('<data value="{0}" data-gap="{1}/{2}/photos">{0}</data>').format(
@@ -153,51 +166,66 @@ def columns(every: list[Facts], split: str) -> list[Column]:
 
 
 def gaps(shown: list[Column], split: str) -> list[Gap]:
-    """Compare every other run with the first, photo by photo; runs of other classes are left out.
+    """Compare every other run with the first, photo by photo, on photos of the classes that both know.
 
-    So are photos that the two were given other labels of: none of both is known to be right.
+    Photos that the two were given other labels of are left out: none of both is known to be right.
     """
     first, *others = shown
     found = []
     for other in others:
-        if other.facts.classes == first.facts.classes and not first.facts.multilabel | other.facts.multilabel:
-            ours, theirs = _rows(first.facts, split), _rows(other.facts, split)
-            shared = sorted(
-                photo for photo in ours.keys() & theirs.keys() if ours[photo][0] == theirs[photo][0]
-            )
-            if shared:
-                labels = np.array([ours[photo][0] for photo in shared], np.int64)
-                _, groups = np.unique([ours[photo][2] for photo in shared], return_inverse=True)
-                mine, zero = (
-                    # The table has six digits: what it says is 0 is at most half of the last.
-                    np.clip([rows[photo][1] for photo in shared], 5e-7, 1.0)
-                    for rows in (theirs, ours)
-                )
-                right = paired(labels, mine, zero, groups=groups)
-                loss = paired_loss(labels, mine, zero, groups=groups)
-                found.append((other.name, len(shared), right, loss))
-    half_width = max((max(abs(gap.low), abs(gap.high)) for _, _, gap, _ in found), default=1.0) or 1.0
+        if first.facts.multilabel or other.facts.multilabel:
+            continue
+        both = [name for name in first.facts.classes if name in other.facts.classes]
+        ours, theirs = _rows(first.facts, split, both), _rows(other.facts, split, both)
+        shared = sorted(photo for photo in ours.keys() & theirs.keys() if ours[photo][0] == theirs[photo][0])
+        if shared:
+            labels = np.array([ours[photo][0] for photo in shared], np.int64)
+            mine, zero = (_together([rows[photo][1] for photo in shared]) for rows in (theirs, ours))
+            _, groups = np.unique([ours[photo][2] for photo in shared], return_inverse=True)
+            same = len(both) == len(first.facts.classes) == len(other.facts.classes)
+            besides = [name for name in other.facts.classes if name not in both]
+            gap = paired(labels, mine, zero, groups=groups)
+            loss = paired_loss(labels, mine, zero, groups=groups)
+            found.append((other.name, len(shared), same, besides, gap, loss))
+    half_width = max((max(abs(gap.low), abs(gap.high)) for *_, gap, _ in found), default=1.0) or 1.0
     return [
         Gap(
             name,
             split,
             n,
+            same,
+            besides,
             gap,
             loss,
             whisker(gap.value, gap.low, gap.high, (-half_width, half_width), zero=True),
         )
-        for name, n, gap, loss in found
+        for name, n, same, besides, gap, loss in found
     ]
 
 
-def _rows(facts: Facts, split: str) -> dict[str, tuple[int, Any, str]]:
-    """Find label, probabilities and group by the photo's content (by its id in runs that do not know it)."""
+def _rows(facts: Facts, split: str, known: list[str]) -> dict[str, tuple[int, Any, str]]:
+    """Find label, probabilities and group by the photo's content (by its id in runs that do not know it).
+
+    Args:
+        facts: of a run.
+        split: whose photos.
+        known: the classes that count: labels are places in it, photos of others are left out, and of other
+            classes' probabilities the largest stands behind those of these.
+    """
     labels, probabilities = facts.probabilities(split)
-    rows = facts.of(split)
-    return {
-        row.digest or row.id: (int(label), line, row.group or row.id)
-        for row, label, line in zip(rows, labels, probabilities, strict=True)
-    }
+    places = [facts.classes.index(name) for name in known]
+    others = [place for place in range(len(facts.classes)) if place not in places]
+    found = {}
+    for row, label, line in zip(facts.of(split), labels, probabilities, strict=True):
+        if label in places:
+            most = [line[others].max()] if others else [0.0]
+            found[row.digest or row.id] = places.index(label), [*line[places], *most], row.group or row.id
+    return found
+
+
+def _together(lines: list[Any]) -> Probabilities:
+    """Return lines of probabilities as one table; it has six digits: 0 is at most half of the last."""
+    return np.clip(np.array(lines, np.float64), 5e-7, 1.0)
 
 
 def settings(shown: list[Column]) -> list[tuple[str, list[str]]]:

@@ -36,21 +36,31 @@ class Dispute:
 def disputes(shown: list[Column]) -> tuple[list[Dispute], int]:
     """List the photos that not all runs gave the same answer for, and say how many more there are.
 
-    Runs of other classes than the first one's are left out, and so are photos that not all of them answered
-    for on the same side.
+    Runs that share no class with the first are left out, and so are photos of a class that not all know, and
+    those that not all answered for on the same side.
     """
     first, *others = shown
+    own = set(first.facts.classes)
     voters = [(0, first)] + [
-        (i, other) for i, other in enumerate(others, 1) if other.facts.classes == first.facts.classes
+        (i, other) for i, other in enumerate(others, 1) if own.intersection(other.facts.classes)
     ]
     if len(voters) < 2:
         return [], 0
-    said = [{(row.split, row.digest or row.id): row for row in column.facts.rows} for _, column in voters]
+    known = own.intersection(*(column.facts.classes for _, column in voters))
+    said = [
+        {
+            (row.split, row.digest or row.id): row
+            for row in column.facts.rows
+            if known.issuperset(column.facts.classes[i] for i in row.labels)
+        }
+        for _, column in voters
+    ]
     shared = set(said[0]).intersection(*said[1:])
+    named = [column.facts.classes for _, column in voters]
     found = [
         [rows[key] for rows in said]
         for key in sorted(shared)
-        if len({rows[key].predicted for rows in said}) > 1
+        if len({names[rows[key].predicted] for names, rows in zip(named, said, strict=True)}) > 1
     ]
     # First those that only some have right, and of them the ones that somebody was sure and wrong about.
     found.sort(key=lambda rows: (not any(row.right for row in rows), -_worst(rows), rows[0].id))
@@ -65,7 +75,7 @@ def _dispute(voters: list[tuple[int, Column]], rows: list[Predicted]) -> Dispute
     facts, row = voters[0][1].facts, rows[0]
     label = ", ".join(facts.classes[i] for i in row.labels)
     answers = [
-        (column.name, facts.classes[said.predicted], said.right, _sure(i, said))
+        (column.name, column.facts.classes[said.predicted], said.right, _sure(i, said))
         for (i, column), said in zip(voters, rows, strict=True)
     ]
     alt = "; ".join(f"{name} says {answer}" for name, answer, _, _ in answers)

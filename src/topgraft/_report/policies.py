@@ -43,12 +43,30 @@ def brought(metrics: Numbers) -> Markup:
     """Say in one sentence what the policies brought; nothing where that was not measured."""
     at = "/worth/difference/log_loss"
     if not metrics.has(at):
-        return Markup("")
+        return _step_by_step(metrics) if metrics.has("/views/steps/0") else Markup("")
     gap = metrics.get(at)
     said = "made answers better" if gap["high"] < 0 else "made answers worse" if gap["low"] > 0 else ""
     return Markup("On these photos they {}: log loss {} against photos as they are.").format(
         said or "cannot be told from none", metrics.inline(at, "signed")
     )
+
+
+def _step_by_step(metrics: Numbers) -> Markup:
+    """Say what so many views of each photo brought, one step after the other."""
+    first, then = Markup("{} views of each photo changed the log loss by {}"), Markup("then {} by {}")
+    told = [
+        (then if i else first).format(
+            metrics(f"/views/steps/{i}/policies", "count"),
+            metrics.inline(f"/views/steps/{i}/difference", "signed"),
+        )
+        for i in range(len(metrics.get("/views/steps")))
+    ]
+    taken = (
+        Markup("{} of each are learned from").format(metrics("/views/kept", "count"))
+        if metrics.get("/views/kept")
+        else "photos are learned from as they are"
+    )
+    return Markup("Out of fold, {}; {}.").format(Markup(", ").join(told), taken)
 
 
 def sheet(facts: Facts, book: Book) -> Sheet | None:

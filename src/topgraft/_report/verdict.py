@@ -58,7 +58,7 @@ def _which(facts: Facts, metrics: Numbers) -> list[Markup]:
 
 def _how_good_here(metrics: Numbers) -> Markup:
     """Say it of other photos than the run's own."""
-    n, share = metrics("/test/n", "count"), metrics("/test/accuracy/value", "percent")
+    n, share = metrics("/test/n", "count"), metrics.value("/test/accuracy", "percent")
     if metrics.has("/test/confusion"):
         return Markup("It named {} of these {} photos right: {}.").format(_right(metrics, "test"), n, share)
     return Markup("It was right for {} of these {} photos.").format(share, n)

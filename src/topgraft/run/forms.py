@@ -103,9 +103,10 @@ class Point(BaseModel):
 
 
 class CoverageForm(BaseModel):
-    """The table of answers above thresholds, and the curve."""
+    """The table of answers above thresholds, and the curve; chosen is the run's own threshold."""
 
     table: list[Answered]
+    chosen: Answered | None = None
     curve: Annotated[list[Point], Field(min_length=1)]
 
 

@@ -187,6 +187,9 @@ def _try(
     right = np.zeros((len(SHARES), len(STRENGTHS), repeats, n))
     learned = np.zeros(len(SHARES))
     alone = np.arange(n) if groups is None else groups
+    counts = np.bincount(labels, minlength=classes)
+    most = counts - -(-counts // folds)  # of every class, whichever fold is scored
+    sizes = np.maximum(np.round(np.outer(SHARES, most)), 1).astype(np.int64)
 
     for repeat in range(repeats):
         progress("learning curve", repeat, repeats)
@@ -194,7 +197,7 @@ def _try(
         def judge(job: tuple[int, Fold], repeat: int = repeat) -> list[tuple[int, list[Floats]]]:
             number, (fit, score) = job
             rng = np.random.default_rng([seed, repeat, number, 0xC0BE])
-            parts = [fit[part] for part in _parts(labels[fit], alone[fit], rng)]
+            parts = [fit[part] for part in _parts(labels[fit], alone[fit], sizes, rng)]
             weights = [_weight(labels[part], classes, class_weight) for part in parts]
             return [
                 (len(part), _ridge(z[part], target[part], z[score], weight))
@@ -213,19 +216,24 @@ def _try(
     return _Trials(learned / (folds * repeats), chosen.mean(axis=1), chosen.mean(axis=2))
 
 
-def _parts(labels: Labels, groups: Labels, rng: np.random.Generator) -> list[Labels]:
-    """Draw growing parts of photos, each holding the one before: the same share of every class, one at least.
+def _parts(labels: Labels, groups: Labels, sizes: Labels, rng: np.random.Generator) -> list[Labels]:
+    """Draw growing parts of photos, each holding the one before.
 
+    A part has as many photos of a class in every fold. The class of a photo that is scored has lost that
+    photo: were the others learned from whole, a class of a handful would be found less often for that alone.
     Groups come whole, as far as they fit.
+
+    Args:
+        labels: (n,) of photos that may be learned from.
+        groups: (n,) photos that belong together.
+        sizes: (S, C) how many of each class.
+        rng: what is drawn from.
     """
     _, place = np.unique(groups, return_inverse=True)
     order = np.argsort(rng.permutation(place.max() + 1)[place], kind="stable")
     parts = []
-    for share in SHARES:
-        kept = []
-        for label in np.unique(labels):
-            own = order[labels[order] == label]
-            kept.append(own[: max(1, round(share * len(own)))])
+    for size in sizes:
+        kept = [order[labels[order] == label][: size[label]] for label in np.unique(labels)]
         parts.append(np.sort(np.concatenate(kept)))
     return parts
 

@@ -13,7 +13,7 @@ from topgraft.heads._base import Fold
 from topgraft.metrics import Estimate, numbered, resample
 from topgraft.selection.compare import Comparison
 from topgraft.settings import Settings
-from topgraft.trust.coverage import Coverage, coverage
+from topgraft.trust.coverage import Coverage, coverage, in_words
 from topgraft.trust.unknown import Unknown, learn_unknown
 from topgraft.types import Features, Labels, Probabilities
 
@@ -32,6 +32,7 @@ class Trust:
         distances: (N,) how far each photo lies from what a head knows that was not fitted on it.
         notes: plain sentences.
         coverage: how many photos are answered above a threshold; None where photos carry several labels.
+        answer_above: the probability below which an answer is unsure; None answers always.
     """
 
     numbers: dict[str, Any]
@@ -39,6 +40,26 @@ class Trust:
     distances: NDArray[np.float64]
     notes: list[str]
     coverage: Coverage | None = None
+    answer_above: float | None = None
+
+    def answering(self, above: float | None, right: float | None) -> Trust:
+        """Return the same with a threshold for answers, and what it comes to among numbers and notes.
+
+        Args:
+            above: the threshold; None answers always.
+            right: the share that shall be right, in place of a threshold.
+        """
+        if self.coverage is None:
+            said = f"Photos carry several labels, so none was sought above which {right or 0:.0%} are right."
+            return replace(self, answer_above=above, notes=[*self.notes, *([said] if right else [])])
+        if right is not None and (above := self.coverage.threshold_for(right)) is None:
+            said = f"No threshold makes {right:.0%} of the answers right; all are answered."
+            return replace(self, notes=[*self.notes, said])
+        if above is None:
+            return self
+        found = self.coverage.at(above)
+        told = {**self.numbers, "coverage": {**self.numbers["coverage"], "chosen": found}}
+        return replace(self, numbers=told, answer_above=above, notes=[*self.notes, in_words(found)])
 
 
 def trust(
