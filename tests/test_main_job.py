@@ -14,6 +14,7 @@ import pytest
 
 import topgraft as tg
 from commands import topgraft
+from tiny import TINY
 from topgraft._finetune.plan import Training
 from topgraft.config import Config
 from topgraft.errors import BackboneError, DataError, StoreError, TopgraftError, UnknownNameError, UsageError
@@ -23,6 +24,11 @@ from topgraft.show import print_verdict
 from topgraft.testing.drawing import draw_photos
 
 SMALL = "tf_efficientnet_lite0"  # that a larger one is tried by default, tests/test_try_backbones.py holds
+CHOICES = {  # with all its heads it is run on the real photos
+    "backbone__name": TINY,
+    "policies__count": "3!",
+    "heads__names": ("ridge", "mean"),
+}
 FILES = {
     ".topgraft-run",
     "fits.json",
@@ -48,7 +54,7 @@ def photos(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def config(photos):
-    return Config.load(data__photos=str(photos), backbone__name=SMALL, policies__count="3!")
+    return Config.load(data__photos=str(photos), **CHOICES)
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +103,7 @@ def grown(photos, tmp_path_factory):
     log.setLevel(logging.INFO)
     config = Config.load(
         data__photos=str(photos),
-        backbone__name=SMALL,
+        backbone__name=TINY,
         policies__count=6,
         heads__names=("ridge",),
     )
@@ -216,20 +222,14 @@ def test_train_says_what_is_for_photos_and_what_for_features(run, photos, tmp_pa
     [
         ({"seed": 1}, r"begun with seed = 0, got 1\. Give the same to --resume, or --overwrite"),
         ({"policies__count": 2}, r"policies\.count = '3!', got 2"),
-        ({"heads__names": ("mean",)}, r"heads\.names = \['linear'\], got \['mean'\]"),
+        ({"heads__names": ("mean",)}, r"heads\.names = \['ridge', 'mean'\], got \['mean'\]"),
         ({"backbone__card": "c.json"}, r"backbone\.card = None, got 'c\.json'"),
     ],
 )
 def test_a_run_is_not_gone_on_in_with_other_choices(run, photos, choices, words):
     before = {one: one.read_bytes() for one in run.path.iterdir() if one.is_file()}
     with pytest.raises(UsageError, match=words):
-        follow(
-            Config.load(
-                **{"data__photos": str(photos), "backbone__name": SMALL, "policies__count": "3!"} | choices
-            ),
-            run.path,
-            resume=True,
-        )
+        follow(Config.load(**{"data__photos": str(photos), **CHOICES} | choices), run.path, resume=True)
     assert before == {one: one.read_bytes() for one in run.path.iterdir() if one.is_file()}
 
 
@@ -265,7 +265,7 @@ def test_a_training_that_breaks_off_is_no_finished_run_and_goes_on(run, config, 
     shutil.copytree(photos, tmp_path / "photos")
     lost = min((tmp_path / "photos" / "sushi").iterdir())
     lost.unlink()
-    moved = Config.load(data__photos=str(tmp_path / "photos"), backbone__name=SMALL, policies__count="3!")
+    moved = Config.load(data__photos=str(tmp_path / "photos"), **CHOICES)
 
     def press(what, _done, _total):
         if what not in ("reading photos", "checking photos", "embedding"):
@@ -376,7 +376,7 @@ def test_the_estimator_is_one(photos):
 
     paths = np.array(sorted(str(one) for one in photos.rglob("*.jpg")))
     labels = np.array([one.split("/")[-2] for one in paths])
-    model = clone(tg.TopgraftClassifier(policies=0, heads=["mean"], folds=2))
+    model = clone(tg.TopgraftClassifier(backbone=TINY, policies=0, heads=["mean"], folds=2))
     assert cross_val_score(model, paths, labels, cv=2).mean() > 0.6
     model.fit(paths, labels)
     assert model.predict_proba(paths[:3]).sum(axis=1) == pytest.approx(1)
@@ -386,7 +386,7 @@ def test_the_estimator_is_one(photos):
 def test_the_estimators_classes_are_scikit_learns(photos):
     paths = sorted(str(one) for one in photos.rglob("*.jpg"))
     labels = np.array([1 if "sushi" in one.split("/")[-2] else -1 for one in paths])
-    model = tg.TopgraftClassifier(policies=0, heads=["mean"], folds=2)
+    model = tg.TopgraftClassifier(backbone=TINY, policies=0, heads=["mean"], folds=2)
     model.fit(paths + paths[:3], np.concatenate([labels, labels[:3]]))  # a bootstrap draws some twice
     assert model.classes_.tolist() == [-1, 1]
     assert model.score(paths, labels) > 0.6
@@ -475,7 +475,7 @@ def test_a_new_run_knows_the_one_beside_it_and_finds_its_photos_from_anywhere(tm
     data = photo.read_bytes()
     photo.write_bytes(data[:-600] + bytes(300) + data[-300:])  # libjpeg repairs it and says nothing
     monkeypatch.chdir(tmp_path)
-    options = {"policies": 0, "heads": "mean", "folds": 2}
+    options = {"backbone": TINY, "policies": 0, "heads": "mean", "folds": 2}
     first = tg.train("photos", out="runs/first", **options)
     assert [odd["id"] for odd in first.read("health.json")["remarks"]] == [
         f"{photo.parent.name}/{photo.name}"
@@ -509,7 +509,7 @@ def test_a_class_in_one_group_is_learned_and_not_measured(tmp_path, recwarn, cap
     rows = [f"{name},{name.split('/')[0]},{'burst' if name.startswith('sushi') else name}" for name in names]
     (photos / "table.csv").write_text("\n".join(["path,label,group", *rows]))
     caplog.set_level("INFO", logger="topgraft")
-    run = tg.train(photos / "table.csv", out=tmp_path / "run", policies=0, test=0)
+    run = tg.train(photos / "table.csv", out=tmp_path / "run", backbone=TINY, policies=0, test=0)
     assert "All 10 photos of sushi are in one group: it can be learned, but not measured" in caplog.text
     assert "--duplicates exact" in caplog.text
     (note,) = [

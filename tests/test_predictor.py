@@ -19,6 +19,7 @@ from PIL import Image
 
 from edits import edits
 from test_fit import card_of, photo
+from tiny import TINY
 from topgraft.backbones.fit import fit
 from topgraft.engines._openvino import compile_model
 from topgraft.errors import BackboneError, DataError, StoreError, TopgraftError, UnknownNameError, UsageError
@@ -53,7 +54,7 @@ ODD = [(1, 300), (200, 1), (8, 8), (1, 1), (200, 3000), (3000, 200), (500, 333)]
 
 @pytest.fixture(scope="module")
 def backbone():
-    return load_backbone()
+    return load_backbone(TINY)
 
 
 @pytest.fixture(scope="module")
