@@ -303,9 +303,11 @@ def test_the_model_has_its_card(second):
 def test_a_backbone_is_looked_for_as_it_was_asked_for(first, data, tmp_path, monkeypatch):
     """Its name alone would be another network: the pretrained one."""
     run = Run(shutil.copytree(first.path, tmp_path / "run"))
-    run.write("config.toml", 'seed = 3\n[backbone]\nname = "test_resnet"\nweights = "random"\n')
+    run.write("config.toml", 'seed = 3\n[backbone]\nname = "tf_efficientnet_lite0"\nweights = "random"\n')
     monkeypatch.setenv("TOPGRAFT_CACHE_DIR", str(tmp_path / "empty"))
-    with pytest.raises(BackboneError, match=r"made by another backbone: .*got .*\(test_resnet"):
+    with pytest.raises(
+        BackboneError, match=r"made by another backbone: .*got .*\(tf_efficientnet_lite0\.random3"
+    ):
         tg.finetune(run, data, out=tmp_path / "other", settings=Settings.load(threads=1, offline=True))
 
 

@@ -317,7 +317,7 @@ def test_photos_inside_the_runs_folder_are_never_overwritten(photos, run, tmp_pa
 def test_the_python_of_the_design_works(photos, tmp_path):
     data = tg.Dataset.from_folder(photos)
     split = tg.split(data, test=0.2, seed=0)
-    store = tg.embed(data, tmp_path / "features.zarr", policies=tg.draw(2, seed=0))
+    store = tg.embed(data, tmp_path / "features.zarr", policies=tg.draw(1, seed=0))
     run = tg.train(store, split, heads=["mean"], folds=3, out=tmp_path / "run")
     assert run.metrics.head.name == "mean"
     found = tg.load(run.path).predict([data.location(0), tmp_path / "none.jpg"])
@@ -374,7 +374,7 @@ def test_the_estimator_is_one(photos):
     from sklearn.base import clone
     from sklearn.model_selection import cross_val_score
 
-    paths = np.array(sorted(str(one) for one in photos.rglob("*.jpg")))
+    paths = np.array(sorted(str(one) for one in photos.rglob("*.jpg"))[::2])
     labels = np.array([one.split("/")[-2] for one in paths])
     model = clone(tg.TopgraftClassifier(backbone=TINY, policies=0, heads=["mean"], folds=2))
     assert cross_val_score(model, paths, labels, cv=2).mean() > 0.6
@@ -384,7 +384,7 @@ def test_the_estimator_is_one(photos):
 
 
 def test_the_estimators_classes_are_scikit_learns(photos):
-    paths = sorted(str(one) for one in photos.rglob("*.jpg"))
+    paths = sorted(str(one) for one in photos.rglob("*.jpg"))[::2]
     labels = np.array([1 if "sushi" in one.split("/")[-2] else -1 for one in paths])
     model = tg.TopgraftClassifier(backbone=TINY, policies=0, heads=["mean"], folds=2)
     model.fit(paths + paths[:3], np.concatenate([labels, labels[:3]]))  # a bootstrap draws some twice
@@ -406,7 +406,7 @@ def test_a_photo_that_vanishes_meanwhile_is_named(photos, tmp_path):
 @pytest.mark.shared
 def test_on_real_photos_no_worse_than_plain_logistic_regression(shared, tmp_path):
     photos = str(shared / "data" / "sushi_sandwich")
-    config = Config.load(data__photos=photos, backbone__name=SMALL, data__test=0.0, policies__count=2)
+    config = Config.load(data__photos=photos, backbone__name=SMALL, data__test=0.0, policies__count=0)
     run = follow(config, tmp_path / "run")
     assert run.metrics.test is None
     assert run.metrics.cross_validation.n == 160
