@@ -45,7 +45,7 @@ def chosen_row(found):
 
 
 def test_shuffled_labels_give_chance():
-    rows = [chosen_row(compare(*noise(seed), heads=QUICK, seed=seed)) for seed in range(20)]
+    rows = [chosen_row(compare(*noise(seed), heads=QUICK, folds=5, seed=seed)) for seed in range(20)]
     covered = sum(row["accuracy"]["low"] <= 0.5 <= row["accuracy"]["high"] for row in rows)
     assert covered >= 17
     assert 0.42 < np.mean([row["accuracy"]["value"] for row in rows]) < 0.58
@@ -356,7 +356,7 @@ def test_weights_help_the_rare_class_and_leave_probabilities_honest():
         centres = rng.standard_normal((3, 60)) * 0.3
         features = (centres[labels] + rng.standard_normal((168, 60)))[None].astype(np.float32)
         weighed, plain = (
-            compare(features, labels, heads="linear", class_weight=mode, seed=seed)
+            compare(features, labels, heads="linear", folds=5, class_weight=mode, seed=seed)
             for mode in ("auto", "off")
         )
         gaps.append([losses(labels, found.oof[0]).mean() for found in (weighed, plain)])
