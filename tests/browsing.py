@@ -89,6 +89,19 @@ class Visitor:
         """Make the page's processor slower."""
         self.context.new_cdp_session(self.page).send("Emulation.setCPUThrottlingRate", {"rate": times})
 
+    def serious_anywhere(self, *widths: int) -> list[str]:
+        """Ask axe what is wrong at each width, in light and dark, and note what hangs over the edge."""
+        found = []
+        for width in widths:
+            self.page.set_viewport_size({"width": width, "height": 844})
+            for scheme in ("light", "dark"):
+                self.page.emulate_media(color_scheme=scheme)
+                found += [f"{width} {scheme} {said}" for said in self.serious()]
+            over = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+            if hangs := self.page.evaluate(over):
+                found.append(f"{width}: {hangs} px hang over the edge")
+        return found
+
     def serious(self) -> list[str]:
         """Ask axe what is wrong."""
         if not AXE.is_file():

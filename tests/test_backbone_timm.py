@@ -126,6 +126,28 @@ def test_the_built_in_ones_are_timms(name):
     assert groups_of == [block.name for block in card.blocks] == [depth.name for depth in card.depths]
 
 
+def test_other_weights_of_the_built_in_are_written_without_the_exporter(tmp_path, monkeypatch):
+    """Those of a fine-tuning, for one; the graph is checked against PyTorch as any other."""
+
+    def exporter(*_):
+        raise BackboneError("the exporter is asked")
+
+    monkeypatch.setattr(_timm, "_export", exporter)
+    own, relative = tmp_path / "own", tmp_path / "relative"
+    own.mkdir(), relative.mkdir()
+    model = _timm_create.create("tf_efficientnet_lite0", seed=3, size=64)
+    card = _timm.write(own, model, origin="test", size=64, tag="other")
+    ours, theirs = every_depth(Backbone(card, own / "model.onnx"), pictures(2, 64, 64))
+    for group in card.columns.groups().values():
+        assert cosine(ours[:, group], theirs[:, group]) >= 0.9999
+    for module in model.modules():  # the same name and shapes, and other layers
+        if isinstance(module, torch.nn.ReLU6):
+            module.max_val = 1.0
+    with pytest.raises(BackboneError, match="the exporter is asked"):
+        _timm.write(relative, model, origin="test", size=64, tag="relative")
+    assert not (relative / "model.onnx").exists()
+
+
 # Blocks
 
 
@@ -399,20 +421,21 @@ def test_of_a_wide_network_the_last_block_of_each_stage_is_read():
     assert _timm.chosen(vit, dict.fromkeys(vit, 192)) == ["blocks.2", "blocks.5", "blocks.8", "blocks.11"]
 
 
-def test_a_folder_from_before_is_written_again_with_depths_and_the_same_fingerprint(small, tmp_path):
+def test_a_folder_from_before_is_written_again_with_depths_and_the_same_fingerprint(tmp_path):
+    whole = load_backbone("tf_efficientnet_lite0", weights="random", size=64)  # written in no time
     older = tmp_path / "older"
-    shutil.copytree(small.graph.parent, older)
-    model = onnx.load(small.graph)
+    shutil.copytree(whole.graph.parent, older)
+    model = onnx.load(whole.graph)
     model.graph.output.remove(next(one for one in model.graph.output if one.name == "blocks"))
     onnx.save(model, older / "model.onnx")
-    card = small.card.model_copy(update={"depths": ()})
+    card = whole.card.model_copy(update={"depths": ()})
     (older / "card.json").write_text(card.model_dump_json())
     (older / SUMS).write_text(sums(older))
     settings = Settings.load(cache_dir=tmp_path / "cache")
     renewed = load_backbone(str(older), settings=settings)
-    assert renewed.card == small.card
+    assert renewed.card == whole.card
     shown = pictures(2, 64, 64)
-    np.testing.assert_allclose(every_depth(renewed, shown)[0], every_depth(small, shown)[0], rtol=1e-5)
+    np.testing.assert_allclose(every_depth(renewed, shown)[0], every_depth(whole, shown)[0], rtol=1e-5)
     assert load_backbone(str(older), settings=settings) == renewed
 
 

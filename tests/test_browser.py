@@ -11,6 +11,7 @@ import pytest
 
 import topgraft as tg
 from run_folder import POLICIES, write_run
+from tiny import TINY
 from topgraft import report
 from topgraft.photos.dataset import Dataset
 
@@ -54,7 +55,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     drawn = draw_photos(folder / "photos", 14, seed=0)
     config = Config.load(
         data__photos=str(drawn),
-        backbone__name="tf_efficientnet_lite0",
+        backbone__name=TINY,
         policies__count="2!",
         heads__names=("mean", "ridge"),
     )

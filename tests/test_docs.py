@@ -19,6 +19,7 @@ import pytest
 import typer.main
 
 import topgraft as tg
+from tiny import TINY
 from topgraft import errors
 from topgraft.cli import app
 from topgraft.config import Config
@@ -120,7 +121,7 @@ def place(tmp_path_factory):
     lay_out(folder, each=8)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        tg.train("photos/", out="runs/first", policies=0, heads="ridge", folds=2)
+        tg.train("photos/", out="runs/first", backbone=TINY, policies=0, heads="ridge", folds=2)
     return folder
 
 

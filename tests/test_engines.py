@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 
+from tiny import TINY
 from topgraft.backbones.backbone import Backbone
 from topgraft.backbones.card import Card
 from topgraft.backbones.depths import Depth
@@ -65,11 +66,13 @@ class TestTorch(EngineSuite):
     def open(self, threads=2):
         torch = pytest.importorskip("torch")
         torch.set_num_threads(threads)
-        return open_engine(load_backbone(), engine="torch", settings=Settings.load(device="cpu"))
+        return open_engine(load_backbone(TINY), engine="torch", settings=Settings.load(device="cpu"))
 
     def deep(self):
         pytest.importorskip("torch")
-        return open_engine(load_backbone(), engine="torch", depths=True, settings=Settings.load(device="cpu"))
+        return open_engine(
+            load_backbone(TINY), engine="torch", depths=True, settings=Settings.load(device="cpu")
+        )
 
     def state(self, engine):
         return {name: value.numpy() for name, value in engine.model.state_dict().items()}

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 import topgraft as tg
 from commands import topgraft
+from tiny import TINY
 from topgraft._check import check
 from topgraft._evaluate import evaluate
 from topgraft._report import place_of, report
@@ -116,7 +117,7 @@ def test_the_paired_interval_covers() -> None:
     assert 0.94 <= held / 1000 <= 0.985
 
 
-# From here on with real runs: drawn photos, the default backbone, two heads.
+# From here on with real runs: drawn photos, a real backbone, two heads.
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +135,7 @@ def runs(data: tg.Dataset, tmp_path_factory: pytest.TempPathFactory) -> list[Run
 
     folder = tmp_path_factory.mktemp("evaluate-runs")
     split = tg.split(data, test=0.3, seed=0)
-    store = tg.embed(data, folder / "features.zarr", policies=tg.draw(2, seed=0))
+    store = tg.embed(data, folder / "features.zarr", backbone=TINY, policies=tg.draw(2, seed=0))
     made: list[Run] = []
     for name, head in (("plain", "mean"), ("near", "knn")):
         run = tg.train(store, split, heads=[head], folds=3, out=folder / name)
@@ -317,7 +318,7 @@ def multilabel(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     lines = [f"{photos / name},{cell}" for name, cell in zip(names, cells, strict=True)]
     (folder / "table.csv").write_text("\n".join(["path,label", *lines]))
     data = tg.Dataset.from_csv(folder / "table.csv")
-    store = tg.embed(data, folder / "features.zarr")
+    store = tg.embed(data, folder / "features.zarr", backbone=TINY)
     run = tg.train(store, tg.split(data, test=0.3), heads=["ridge"], folds=3, out=folder / "run")
     return data, run
 
@@ -436,7 +437,7 @@ def test_a_run_of_pairs_is_measured_by_the_labels_of_the_pairs(data: tg.Dataset,
         labels.append(data.classes[1 - sample.label])
         groups.append(f"day {i // 3}")
     pairs = tg.Dataset.from_pairs(paths, labels, groups=groups)
-    options = {"backbone": "tf_efficientnet_lite0.in1k", "policies": 0, "heads": "mean", "folds": 3}
+    options = {"backbone": TINY, "policies": 0, "heads": "mean", "folds": 3}
     run = tg.train(pairs, test=0.3, out=tmp_path / "run", **options)
     again = read_photos(run)
     assert again.samples == pairs.samples

@@ -202,17 +202,17 @@ def test_v_shows_the_traceback(tmp_path):
 def test_check_prints_json_and_fails_on_what_cannot_be_trained_on(tmp_path):
     paint_folder(tmp_path / "good", cat=5, dog=5)
     paint_folder(tmp_path / "poor", cat=5)
-    done = run("check", tmp_path / "good", "--json")
+    done = topgraft("check", tmp_path / "good", "--json")
     assert done.returncode == 0
     assert json.loads(done.stdout)["classes"] == {"cat": 5, "dog": 5}
-    poor = run("check", tmp_path / "poor")
+    poor = topgraft("check", tmp_path / "poor")
     assert poor.returncode == 1
     assert "at least 2 classes" in poor.stderr
     assert "Nothing to complain about" not in poor.stdout
 
 
 def test_check_says_what_it_fails_for():
-    assert "exit code 1, for fewer than two classes" in " ".join(run("check", "--help").stdout.split())
+    assert "exit code 1, for fewer than two classes" in " ".join(topgraft("check", "--help").stdout.split())
 
 
 def verbs():
@@ -245,8 +245,7 @@ def test_help_names_what_the_registries_hold_and_the_defaults():
     from topgraft.policies.grid import GRIDS
 
     def helped(*words):
-        line = [sys.executable, "-m", "topgraft.cli", *words, "--help"]
-        return " ".join(subprocess.run(line, capture_output=True, text=True, check=True).stdout.split())
+        return " ".join(topgraft(*words, "--help").stdout.split())
 
     text = helped("train")
     assert ", ".join(GRIDS) in text

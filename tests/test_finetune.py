@@ -1,4 +1,4 @@
-"""Fine-tuning from run to run, on drawn photos and the default backbone: nothing in it is a stand-in."""
+"""Fine-tuning from run to run, on drawn photos and the default backbone, on small pictures: no stand-in."""
 
 import json
 import os
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import topgraft as tg
+from tiny import TINY
 from topgraft import _finetune
 from topgraft.backbones.backbone import Backbone
 from topgraft.errors import (
@@ -43,7 +44,8 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module")
 def first(data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("first")
-    store = tg.embed(data, folder / "features.zarr", policies=tg.draw(2, seed=0))
+    policies = tg.draw(2, seed=0)
+    store = tg.embed(data, folder / "features.zarr", backbone=TINY, policies=policies)
     split = tg.split(data, test=0.25, seed=0)
     return tg.train(
         store, split, heads="logistic", folds=2, depths="all", answer_above=0.6, out=folder / "run"
@@ -54,7 +56,7 @@ def first(data, tmp_path_factory):
 def shallow(data, tmp_path_factory):
     """A run whose head reads the last layer alone."""
     folder = tmp_path_factory.mktemp("shallow")
-    store = tg.embed(data, folder / "features.zarr", depths="last")
+    store = tg.embed(data, folder / "features.zarr", backbone=TINY, depths="last")
     split = tg.split(data, test=0.25, seed=0)
     return tg.train(store, split, heads="logistic", folds=2, out=folder / "run")
 
@@ -126,7 +128,7 @@ def margins(logits):
 def test_every_depth_is_in_the_predictor(second, data):
     card, metrics = tg.load(second.path).card, second.metrics
     assert "depths=" in metrics.head.setting
-    assert card.backbone.depths == load_backbone().card.depths
+    assert card.backbone.depths == load_backbone(TINY).card.depths
     shares = [one["share"] for one in metrics.head.depths]
     assert len(shares) == 17
     assert sum(shares) == pytest.approx(1, abs=1e-3)
@@ -140,7 +142,7 @@ def test_every_depth_is_in_the_predictor(second, data):
 @pytest.mark.nightly
 def test_a_head_on_the_last_layer_stays_on_it(shallow, data, tmp_path):
     made = tg.finetune(shallow, data, blocks=1, epochs=1, folds=1, out=tmp_path / "run", settings=SETTINGS)
-    assert made.metrics.finetune["activations"] == [[192, 7, 7]]
+    assert made.metrics.finetune["activations"] == [[192, 3, 3]]
     assert made.metrics.head.depths == []
     assert "depths=" not in made.metrics.head.setting
     assert "blocks" not in tg.load(made.path).look(data.image(0))
@@ -209,12 +211,12 @@ def test_curves_and_the_report_show_the_training(second):
 @pytest.mark.nightly
 def test_the_fine_tuned_backbone_embeds_and_is_fine_tuned_again(second, data, tmp_path):
     backbone = Backbone.open(second.path / "backbone")
-    assert backbone.card.name == "tf_efficientnet_lite0.in1k-finetuned"
-    assert backbone.card.preprocessing() == load_backbone().card.preprocessing()
+    assert backbone.card.name == "tf_efficientnet_lite0.in1k-finetuned@96"
+    assert backbone.card.preprocessing() == load_backbone(TINY).card.preprocessing()
     again = tg.finetune(
         second, data, out=tmp_path / "third", settings=SETTINGS, **(OPTIONS | {"epochs": 1, "views": 0})
     )
-    assert again.metrics.backbone.name == "tf_efficientnet_lite0.in1k-finetuned-finetuned"
+    assert again.metrics.backbone.name == "tf_efficientnet_lite0.in1k-finetuned-finetuned@96"
 
 
 KILL = """
@@ -304,9 +306,11 @@ def test_the_model_has_its_card(second):
 def test_a_backbone_is_looked_for_as_it_was_asked_for(first, data, tmp_path, monkeypatch):
     """Its name alone would be another network: the pretrained one."""
     run = Run(shutil.copytree(first.path, tmp_path / "run"))
-    run.write("config.toml", 'seed = 3\n[backbone]\nname = "test_resnet"\nweights = "random"\n')
+    run.write("config.toml", 'seed = 3\n[backbone]\nname = "tf_efficientnet_lite0"\nweights = "random"\n')
     monkeypatch.setenv("TOPGRAFT_CACHE_DIR", str(tmp_path / "empty"))
-    with pytest.raises(BackboneError, match=r"made by another backbone: .*got .*\(test_resnet"):
+    with pytest.raises(
+        BackboneError, match=r"made by another backbone: .*got .*\(tf_efficientnet_lite0\.random3"
+    ):
         tg.finetune(run, data, out=tmp_path / "other", settings=Settings.load(threads=1, offline=True))
 
 
@@ -350,7 +354,7 @@ def with_fingerprint(run, backbone, folder):
         (
             {"blocks": 20},
             UsageError,
-            r"`blocks` must be 0 to 16 for tf_efficientnet_lite0.in1k, or auto, got 20",
+            r"`blocks` must be 0 to 16 for tf_efficientnet_lite0.in1k@96, or auto, got 20",
         ),
         ({"blocks": -1}, UsageError, r"Try `--blocks 3`"),
         ({"blocks": "all"}, UsageError, r"or auto, got all"),
@@ -368,7 +372,7 @@ def test_wrong_options_are_one_clear_line(first, data, tmp_path, options, error,
 
 
 def test_backbones_that_cannot_be_fine_tuned_are_one_clear_line(first, data, tmp_path):
-    known = load_backbone()
+    known = load_backbone(TINY)
     for number, (facts, said) in enumerate(
         [
             ({"source": "onnx"}, "without PyTorch weights, so it cannot be fine-tuned"),
@@ -457,7 +461,7 @@ def test_a_quick_split_is_judged_on_its_photos_alone(first, data, tmp_path, capl
 
 def test_it_stops_where_no_gain_is_in_sight(data, tmp_path, caplog):
     caplog.set_level("INFO")
-    store = tg.embed(data, tmp_path / "features.zarr")
+    store = tg.embed(data, tmp_path / "features.zarr", backbone=TINY)
     run = tg.train(store, heads="logistic", folds=4, out=tmp_path / "run")
     wild = OPTIONS | {"views": 0, "rate": 3.0, "head_rate": 3.0, "blend": 1.0, "patience": 3, "refit": False}
     made = tg.finetune(run, data, out=tmp_path / "tuned", settings=SETTINGS, **wild)

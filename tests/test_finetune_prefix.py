@@ -7,6 +7,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs the timm extra")
 pytest.importorskip("timm", reason="needs the timm extra")
 
+from tiny import TINY  # noqa: E402
 from topgraft import Dataset  # noqa: E402
 from topgraft._finetune.cut import cut  # noqa: E402
 from topgraft._finetune.photos import activations  # noqa: E402
@@ -40,7 +41,7 @@ def by_torch(parting, images, card):
 @pytest.mark.parametrize("deep", [False, True])
 @pytest.mark.parametrize("k", [1, 3, 6])
 def test_the_graph_holds_the_activations_of_the_default_backbone(k, deep, tmp_path):
-    backbone = load_backbone()
+    backbone = load_backbone(TINY)
     parting = cut_of(backbone, k, backbone.card.depths if deep else ())
     assert sum(map(bool, parting.blocks)) == (16 - k if deep else 0)
     found = in_graph(backbone, parting, tmp_path / "prefix.onnx")
@@ -65,7 +66,7 @@ def test_a_cut_through_several_values_is_found_too(tmp_path):
 
 
 def test_another_graph_is_not_taken_for_the_prefix(tmp_path):
-    backbone = load_backbone()
+    backbone = load_backbone(TINY)
     model = onnx.load(str(backbone.graph))
     for weight in model.graph.initializer:
         if len(weight.dims) == 4:
@@ -82,7 +83,7 @@ def test_where_the_graph_has_none_pytorch_computes_them(tmp_path, monkeypatch):
     from topgraft._finetune import photos
 
     data = Dataset.from_folder(draw_photos(tmp_path / "photos", 5, seed=0))
-    backbone, views = load_backbone(), [View(IDENTITY), View(Policy(hflip=True))]
+    backbone, views = load_backbone(TINY), [View(IDENTITY), View(Policy(hflip=True))]
     parting, found = cut_of(backbone), []
     for place in ("with", "without"):
         settings = Settings.load(cache_dir=tmp_path / place)
@@ -96,7 +97,7 @@ def test_where_the_graph_has_none_pytorch_computes_them(tmp_path, monkeypatch):
 
 
 def test_a_kept_graph_that_changed_is_made_again(tmp_path):
-    backbone, path = load_backbone(), tmp_path / "prefix.onnx"
+    backbone, path = load_backbone(TINY), tmp_path / "prefix.onnx"
     parting = cut_of(backbone, 1)
     in_graph(backbone, parting, path)
     whole = path.read_bytes()

@@ -14,6 +14,7 @@ from PIL import Image
 
 import topgraft as tg
 from commands import topgraft
+from tiny import TINY
 from topgraft._check import check
 from topgraft.errors import UnknownNameError, UsageError
 from topgraft.photos.grouping import Grouping, bursts
@@ -97,7 +98,7 @@ def test_photos_read_already_are_joined_as_was_said(photos: Path, tmp_path: Path
     said = {"group_by": r"(site\d)_"}
     read, trained = (said, {}) if joined_when == "read" else ({}, said)
     data = tg.Dataset.from_folder(photos, **read)
-    run = tg.train(data, out=tmp_path / "run", test=0.34, policies=0, heads="ridge", **trained)
+    run = tg.train(data, out=tmp_path / "run", test=0.34, backbone=TINY, policies=0, heads="ridge", **trained)
     sides = {
         (Path(row["id"]).stem.partition("_")[0], row["split"]) for row in run.read_table("predictions.csv")
     }

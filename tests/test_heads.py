@@ -106,6 +106,9 @@ class TestTwoDense(NetworkSuite):
 
 
 class TestDeep(NetworkSuite):
+    """TwoDense with more and wider layers: nothing in the code knows the difference."""
+
+    pytestmark = pytest.mark.nightly
     head = Deep
 
 

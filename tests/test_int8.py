@@ -10,6 +10,7 @@ if find_spec("nncf") is None:  # its import takes seconds, in every process that
     pytest.skip("needs the int8 extra", allow_module_level=True)
 
 import topgraft as tg
+from tiny import TINY
 from topgraft import _try_int8
 from topgraft._split import split
 from topgraft.backbones._pictures import pictures
@@ -28,26 +29,26 @@ from topgraft.testing.engines import EngineSuite
 
 @pytest.fixture(scope="module")
 def exact():
-    return load_backbone()
+    return load_backbone(TINY)
 
 
 @pytest.fixture(scope="module")
 def coarse(exact):
-    return quantize(exact, pictures(16, 224, 224))
+    return quantize(exact, pictures(16, 96, 96))
 
 
 class TestINT8(EngineSuite):
     def open(self, threads=2):
-        backbone = quantize(load_backbone(), pictures(16, 224, 224))
+        backbone = quantize(load_backbone(TINY), pictures(16, 96, 96))
         return open_engine(backbone, precision="int8", settings=Settings.load(threads=threads))
 
     def deep(self):
-        backbone = quantize(load_backbone(), pictures(16, 224, 224))
+        backbone = quantize(load_backbone(TINY), pictures(16, 96, 96))
         return open_engine(backbone, precision="int8", depths=True)
 
 
 def test_its_features_agree_with_float32_and_are_not_the_same(exact, coarse):
-    shown = pictures(6, 224, 224, seed=5)
+    shown = pictures(6, 96, 96, seed=5)
     with open_engine(exact) as one, open_engine(coarse, precision="int8") as other:
         a, b = one.embed(shown), other.embed(shown)
     cosine = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
@@ -56,7 +57,7 @@ def test_its_features_agree_with_float32_and_are_not_the_same(exact, coarse):
 
 
 def test_its_block_features_agree_with_float32_too(exact, coarse):
-    shown = pictures(6, 224, 224, seed=5)
+    shown = pictures(6, 96, 96, seed=5)
     with (
         open_engine(exact, depths=True) as one,
         open_engine(coarse, precision="int8", depths=True) as other,
@@ -71,7 +72,7 @@ def test_its_block_features_agree_with_float32_too(exact, coarse):
 def test_its_features_are_those_of_another_runtime(coarse):
     """Weights of full range overflow in OpenVINO where the processor has no VNNI: a mean cosine of 0.53."""
     ort = pytest.importorskip("onnxruntime")
-    shown = pictures(6, 224, 224, seed=5)
+    shown = pictures(6, 96, 96, seed=5)
     with open_engine(coarse, precision="int8") as engine:
         ours = engine.embed(shown)
     (theirs,) = ort.InferenceSession(coarse.graph).run(["features"], {"images": shown})
@@ -82,8 +83,8 @@ def test_its_features_are_those_of_another_runtime(coarse):
 def test_it_is_another_backbone_that_is_found_again(exact, coarse):
     assert coarse.card.precision == "int8"
     assert coarse.card.fingerprint() != exact.card.fingerprint()
-    assert quantize(exact, pictures(16, 224, 224)) == coarse
-    assert quantize(exact, pictures(16, 224, 224, seed=1)[:4]).card.fingerprint() != coarse.card.fingerprint()
+    assert quantize(exact, pictures(16, 96, 96)) == coarse
+    assert quantize(exact, pictures(16, 96, 96, seed=1)[:4]).card.fingerprint() != coarse.card.fingerprint()
     assert find_backbone(coarse.card) == coarse
 
 
@@ -91,9 +92,9 @@ def test_it_is_never_run_as_what_it_is_not(exact, coarse):
     with pytest.raises(UsageError, match="its graph is int8"):
         open_engine(coarse)
     with pytest.raises(UsageError, match="int8 already"):
-        quantize(coarse, pictures(1, 224, 224))
+        quantize(coarse, pictures(1, 96, 96))
     with pytest.raises(UsageError, match="at least one"):
-        quantize(exact, pictures(1, 224, 224)[:0])
+        quantize(exact, pictures(1, 96, 96)[:0])
 
 
 def classes(noise, seed=0):

@@ -1,6 +1,7 @@
 """Heavy libraries are imported in the few files that are for them; import-linter does the rest."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import grimp
@@ -37,8 +38,13 @@ HOMES = {
 }
 
 
+@cache
 def imported(path):
     """Name every library a file imports, by statement or through `need` and its like."""
+    return set(named(path))
+
+
+def named(path):
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (one.name.split(".")[0] for one in node.names)

@@ -6,6 +6,7 @@ import pytest
 import topgraft as tg
 from embedding import CARD, a_backbone, embed_here
 from photos import paint_folder
+from tiny import TINY
 from topgraft.cli import app
 from topgraft.config import Config
 from topgraft.engines import open_engine
@@ -26,7 +27,7 @@ def photos(tmp_path_factory):
 def both(photos, tmp_path_factory):
     """The features and the maps of the same photos under one policy."""
     folder, data = tmp_path_factory.mktemp("stores"), tg.Dataset.from_folder(photos)
-    backbone, policies = load_backbone(), tg.draw(1, seed=0)
+    backbone, policies = load_backbone(TINY), tg.draw(1, seed=0)
     return (
         tg.embed(data, folder / "features.zarr", backbone=backbone, policies=policies),
         tg.embed(data, folder / "maps.zarr", backbone=backbone.maps(), policies=policies),
@@ -35,7 +36,7 @@ def both(photos, tmp_path_factory):
 
 def test_a_store_of_maps_gives_maps_whose_mean_are_the_features(both):
     features, maps = both
-    assert maps.features(1).shape == (32, *load_backbone().card.map_size)
+    assert maps.features(1).shape == (32, *load_backbone(TINY).card.map_size)
     np.testing.assert_allclose(
         maps.features(1).astype(np.float32).mean((2, 3)), features.features(1), atol=5e-3
     )
@@ -53,7 +54,7 @@ def test_a_row_of_the_torch_engine_is_a_map_too():
     pytest.importorskip("timm")
     from topgraft.backbones._pictures import pictures
 
-    backbone = load_backbone().maps()
+    backbone = load_backbone(TINY).maps()
     shown = pictures(3, *backbone.card.input_size)
     with open_engine(backbone, engine="torch") as one, open_engine(backbone, engine="openvino") as other:
         np.testing.assert_allclose(one.embed(shown), other.embed(shown), atol=1e-3)
@@ -75,7 +76,7 @@ def test_a_run_with_the_flat_head_answers_as_its_predictor_does(photos, tmp_path
     pytest.importorskip("torch")
     config = Config.load(
         data__photos=str(photos),
-        backbone__name="tf_efficientnet_lite0",
+        backbone__name=TINY,
         policies__count=1,
         heads__names=("flat",),
         heads__folds=3,
@@ -92,9 +93,7 @@ def test_a_run_with_the_flat_head_answers_as_its_predictor_does(photos, tmp_path
 
 
 def test_a_name_nobody_knows_is_told_before_the_work(photos, tmp_path):
-    config = Config.load(
-        data__photos=str(photos), backbone__name="tf_efficientnet_lite0", heads__names=("flatt",)
-    )
+    config = Config.load(data__photos=str(photos), backbone__name=TINY, heads__names=("flatt",))
     with pytest.raises(UnknownNameError, match="flat"):
         follow(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -122,4 +121,4 @@ def test_the_commands_keep_maps_and_compare_heads_on_them(both, tmp_path, capsys
     )
     assert "mean" in capsys.readouterr().out
     app(["info", maps.path], standalone_mode=False)
-    assert "62,720 numbers of a map" in capsys.readouterr().out
+    assert "11,520 numbers of a map" in capsys.readouterr().out

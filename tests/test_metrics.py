@@ -106,7 +106,9 @@ def test_photos_of_one_class_tell_nothing_of_balance_and_ranking():
     assert not metrics.silent(np.ones((4, 1), np.int64))
 
 
-def test_intervals_cover_the_truth_93_to_97_times_in_100():
+@pytest.mark.parametrize("draws", [300, pytest.param(800, marks=pytest.mark.nightly)])
+def test_intervals_cover_the_truth_95_times_in_100(draws):
+    """Give or take what is seen 99 times in 100 where the coverage is 95 %: of 800 draws 93 to 97."""
     given = {"classes": 2, "sharp": 1.5}
     labels, probabilities = answers(7, n=400_000, **given)
     said = probabilities.argmax(axis=1)
@@ -117,14 +119,13 @@ def test_intervals_cover_the_truth_93_to_97_times_in_100():
         "macro_f1": reference.f1_score(labels, said, average="macro"),
     }
     held = dict.fromkeys(truth, 0)
-    draws = 800  # a true coverage of 95 % is seen between 93 and 97 % 99 times in 100
     for seed in range(draws):
         labels, probabilities = answers(seed + 1000, n=160, **given)
         found = metrics.brief(labels, probabilities[None], losses=metrics.losses(labels, probabilities)[None])
         for score, value in truth.items():
             held[score] += found[score]["low"] <= value <= found[score]["high"]
     for score, count in held.items():
-        assert 0.93 <= count / draws <= 0.97, score
+        assert abs(count / draws - 0.95) <= 2.58 * np.sqrt(0.95 * 0.05 / draws), score
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,11 @@ from topgraft.splits import folds as make_folds
 
 pytestmark = pytest.mark.timm
 torch = pytest.importorskip("torch")
-TOPS = [kind for kind in map(head_class, HEADS) if issubclass(kind, Network) and not kind.on_map]
-QUICK = [top for top in TOPS if top is not Deep]
+QUICK = [
+    kind
+    for kind in map(head_class, HEADS)
+    if issubclass(kind, Network) and not kind.on_map and kind is not Deep
+]
 
 
 @pytest.fixture(autouse=True)
@@ -203,7 +206,7 @@ def test_the_axes_hold_what_the_best_axes_hold():
     assert ((rows @ axes) ** 2).sum() == pytest.approx((rows**2).sum(), rel=1e-3)
 
 
-@pytest.mark.parametrize("top", TOPS)
+@pytest.mark.parametrize("top", [*QUICK, pytest.param(Deep, marks=pytest.mark.nightly)])
 def test_a_sweep_learns_and_agrees_with_the_fitted_head(top):
     features, labels = photos(count=120, strength=0.6)
     cut = make_folds(labels, None, 3)

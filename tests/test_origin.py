@@ -13,6 +13,7 @@ import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 
+import commands
 import topgraft as tg
 from embedding import a_backbone, embed_here
 from photos import paint, paint_folder
@@ -44,13 +45,10 @@ def http():
 
 
 def topgraft(*words, **environment):
-    return subprocess.run(
-        [sys.executable, "-m", "topgraft.cli", *map(str, words)],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        return commands.topgraft(*words)
 
 
 def one_line(done, code, *said):

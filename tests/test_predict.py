@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from photos import paint
+from tiny import TINY
 from topgraft._predict import COLUMNS, Sorter, Table, load_for, photos_in, predict
 from topgraft.backbones.fit import fit
 from topgraft.cli import app
@@ -27,7 +28,7 @@ from topgraft.trust.unknown import Unknown, neighbours
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    backbone = load_backbone()
+    backbone = load_backbone(TINY)
     images = np.stack([fit(draw_photo(name, i), backbone.card) for name in CLASSES for i in range(8)])
     with open_engine(backbone) as engine:
         features = engine.embed(images)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import topgraft as tg
+from tiny import TINY
 from topgraft.testing.drawing import draw_photos
 
 FORK = """
@@ -43,7 +44,9 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], list[st
 def test_a_forked_process_predicts_and_embeds_after_its_parent_did(
     photos: tuple[list[str], list[str]], tmp_path: Path
 ) -> None:
-    tg.TopgraftClassifier(policies=0, heads=["mean"], folds=2).fit(*photos).save(tmp_path / "model")
+    tg.TopgraftClassifier(backbone=TINY, policies=0, heads=["mean"], folds=2).fit(*photos).save(
+        tmp_path / "model"
+    )
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", FORK, tmp_path / "model"],
         check=False,
@@ -59,7 +62,9 @@ def test_an_estimator_is_cross_validated_in_processes_that_share_a_store(
     from sklearn.model_selection import cross_validate
 
     paths, labels = map(np.array, photos)
-    model = tg.TopgraftClassifier(policies=0, heads=["mean"], folds=2, store=tmp_path / "features.zarr")
+    model = tg.TopgraftClassifier(
+        backbone=TINY, policies=0, heads=["mean"], folds=2, store=tmp_path / "features.zarr"
+    )
     # Two folds at once write to one store, and the estimators come back after they have predicted.
     found = cross_validate(model, paths, labels, cv=2, n_jobs=2, return_estimator=True, error_score="raise")
     assert np.isfinite(found["test_score"]).all()

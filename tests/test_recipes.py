@@ -9,6 +9,7 @@ import tarfile
 import pytest
 
 import topgraft as tg
+from tiny import TINY
 from topgraft import _run_recipe
 from topgraft.config import Config
 from topgraft.errors import DataError, OfflineError, UnknownNameError, UsageError
@@ -17,9 +18,17 @@ from topgraft.recipes import SHIPPED, find_recipe
 from topgraft.settings import Settings
 from topgraft.testing.drawing import draw_photos
 
-SMALL = (
-    'seed = 0\n[policies]\ncount = 0\n[heads]\nnames = ["mean"]\nfolds = 2\n[export]\nformat = "openvino"\n'
-)
+SMALL = f"""seed = 0
+[backbone]
+name = "{TINY}"
+[policies]
+count = 0
+[heads]
+names = ["mean"]
+folds = 2
+[export]
+format = "openvino"
+"""
 EXPECTED = re.compile(r"accuracy (\d\.\d+) to (\d\.\d+), log loss (\d\.\d+) to (\d\.\d+)")
 
 

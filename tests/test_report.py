@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from run_folder import POLICIES, load, write_run
+from tiny import TINY
 from topgraft import report
 from topgraft._report.believed import merged
 from topgraft._report.gallery import Shot
@@ -154,7 +155,11 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("real")
     photos = draw_photos(folder / "photos", 14, seed=0)
     config = Config.load(
-        data__photos=str(photos), policies__count="2!", heads__names=("mean", "ridge"), answers__above=0.6
+        data__photos=str(photos),
+        backbone__name=TINY,
+        policies__count="2!",
+        heads__names=("mean", "ridge"),
+        answers__above=0.6,
     )
     return follow(config, folder / "run").path
 

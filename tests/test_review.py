@@ -21,6 +21,7 @@ from PIL import Image as Pillow
 from typer.testing import CliRunner
 
 import topgraft as tg
+from tiny import TINY
 from topgraft._relabel import Review, corrected_photos, table_of, write_layout
 from topgraft.cli import app
 from topgraft.config import Config
@@ -76,7 +77,7 @@ def trained(photos: Path, out: Path, **options: object) -> Run:
     config = Config.load(
         data__photos=str(photos),
         data__test=0.0,
-        backbone__name="tf_efficientnet_lite0",
+        backbone__name=TINY,
         policies__count=0,
         heads__names=("logistic",),
         **options,
@@ -354,7 +355,7 @@ def better(said, photos, tmp_path_factory) -> tuple[Run, str]:
     """A run that learned from the table, and what training it printed."""
     out = tmp_path_factory.mktemp("better") / "run"
     choices = ["--policies", "0", "--heads", "ridge", "--test", "0", "--corrections", str(said)]
-    choices += ["--backbone", "tf_efficientnet_lite0.in1k"]
+    choices += ["--backbone", TINY]
     printed = command("train", photos, "-o", out, *choices)
     return Run.open(out), printed
 

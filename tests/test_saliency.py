@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
+
 import numpy as np
 import pytest
 from PIL import Image as Pillow
@@ -50,17 +53,20 @@ def lesson():
     return backbone, session.run(["features"], {"images": fitted})[0], np.repeat([0, 1], 20)
 
 
-def predictor_of(lesson, name: str) -> Predictor:
+@pytest.fixture(scope="module")
+def predictor_of(lesson) -> Callable[[str], Predictor]:
+    """A predictor of each head, opened once."""
     backbone, features, labels = lesson
-    return Predictor.build(backbone, head_class(name)().fit(features, labels), classes=NAMES)
+    return cache(
+        lambda name: Predictor.build(backbone, head_class(name)().fit(features, labels), classes=NAMES)
+    )
 
 
 @pytest.mark.parametrize("name", ["logistic", "mean", "ridge", "lda"])
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_the_map_lights_the_half_with_the_object(lesson, name: str, side: str) -> None:
-    predictor = predictor_of(lesson, name)
+def test_the_map_lights_the_half_with_the_object(predictor_of, name: str, side: str) -> None:
     image = table(99, 0.3 if side == "left" else 0.7)
-    shown = activation_map(predictor, image, "fruit")
+    shown = activation_map(predictor_of(name), image, "fruit")
     assert shown.shape == image.shape[:2]
     assert shown.dtype == np.float32
     assert 0 <= shown.min() <= shown.max() <= 1
@@ -69,9 +75,8 @@ def test_the_map_lights_the_half_with_the_object(lesson, name: str, side: str) -
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_occlusion_lights_the_same_half(lesson, side: str) -> None:
-    predictor = predictor_of(lesson, "logistic")
-    cells = np.maximum(_occlude(predictor, table(99, 0.3 if side == "left" else 0.7), 1), 0)
+def test_occlusion_lights_the_same_half(predictor_of, side: str) -> None:
+    cells = np.maximum(_occlude(predictor_of("logistic"), table(99, 0.3 if side == "left" else 0.7), 1), 0)
     left, right = cells[:, :3].sum(), cells[:, 4:].sum()
     assert (left > 2 * right) if side == "left" else (right > 2 * left)
 
@@ -98,13 +103,13 @@ def test_votes_that_do_not_move_leave_the_map_dark(lesson) -> None:
     assert (activation_map(predictor, image) == 0).all()
 
 
-def test_what_the_fit_cuts_off_stays_dark(lesson) -> None:
-    shown = activation_map(predictor_of(lesson, "logistic"), table(5, 0.5, 240, 600), "fruit")
+def test_what_the_fit_cuts_off_stays_dark(predictor_of) -> None:
+    shown = activation_map(predictor_of("logistic"), table(5, 0.5, 240, 600), "fruit")
     assert (shown[:, :190] == 0).all()
     assert (shown[:, -190:] == 0).all()
     assert shown.max() > 0.9
 
 
-def test_an_unknown_class_is_refused(lesson) -> None:
+def test_an_unknown_class_is_refused(predictor_of) -> None:
     with pytest.raises(UnknownNameError, match="fruit"):
-        activation_map(predictor_of(lesson, "mean"), table(1, 0.5), "fruits")
+        activation_map(predictor_of("mean"), table(1, 0.5), "fruits")

@@ -16,6 +16,7 @@ import pytest
 import topgraft as tg
 from embedding import CARD, POLICIES, a_backbone, embed_here
 from photos import paint, paint_folder
+from tiny import TINY
 from topgraft._embed import asked_for
 from topgraft.errors import UsageError
 from topgraft.photos.dataset import Dataset
@@ -27,8 +28,6 @@ from topgraft.store import FeatureStore
 from topgraft.store import adopt as adopting
 from topgraft.store.adopt import adopt, lacking
 from topgraft.testing.drawing import draw_photos
-
-SMALL = "tf_efficientnet_lite0"
 
 
 @pytest.fixture
@@ -131,7 +130,7 @@ def test_the_next_name(tmp_path: Path, there: list[str], name: str, expected: st
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("second")
     draw_photos(folder / "photos", 12, seed=4)
-    choices = {"backbone": SMALL, "policies": "1!", "heads": "mean", "folds": 2}
+    choices = {"backbone": TINY, "policies": "1!", "heads": "mean", "folds": 2}
     tg.train(folder / "photos", **choices, out=folder / "runs" / "first")
     return folder
 
@@ -139,7 +138,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_training_again_names_the_next_and_uses_the_features(trained: Path, caplog) -> None:
     caplog.set_level(logging.INFO)
     first = trained / "runs" / "first"
-    choices = {"backbone": SMALL, "policies": "1!", "heads": "mean", "folds": 3}
+    choices = {"backbone": TINY, "policies": "1!", "heads": "mean", "folds": 3}
     with pytest.raises(UsageError, match=r"holds a finished run, which stays as it is\. Give `-o .*first-2`"):
         tg.train(trained / "photos", out=first, **choices)
     again = tg.train(trained / "photos", out=next_name(first), **choices)
@@ -172,7 +171,7 @@ def test_only_runs_on_the_same_photos_give(trained: Path, tmp_path: Path) -> Non
 def test_somebody_at_a_terminal_is_asked(trained: Path) -> None:
     here, there = pty.openpty()
     words = ["train", "photos", "-o", "runs/first", "--policies", "1", "--heads", "mean", "--folds", "2"]
-    words += ["--backbone", SMALL]
+    words += ["--backbone", TINY]
     done = subprocess.Popen(
         [sys.executable, "-m", "topgraft.cli", *words],
         cwd=trained,

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from browsing import CHROMIUM, open_browser
+
 ROOT = Path(__file__).parents[1]
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 HOLDS = ("src", "srcset", "poster", "data", "action", "formaction", "background")
 """Attributes that a browser fetches; `href` too, but on links that are clicked."""
 ASLEEP = {
@@ -129,24 +130,26 @@ def address(site):
         server.shutdown()
 
 
+@pytest.fixture(scope="module")
+def browser():
+    with open_browser() as opened:
+        yield opened
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: `make browser` installs it")
 @pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1400, "light")])
-def test_in_a_browser_it_asks_nobody_else_fits_and_is_searched(address, width, scheme):
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": width, "height": 844}, color_scheme=scheme)
-        asked, trouble = [], []
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("console", lambda message: trouble.append(f"{message.text} {message.location}"))
-        page.on("pageerror", lambda error: trouble.append(str(error)))
-        for name in ("index", "python", "cookbook/use"):
-            page.goto(f"{address}{name}.html")
-            assert page.evaluate("document.documentElement.scrollWidth") <= width, name
-        page.keyboard.press("Control+k")
-        page.keyboard.type("near-duplicates")
-        page.locator("a[href*='files.html'], a[href*='why.html'], a[href*='python.html']").last.wait_for()
-        browser.close()
+def test_in_a_browser_it_asks_nobody_else_fits_and_is_searched(browser, address, width, scheme):
+    page = browser.new_page(viewport={"width": width, "height": 844}, color_scheme=scheme)
+    asked, trouble = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: trouble.append(f"{message.text} {message.location}"))
+    page.on("pageerror", lambda error: trouble.append(str(error)))
+    for name in ("index", "python", "cookbook/use"):
+        page.goto(f"{address}{name}.html")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, name
+    page.keyboard.press("Control+k")
+    page.keyboard.type("near-duplicates")
+    page.locator("a[href*='files.html'], a[href*='why.html'], a[href*='python.html']").last.wait_for()
+    page.close()
     assert not [url for url in asked if not url.startswith((address, "data:", f"blob:{address}"))]
     assert not trouble

@@ -24,8 +24,16 @@ class TestMemory(StoreSuite):
 
 scratch = tempfile.TemporaryDirectory(prefix="topgraft-test-")
 counter = itertools.count()
-Machine = store_machine(lambda: f"{scratch.name}/{next(counter)}.zarr")
-TestAgainstModel = Machine.TestCase
-TestAgainstModel.settings = settings(
-    max_examples=20, stateful_step_count=8, deadline=None, suppress_health_check=list(HealthCheck)
-)
+
+
+def against_model(examples: int):
+    """Return a test of a store against a model of it, with so many examples."""
+    test = store_machine(lambda: f"{scratch.name}/{next(counter)}.zarr").TestCase
+    test.settings = settings(
+        max_examples=examples, stateful_step_count=8, deadline=None, suppress_health_check=list(HealthCheck)
+    )
+    return test
+
+
+TestAgainstModel = against_model(10)
+TestAgainstModelAtLength = pytest.mark.nightly(against_model(100))

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from recording import Recorder, run_watched, through
+from tiny import TINY
 from topgraft import telemetry
 from topgraft.config import Config
 from topgraft.errors import MissingExtraError
@@ -28,8 +29,9 @@ USES = {
         from topgraft.importers.load import load_backbone
         from topgraft.engines import open_engine
         from topgraft.importers.quantize import quantize
-        shown = np.random.default_rng(0).integers(0, 256, (4, 224, 224, 3), dtype=np.uint8)
-        with open_engine(quantize(load_backbone(), shown), precision="int8") as engine:
+        shown = np.random.default_rng(0).integers(0, 256, (4, 96, 96, 3), dtype=np.uint8)
+        exact = load_backbone("tf_efficientnet_lite0@96")
+        with open_engine(quantize(exact, shown), precision="int8") as engine:
             assert engine.embed(shown).shape == (4, 1280)
     """,
     ("onnxruntime",): """
@@ -79,7 +81,7 @@ def trained(tmp_path_factory):
     photos = draw_photos(folder / "photos", 8, seed=0)
     config = Config.load(
         data__photos=str(photos),
-        backbone__name="tf_efficientnet_lite0",
+        backbone__name=TINY,
         policies__count=0,
         heads__names=("mean",),
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,15 +15,21 @@ from topgraft.errors import DataError, MissingExtraError, UnknownNameError
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 
 
-def test_mlflow_gets_the_runs_numbers_choices_and_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture(scope="module")
+def tracked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str, Any]]:
+    """A run, the name that it was tracked under, and who reads it there: MLflow takes seconds to begin."""
     mlflow = pytest.importorskip("mlflow", reason="needs the track extra")
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.chdir(tmp_path)
-    folder = write_run(tmp_path / "first", photos=40, classes=("rice & fish", "bread"), with_photos=False)
-    number = _track.track(folder)
-    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
+    place = tmp_path_factory.mktemp("tracked")
+    folder = write_run(place / "first", photos=40, classes=("rice & fish", "bread"), with_photos=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.chdir(place)
+        number = _track.track(folder)
+        yield folder, number, mlflow.MlflowClient(tracking_uri=f"sqlite:///{place / 'mlflow.db'}")
+
+
+def test_mlflow_gets_the_runs_numbers_choices_and_files(tracked: tuple[Path, str, Any]) -> None:
+    folder, number, client = tracked
     noted = client.get_run(number)
     metrics = load(folder / "metrics.json")
     assert noted.info.status == "FINISHED"
@@ -37,15 +45,15 @@ def test_mlflow_gets_the_runs_numbers_choices_and_files(
         "config.toml",
         "predictions.csv",
     }
-    assert not (tmp_path / "mlruns").exists()
+    assert not (folder.parent / "mlruns").exists()
 
 
-def test_two_runs_share_an_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    mlflow = pytest.importorskip("mlflow", reason="needs the track extra")
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    folder = write_run(tmp_path / "first", photos=30, with_photos=False)
-    numbers = {_track.track(folder), _track.track(folder)}
-    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
+def test_two_runs_share_an_experiment(
+    tracked: tuple[Path, str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, number, client = tracked
+    monkeypatch.chdir(tmp_path)  # it is kept beside the run, wherever one stands
+    numbers = {number, _track.track(folder)}
     experiment = client.get_experiment_by_name("topgraft").experiment_id
     assert {one.info.run_id for one in client.search_runs([experiment])} == numbers
 

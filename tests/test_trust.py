@@ -306,11 +306,11 @@ def test_caltech_is_unknown_to_sushi_and_sandwiches(shared, tmp_path, side):
         members = sorted(
             (member for member in tar if member.name.endswith(".jpg")), key=lambda member: member.name
         )
-        for member in members[::30]:
+        for member in members[::60]:
             (strange / member.name.strip("./").replace("/", "_")).write_bytes(tar.extractfile(member).read())
     store = embed(Dataset.from_folder(known), tmp_path / "known.zarr")
     others = Dataset.from_pairs(
-        [str(path) for path in sorted(strange.iterdir())], ["other"] * len(members[::30])
+        [str(path) for path in sorted(strange.iterdir())], ["other"] * len(members[::60])
     )
     far = embed(others, tmp_path / "far.zarr").features(0)
     found = compare(store, store.labels, store.groups, heads=["logistic"], depths="last")

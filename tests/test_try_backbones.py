@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 import topgraft as tg
+from tiny import TINY
 from topgraft._learn import compare_side
 from topgraft._try_backbones import best_of, on_this_machine, tried_in_words
 from topgraft.backbones import _builtin
@@ -195,13 +196,19 @@ def test_why_another_than_the_best_is_taken_is_said():
     assert tried_in_words(rows, larger=True).endswith("a is taken.")
 
 
+@pytest.fixture(scope="module")
+def lesson(photos, tmp_path_factory):
+    """What a head learned of the photos, whichever backbone is asked."""
+    data = tg.Dataset.from_folder(photos)
+    store = tg.embed(data, tmp_path_factory.mktemp("lesson") / "f.zarr", backbone=TINY)
+    return compare_side(store, Split(train=store.ids), heads=("mean",), folds=2, settings=Settings.load())
+
+
 @pytest.mark.parametrize("slow", [SMALL, LARGEST])
 @pytest.mark.parametrize("larger", [True, False])
 @pytest.mark.parametrize(("worse_by", "other"), [(-0.5, False), (-1.5, True)])
-def test_by_how_much_another_must_be_better(slow, larger, worse_by, other, photos, tmp_path, monkeypatch):
+def test_by_how_much_another_must_be_better(slow, larger, worse_by, other, lesson, monkeypatch):
     backbones = [tg.load_backbone(name) for name in (SMALL, LARGEST)]
-    store = tg.embed(tg.Dataset.from_folder(photos), tmp_path / "f.zarr")
-    lesson = compare_side(store, Split(train=store.ids), heads=("mean",), folds=2, settings=Settings.load())
     errors = Estimate(worse_by * 0.1, 0, 0), 0.1
     monkeypatch.setattr("topgraft._try_backbones.gap", lambda *_, **__: errors)
     paces = {True: 20.0, False: 10.0}

@@ -267,7 +267,7 @@ def _export(made: Run, tuner: Tuner) -> Backbone:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     card = tuner.base.backbone.card
-    _, _, tag = card.name.partition(".")
+    _, _, tag = card.name.partition("@")[0].partition(".")  # the side is named again
     write(
         folder,
         tuner.contiguous(),

@@ -240,13 +240,17 @@ def _depths(lite: Lite) -> tuple[Depth, ...]:
     )
 
 
-def graph(lite: Lite = LITE0) -> onnx.ModelProto:
+def graph(lite: Lite = LITE0, weights: dict[str, NDArray[Any]] | None = None) -> onnx.ModelProto:
     """Write the graph, from `images` (N, side, side, 3) uint8.
 
     To `features` (N, 1280), `map` (N, 1280, side / 32, side / 32), and `blocks` (N, B): means and spreads of
     every block.
+
+    Args:
+        lite: which.
+        weights: tensors in the order of the package's file; None for those of the package.
     """
-    return _Writer(lite, read_weights(lite)).write()
+    return _Writer(lite, read_weights(lite) if weights is None else weights).write()
 
 
 class _Writer:

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from topgraft import files
+from topgraft.backbones import _builtin
 from topgraft.backbones._cache import CARD, GRAPH, TIMM
 from topgraft.backbones._float16 import beyond_float16
 from topgraft.backbones._pictures import pictures
@@ -87,8 +88,7 @@ def renew(folder: Path, found: Backbone) -> Card:
 def _finish(folder: Path, model: torch.nn.Module, card: Card) -> Card:
     """Write graph and card, and check the graph."""
     network = FromPixels(model, card).eval()
-    _export(folder / GRAPH, network, card)
-    rows = _check(folder, network, card)
+    rows = _graph(folder, network, card)
     card = card.model_copy(update={"float32": beyond_float16(rows, card.columns)})
     (folder / CARD).write_text(card.model_dump_json(indent=1), encoding="utf-8")
     return card
@@ -174,6 +174,36 @@ def chosen(shapes: dict[str, tuple[int, ...]], widths: dict[str, int]) -> list[s
     if len(ends) > 1:
         return ends
     return [names[round(len(names) * quarter / 4) - 1] for quarter in range(1, 5)]  # a ViT is all one stage
+
+
+def _graph(folder: Path, network: FromPixels, card: Card) -> Features:
+    """Write the graph; returns what it gives of pictures.
+
+    One of the family that comes with pip, as after fine-tuning, is written as those are: PyTorch's exporter
+    takes half a minute for it. A relative with other layers, which would not agree, is left to that.
+    """
+    own = _builtin_like(network, card)
+    if own is not None:
+        try:
+            weights = {name: value.numpy() for name, value in network.model.state_dict().items()}
+            (folder / GRAPH).write_bytes(_builtin.graph(own, weights).SerializeToString(deterministic=True))
+            return _check(folder, network, card)
+        except (BackboneError, ValueError, StopIteration):
+            (folder / GRAPH).unlink(missing_ok=True)
+    _export(folder / GRAPH, network, card)
+    return _check(folder, network, card)
+
+
+def _builtin_like(network: FromPixels, card: Card) -> _builtin.Lite | None:
+    """Return which one of the family that comes with pip a network is, for pictures of the card's side."""
+    name = network.model.pretrained_cfg.get("architecture")
+    for lite in _builtin.BUILTINS.values():
+        if lite.name.partition(".")[0] == name:
+            own = _builtin.card(_builtin.sized(lite, card.input_size[0]))
+            facts = ("input_size", "mean", "std", "features", "map_size", "blocks", "depths")
+            if all(getattr(own, fact) == getattr(card, fact) for fact in facts):
+                return _builtin.sized(lite, card.input_size[0])
+    return None
 
 
 def _export(path: Path, network: FromPixels, card: Card) -> None:
