@@ -27,7 +27,7 @@ from depths import embedded
 
 from topgraft import metrics
 from topgraft.selection.source import columns_of
-from topgraft.trust.coverage import coverage
+from topgraft.trust.coverage import area_under, coverage
 from topgraft.trust.trust import certainty
 
 ABOVE = (0.5, 0.7, 0.9, 0.95, 0.99)
@@ -69,9 +69,22 @@ def true_at(truth, told, threshold):
     return share, metrics.as_proportion(value, spread, value, above.sum())
 
 
-def measured(draw, seed):
+def true_area(truth, told):
+    """Return the area under the curve, every class counting alike, with a bootstrap interval."""
+    sure, right = certainty(truth, told)
+    order = np.argsort(-sure, kind="stable")
+    weights, dice = np.ones((101, len(truth))), np.random.default_rng(0)
+    for label in np.unique(truth):
+        own = np.flatnonzero(truth[order] == label)
+        weights[1:, own] = dice.multinomial(len(own), np.full(len(own), 1 / len(own)), size=100)
+        weights[:, own] /= len(own)
+    areas = area_under(weights, right[order])
+    reach = metrics.Z * areas[1:].std()
+    return metrics.Estimate(float(areas[0]), float(areas[0] - reach), float(areas[0] + reach))
+
+
+def measured(draw, printed):
     """Set what is printed against what is true, threshold by threshold: a list of plain data."""
-    printed = coverage(*certainty(draw["labels"], draw["oof"][0]), draw["groups"], seed=seed)
     thresholds = [(f"{above:.0%}", None, above) for above in ABOVE]
     thresholds += [(f"--right {wanted}", wanted, printed.threshold_for(wanted)) for wanted in WANTED]
     rows = []
@@ -108,19 +121,23 @@ def summed(rows, sets):
         whole = {"threshold": name, "wanted": here[0]["wanted"]}
         whole["none"] = float(np.mean([row["none"] for row in here]))
         for key in ASKED:
-            by_set = {
-                one: {part: float(np.mean([row[key][part] for row in some])) for part in some[0][key]}
-                for one in sets
-                if (some := [row for row in here if row["set"] == one and key in row])
-            }
-            whole[key] = {
-                part: float(np.mean([own[part] for own in by_set.values()]))
-                for part in next(iter(by_set.values()))
-            } | {"held_by_set": {one: own["held"] for one, own in by_set.items()}}
+            whole[key] = over_sets(here, key, sets)
         whole["right"]["pooled_by_set"] = {one: pooled(here, one) for one in sets}
         whole["right"]["pooled"] = float(np.nanmean(list(whole["right"]["pooled_by_set"].values())))
         found.append(whole)
     return found
+
+
+def over_sets(rows, key, sets):
+    """Average one comparison over draws and then over sets, and say how often it held in each set."""
+    by_set = {
+        one: {part: float(np.mean([row[key][part] for row in some])) for part in some[0][key]}
+        for one in sets
+        if (some := [row for row in rows if row["set"] == one and key in row])
+    }
+    parts = next(iter(by_set.values()))
+    means = {part: float(np.mean([own[part] for own in by_set.values()])) for part in parts}
+    return means | {"held_by_set": {one: own["held"] for one, own in by_set.items()}}
 
 
 def pooled(rows, name):
@@ -150,7 +167,7 @@ def main():
     given = parser.parse_args()
     kept = given.work / "draws"
     kept.mkdir(parents=True, exist_ok=True)
-    sets, rows = given.sets.split(","), []
+    sets, rows, areas = given.sets.split(","), [], []
     for name in sets:
         _, store, _ = embedded(given.shared, name, given.work)
         for count in SIZES[name]:
@@ -160,7 +177,12 @@ def main():
                     np.savez(file, **answers(store, *sides, seed))
                 if file.exists():
                     with np.load(file) as draw:
-                        rows += [{"set": name, "count": count, **row} for row in measured(draw, seed)]
+                        printed = coverage(
+                            *certainty(draw["labels"], draw["oof"][0]), draw["groups"], seed=seed
+                        )
+                        rows += [{"set": name, "count": count, **row} for row in measured(draw, printed)]
+                        area = against(printed.area.as_dict(), true_area(draw["truth"], draw["told"]))
+                        areas.append({"set": name, "area": area})
     print(
         "| answered above | said | true | held (least) | width | right, said | true | held (least) | width |"
     )
@@ -168,7 +190,9 @@ def main():
     figures = summed(rows, sets)
     for whole in figures:
         shown(whole)
-    held = [whole[key]["held"] for whole in figures for key in ASKED]
+    area = over_sets(areas, "area", sets)
+    print(f"area under the curve: {area['said']:.3f} / {area['true']:.3f}, held {area['held']:.1%}")
+    held = [*(whole[key]["held"] for whole in figures for key in ASKED), area["held"]]
     short = {
         whole["threshold"]: float(
             np.nanmean([max(whole["wanted"] - own, 0.0) for own in whole["right"]["pooled_by_set"].values()])
@@ -178,8 +202,8 @@ def main():
     }
     ok = GOAL["held"][0] <= np.mean(held) <= GOAL["held"][1] and min(held) >= GOAL["held_by_threshold"]
     ok = bool(ok and max(short.values()) <= GOAL["short_of_wanted"])
-    print(json.dumps({"held": float(np.mean(held)), "short_of_wanted": short, "figures": figures,
-                      "draws": len(rows) // len(figures), "goal": GOAL, "ok": ok}))  # fmt: skip
+    found = {"held": float(np.mean(held)), "short_of_wanted": short, "area": area, "figures": figures}
+    print(json.dumps({**found, "draws": len(areas), "goal": GOAL, "ok": ok}))
 
 
 if __name__ == "__main__":

@@ -67,7 +67,14 @@ def test_photos_held_out_are_worth_more_than_answers_out_of_fold():
     held = coverage(sure, right, out_of_fold=False).at(0.75)
     assert held["answered"] == wilson(20, 40).as_dict()
     assert held["right"] == wilson(20, 20).as_dict()
-    folded = coverage(sure, right).at(0.75)
+    assert coverage(sure, right).area == coverage(sure, right, out_of_fold=False).area  # none is wrong
+    right[30:] = 0
+    alone, spread = (coverage(sure, right, out_of_fold=folded).area for folded in (False, True))
+    assert spread.value == alone.value
+    for end in ("low", "high"):
+        wider = (getattr(spread, end) - spread.value) / (getattr(alone, end) - alone.value)
+        assert wider == pytest.approx(OUT_OF_FOLD**-0.5)
+    folded = coverage(sure, np.ones(40)).at(0.75)
     assert folded["answered"] == wilson(OUT_OF_FOLD * 20, OUT_OF_FOLD * 40).as_dict()
 
 

@@ -108,14 +108,15 @@ def coverage(
     order = np.argsort(-sure, kind="stable")
     sure, right = sure[order], right[order].astype(np.float64)
     members = None if groups is None else np.asarray(groups)[order]
+    each = OUT_OF_FOLD if out_of_fold else 1.0
     draws = resample(len(sure), members, seed=seed, draws=affordable(len(sure)))
-    areas = _area(draws, right)
-    area = percentile(float(_area(np.ones((1, len(sure))), right)[0]), areas)
-    return Coverage(sure, right, members, OUT_OF_FOLD if out_of_fold else 1.0, area)
+    area = float(area_under(np.ones((1, len(sure))), right)[0])
+    apart = (area_under(draws, right) - area) / np.sqrt(each)
+    return Coverage(sure, right, members, each, percentile(area, np.clip(area + apart, 0, 1)))
 
 
-def _area(weights: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the area under the curve where photos count (B, N) times: (B,)."""
+def area_under(weights: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the area under the curve where photos count (B, N) times, the surest first: (B,)."""
     answered = np.cumsum(weights, axis=1)
     wrong = np.cumsum(weights * (1 - right), axis=1)
     risk = np.divide(wrong, answered, out=np.zeros_like(wrong), where=answered > 0)
