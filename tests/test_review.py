@@ -180,6 +180,91 @@ def test_half_a_line_is_left_out_and_cut_off(table):
     assert [(line.press, line.path) for line in read_corrections(table)] == [(1, "a.jpg"), (2, "b.jpg")]
 
 
+HEAD = "press,decision,label,before,path,root,digest,time\n"
+LINE = "1,label,rice,,a.jpg,,d,2026-11-26T10:00:00+00:00"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"precious": "in one line"}',
+        "a note",
+        "path,label\ra.jpg,rice\r",
+        "path,label\na.jpg,rice",
+        '\n{"precious": "behind an empty line"}',
+        f"{HEAD}2,eat,rice,,a.jpg,,d,",
+        HEAD.strip() + ",more",
+    ],
+)
+def test_a_file_that_is_no_table_is_refused_and_left_as_it_is(tmp_path, text):
+    table = tmp_path / "labels.csv"
+    table.write_bytes(text.encode())
+    for _ in range(2):  # nor is a lock held
+        with pytest.raises(DataError, match=r"labels\.csv.*: (expected|cannot be read)") as error:
+            Corrections(table)
+        assert "\n" not in str(error.value)
+    assert table.read_bytes() == text.encode()
+
+
+@pytest.mark.parametrize("cut", range(len(HEAD)))
+def test_a_table_that_was_killed_at_its_header_is_begun_anew(table, cut):
+    table.write_text(HEAD[:cut])
+    assert read_corrections(table) == []
+    Corrections(table).close()
+    assert table.read_text() == HEAD
+
+
+@pytest.mark.parametrize("head", [HEAD, HEAD.replace("\n", "\r"), HEAD.replace("\n", "\r\n")])
+@pytest.mark.parametrize("end", ["", "\r", "\r\n"])
+def test_a_last_line_that_an_editor_ended_in_its_own_way_counts(table, head, end):
+    table.write_bytes((head + LINE + end).encode())
+    second = Corrections(table)
+    second.add([Correction(2, "none", path="b.jpg", digest="e")])
+    second.close()
+    assert [(line.press, line.path) for line in read_corrections(table)] == [(1, "a.jpg"), (2, "b.jpg")]
+
+
+@given(st.text(st.sampled_from('ä,"x '), max_size=8), st.data())
+def test_wherever_a_line_was_cut_the_others_stay(tmp_path_factory, label, data):
+    """Half a character, half a quoted cell: the line counts once its photo is known, else it is left out."""
+    path = tmp_path_factory.mktemp("cut") / "labels.csv"
+    first = Corrections(path)
+    first.add([Correction(1, "label", "rice", path="a.jpg", digest="d")])
+    size = path.stat().st_size
+    first.add([Correction(2, "label", f"x{label}", path=f"{label}.jpg", digest="e" * 32)])
+    first.close()
+    whole = read_corrections(path)
+    raw = path.read_bytes()
+    path.write_bytes(raw[: data.draw(st.integers(size, len(raw)))])
+    second = Corrections(path)
+    kept = list(second.lines)
+    second.add([Correction(3, "none", path="c.jpg", digest="f")])
+    second.close()
+    assert kept[:1] == whole[:1]
+    assert [(line.label, line.photo) for line in kept[1:]] in ([], [(whole[1].label, whole[1].photo)])
+    assert read_corrections(path) == second.lines
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows limits no file's size")
+def test_a_line_that_the_disk_takes_half_of_is_not_said_to_be_kept(table):
+    import resource
+
+    opened = Corrections(table)
+    opened.add([Correction(1, "label", "rice", path="a.jpg", digest="d")])
+    before = table.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 20, limits[1]))
+    try:
+        with pytest.raises(StoreError, match="labels.csv: the file would be larger"):
+            opened.add([Correction(2, "label", "fish", path="b.jpg", digest="e")])
+        assert table.read_bytes() == before
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    opened.add([Correction(2, "label", "bread", path="b.jpg", digest="e")])
+    opened.close()
+    assert [line.label for line in read_corrections(table)] == ["rice", "bread"]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
