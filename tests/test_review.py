@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from PIL import Image as Pillow
 from typer.testing import CliRunner
 
 import topgraft as tg
+from photos import paint_folder
 from topgraft._relabel import Review, corrected_photos, table_of, write_layout
 from topgraft.cli import app
 from topgraft.config import Config
@@ -255,7 +257,7 @@ def test_a_line_that_the_disk_takes_half_of_is_not_said_to_be_kept(table):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 20, limits[1]))
     try:
-        with pytest.raises(StoreError, match="labels.csv: the file would be larger"):
+        with pytest.raises(StoreError, match=r"labels\.csv: the file would be larger"):
             opened.add([Correction(2, "label", "fish", path="b.jpg", digest="e")])
         assert table.read_bytes() == before
     finally:
@@ -557,6 +559,57 @@ def test_a_photo_is_known_wherever_it_lies_now(said, photos, tmp_path):
     assert found.lost == 0
     (moved / "sushi" / "renamed.jpg").unlink()
     assert correct(tg.Dataset.from_folder(moved), said).lost == 1
+
+
+def test_a_photo_that_was_corrected_twice_and_moved_is_known_by_what_it_was_called_in_between(tmp_path):
+    """The second word says `before` what the first one made of it, and no folder ever said that."""
+    photos = paint_folder(tmp_path / "photos", ant=2, bee=2)
+    again = shutil.copy(photos / "bee" / "000.jpg", photos / "bee" / "again.jpg")
+    data = tg.Dataset.from_folder(photos)
+    digest = dict(zip(data.ids, (one.digest for one in data.samples), strict=True))
+    one = digest["ant/000.jpg"]
+    twice = [
+        Correction(1, "label", "bee", "ant", "ant/000.jpg", "", one),
+        Correction(2, "label", "cat", "bee", "ant/000.jpg", "", one),
+    ]
+    moved = [
+        Correction(1, "label", "bee", "ant", "elsewhere.jpg", "", one),
+        replace(twice[1], path="there.jpg"),
+    ]
+    changed_mind = [twice[0], replace(twice[1], before="ant")]  # the same run was asked about it again
+    thrown_out = [twice[0], Correction(2, "none", "", "bee", "ant/000.jpg", "", one)]
+    taken_back = [*twice, Correction(2, "undo")]
+    assert correct(data, twice).changed == {"ant/000.jpg": "ant"}
+    (photos / "ant" / "000.jpg").rename(photos / "ant" / "moved.jpg")
+    data = tg.Dataset.from_folder(photos)
+    for lines, label in (
+        (twice, "cat"),
+        (moved, "cat"),
+        (changed_mind, "cat"),
+        (thrown_out, None),
+        (taken_back, "bee"),
+    ):
+        found = correct(data, lines)
+        labels = {sample.id: found.data.classes[sample.label] for sample in found.data.samples}
+        assert labels.get("ant/moved.jpg") == label
+        assert found.lost == 0
+        assert {name: label for name, label in labels.items() if name != "ant/moved.jpg"} == {
+            name: name.split("/")[0] for name in data.ids if name != "ant/moved.jpg"
+        }
+    # two photos of one content: what was said of one is not said of the other, which had another label
+    shutil.copy(again, photos / "ant" / "copy.jpg")
+    data = tg.Dataset.from_folder(photos)
+    gone = [
+        Correction(1, "label", "bee", "ant", "ant/copy.jpg", "", digest["bee/000.jpg"]),
+        Correction(2, "label", "cat", "bee", "bee/gone.jpg", "", digest["bee/000.jpg"]),
+    ]
+    found = correct(data, gone)
+    labels = {sample.id: found.data.classes[sample.label] for sample in found.data.samples}
+    assert [labels[name] for name in ("ant/copy.jpg", "bee/000.jpg", "bee/again.jpg")] == [
+        "bee",
+        "cat",
+        "cat",
+    ]
 
 
 def test_corrections_bring_what_wrong_labels_cost():

@@ -53,10 +53,10 @@ class Correction:
     @property
     def photo(self) -> tuple[str, str]:
         """Which photo it is about."""
-        return _flat(self.path), self.digest
+        return without_line_ends(self.path), self.digest
 
 
-def _flat(text: str) -> str:
+def without_line_ends(text: str) -> str:
     """Leave out line ends, which some file names have: half a line must not look like a whole one."""
     return " ".join(text.splitlines())
 
@@ -64,15 +64,19 @@ def _flat(text: str) -> str:
 COLUMNS = tuple(column.name for column in fields(Correction))
 
 
-def current(lines: Iterable[Correction]) -> list[Correction]:
-    """Return the word that counts for each photo, in the order of the decisions: the last not taken back."""
+def standing(lines: Iterable[Correction]) -> list[Correction]:
+    """Return the decisions that were not taken back, in their order."""
     lines = list(lines)
     back = {line.press for line in lines if line.decision == "undo"}
+    return [line for line in lines if line.decision != "undo" and line.press not in back]
+
+
+def current(lines: Iterable[Correction]) -> list[Correction]:
+    """Return the word that counts for each photo, in the order of the decisions: the last not taken back."""
     last: dict[tuple[str, str], Correction] = {}
-    for line in lines:
-        if line.decision != "undo" and line.press not in back:
-            last.pop(line.photo, None)
-            last[line.photo] = line
+    for line in standing(lines):
+        last.pop(line.photo, None)
+        last[line.photo] = line
     return list(last.values())
 
 
@@ -195,8 +199,7 @@ class Corrections:
 
     def last_press(self) -> int | None:
         """Return the last press that was not taken back; None where there is none."""
-        back = {line.press for line in self.lines if line.decision == "undo"}
-        return max((line.press for line in self.lines if line.press not in back), default=None)
+        return max((line.press for line in standing(self.lines)), default=None)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -208,7 +211,7 @@ class Corrections:
 
     def _write(self, cells: Iterable[str]) -> None:
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerow(map(_flat, cells))
+        csv.writer(text, lineterminator="\n").writerow(map(without_line_ends, cells))
         self._append(text.getvalue().encode())
 
     def _append(self, data: bytes) -> None:
