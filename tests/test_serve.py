@@ -541,8 +541,22 @@ def test_a_stop_finishes_what_was_taken(run):
     assert server.process.returncode in (0, -signal.SIGTERM, 128 + signal.SIGTERM)
 
 
+WORKERS = """
+import os, sys
+from fastapi.testclient import TestClient
+from topgraft.serve import create_app, serve
+try:
+    serve(sys.argv[1], port=int(os.environ["PORT"]), workers=2)
+except BaseException:  # uvicorn sends the signal that ended it once more
+    pass
+finally:
+    with TestClient(create_app(sys.argv[1])) as client:
+        print("afterwards", client.get("/metrics").status_code, file=sys.stderr)
+"""
+
+
 def test_several_workers_answer_and_count_together(run):
-    server = Server(run.path, "--workers", "2")
+    server = Server(run.path, str(run.path), code=WORKERS)
     try:
         for _ in range(12):  # a connection each, so that both get some
             with httpx2.Client() as client:
@@ -555,6 +569,7 @@ def test_several_workers_answer_and_count_together(run):
     finally:
         said = server.stop()
     assert "Traceback" not in said
+    assert "afterwards 200" in said  # the folder where they counted together is gone
 
 
 def test_the_command_line_says_where_it_listens(run):

@@ -40,7 +40,9 @@ def test_mlflow_gets_the_runs_numbers_choices_and_files(
     assert not (tmp_path / "mlruns").exists()
 
 
-def test_two_runs_share_an_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_share_an_experiment_and_one_that_cannot_be_noted_is_not_shown_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     mlflow = pytest.importorskip("mlflow", reason="needs the track extra")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     folder = write_run(tmp_path / "first", photos=30, with_photos=False)
@@ -48,6 +50,11 @@ def test_two_runs_share_an_experiment(tmp_path: Path, monkeypatch: pytest.Monkey
     client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("topgraft").experiment_id
     assert {one.info.run_id for one in client.search_runs([experiment])} == numbers
+    (folder / "timings.json").write_text('{"embed": []}')
+    with pytest.raises(DataError, match=r"timings\.json: is damaged"):
+        _track.track(folder)
+    (third,) = (one for one in client.search_runs([experiment]) if one.info.run_id not in numbers)
+    assert third.info.status == "FAILED"
 
 
 def test_mistakes_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
