@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from PIL import Image as Pillow
 from typer.testing import CliRunner
 
 import topgraft as tg
+from photos import paint_folder
 from tiny import TINY
 from topgraft._relabel import Review, corrected_photos, table_of, write_layout
 from topgraft.cli import app
@@ -179,6 +181,91 @@ def test_half_a_line_is_left_out_and_cut_off(table):
     second.add([Correction(2, "none", path="b.jpg", digest="e")])
     second.close()
     assert [(line.press, line.path) for line in read_corrections(table)] == [(1, "a.jpg"), (2, "b.jpg")]
+
+
+HEAD = "press,decision,label,before,path,root,digest,time\n"
+LINE = "1,label,rice,,a.jpg,,d,2026-11-26T10:00:00+00:00"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"precious": "in one line"}',
+        "a note",
+        "path,label\ra.jpg,rice\r",
+        "path,label\na.jpg,rice",
+        '\n{"precious": "behind an empty line"}',
+        f"{HEAD}2,eat,rice,,a.jpg,,d,",
+        HEAD.strip() + ",more",
+    ],
+)
+def test_a_file_that_is_no_table_is_refused_and_left_as_it_is(tmp_path, text):
+    table = tmp_path / "labels.csv"
+    table.write_bytes(text.encode())
+    for _ in range(2):  # nor is a lock held
+        with pytest.raises(DataError, match=r"labels\.csv.*: (expected|cannot be read)") as error:
+            Corrections(table)
+        assert "\n" not in str(error.value)
+    assert table.read_bytes() == text.encode()
+
+
+@pytest.mark.parametrize("cut", range(len(HEAD)))
+def test_a_table_that_was_killed_at_its_header_is_begun_anew(table, cut):
+    table.write_text(HEAD[:cut])
+    assert read_corrections(table) == []
+    Corrections(table).close()
+    assert table.read_text() == HEAD
+
+
+@pytest.mark.parametrize("head", [HEAD, HEAD.replace("\n", "\r"), HEAD.replace("\n", "\r\n")])
+@pytest.mark.parametrize("end", ["", "\r", "\r\n"])
+def test_a_last_line_that_an_editor_ended_in_its_own_way_counts(table, head, end):
+    table.write_bytes((head + LINE + end).encode())
+    second = Corrections(table)
+    second.add([Correction(2, "none", path="b.jpg", digest="e")])
+    second.close()
+    assert [(line.press, line.path) for line in read_corrections(table)] == [(1, "a.jpg"), (2, "b.jpg")]
+
+
+@given(st.text(st.sampled_from('ä,"x '), max_size=8), st.data())
+def test_wherever_a_line_was_cut_the_others_stay(tmp_path_factory, label, data):
+    """Half a character, half a quoted cell: the line counts once its photo is known, else it is left out."""
+    path = tmp_path_factory.mktemp("cut") / "labels.csv"
+    first = Corrections(path)
+    first.add([Correction(1, "label", "rice", path="a.jpg", digest="d")])
+    size = path.stat().st_size
+    first.add([Correction(2, "label", f"x{label}", path=f"{label}.jpg", digest="e" * 32)])
+    first.close()
+    whole = read_corrections(path)
+    raw = path.read_bytes()
+    path.write_bytes(raw[: data.draw(st.integers(size, len(raw)))])
+    second = Corrections(path)
+    kept = list(second.lines)
+    second.add([Correction(3, "none", path="c.jpg", digest="f")])
+    second.close()
+    assert kept[:1] == whole[:1]
+    assert [(line.label, line.photo) for line in kept[1:]] in ([], [(whole[1].label, whole[1].photo)])
+    assert read_corrections(path) == second.lines
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows limits no file's size")
+def test_a_line_that_the_disk_takes_half_of_is_not_said_to_be_kept(table):
+    import resource
+
+    opened = Corrections(table)
+    opened.add([Correction(1, "label", "rice", path="a.jpg", digest="d")])
+    before = table.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 20, limits[1]))
+    try:
+        with pytest.raises(StoreError, match=r"labels\.csv: the file would be larger"):
+            opened.add([Correction(2, "label", "fish", path="b.jpg", digest="e")])
+        assert table.read_bytes() == before
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    opened.add([Correction(2, "label", "bread", path="b.jpg", digest="e")])
+    opened.close()
+    assert [line.label for line in read_corrections(table)] == ["rice", "bread"]
 
 
 @pytest.mark.parametrize(
@@ -473,6 +560,57 @@ def test_a_photo_is_known_wherever_it_lies_now(said, photos, tmp_path):
     assert found.lost == 0
     (moved / "sushi" / "renamed.jpg").unlink()
     assert correct(tg.Dataset.from_folder(moved), said).lost == 1
+
+
+def test_a_photo_that_was_corrected_twice_and_moved_is_known_by_what_it_was_called_in_between(tmp_path):
+    """The second word says `before` what the first one made of it, and no folder ever said that."""
+    photos = paint_folder(tmp_path / "photos", ant=2, bee=2)
+    again = shutil.copy(photos / "bee" / "000.jpg", photos / "bee" / "again.jpg")
+    data = tg.Dataset.from_folder(photos)
+    digest = dict(zip(data.ids, (one.digest for one in data.samples), strict=True))
+    one = digest["ant/000.jpg"]
+    twice = [
+        Correction(1, "label", "bee", "ant", "ant/000.jpg", "", one),
+        Correction(2, "label", "cat", "bee", "ant/000.jpg", "", one),
+    ]
+    moved = [
+        Correction(1, "label", "bee", "ant", "elsewhere.jpg", "", one),
+        replace(twice[1], path="there.jpg"),
+    ]
+    changed_mind = [twice[0], replace(twice[1], before="ant")]  # the same run was asked about it again
+    thrown_out = [twice[0], Correction(2, "none", "", "bee", "ant/000.jpg", "", one)]
+    taken_back = [*twice, Correction(2, "undo")]
+    assert correct(data, twice).changed == {"ant/000.jpg": "ant"}
+    (photos / "ant" / "000.jpg").rename(photos / "ant" / "moved.jpg")
+    data = tg.Dataset.from_folder(photos)
+    for lines, label in (
+        (twice, "cat"),
+        (moved, "cat"),
+        (changed_mind, "cat"),
+        (thrown_out, None),
+        (taken_back, "bee"),
+    ):
+        found = correct(data, lines)
+        labels = {sample.id: found.data.classes[sample.label] for sample in found.data.samples}
+        assert labels.get("ant/moved.jpg") == label
+        assert found.lost == 0
+        assert {name: label for name, label in labels.items() if name != "ant/moved.jpg"} == {
+            name: name.split("/")[0] for name in data.ids if name != "ant/moved.jpg"
+        }
+    # two photos of one content: what was said of one is not said of the other, which had another label
+    shutil.copy(again, photos / "ant" / "copy.jpg")
+    data = tg.Dataset.from_folder(photos)
+    gone = [
+        Correction(1, "label", "bee", "ant", "ant/copy.jpg", "", digest["bee/000.jpg"]),
+        Correction(2, "label", "cat", "bee", "bee/gone.jpg", "", digest["bee/000.jpg"]),
+    ]
+    found = correct(data, gone)
+    labels = {sample.id: found.data.classes[sample.label] for sample in found.data.samples}
+    assert [labels[name] for name in ("ant/copy.jpg", "bee/000.jpg", "bee/again.jpg")] == [
+        "bee",
+        "cat",
+        "cat",
+    ]
 
 
 def test_corrections_bring_what_wrong_labels_cost():

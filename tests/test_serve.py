@@ -27,6 +27,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image as Pillow
 from prometheus_client.parser import text_string_to_metric_families
+from starlette.responses import JSONResponse
 
 import topgraft as tg
 from tiny import TINY
@@ -38,6 +39,7 @@ from topgraft.run import Run
 from topgraft.serve import Limits, create_app, serve
 from topgraft.serve.access import is_loopback, read_token
 from topgraft.serve.desk import Desk
+from topgraft.serve.gate import Gate
 from topgraft.serve.limits import Refused
 from topgraft.serve.numbers import Numbers
 from topgraft.settings import Settings
@@ -163,6 +165,71 @@ def test_too_much_and_nonsense_are_refused_in_words(client, request_, status, te
     assert text in found.json()["detail"]
     assert "\n" not in found.json()["detail"]
     assert client.post("/predict", content=SUSHI, headers=JPEG).status_code == 200
+
+
+async def held_at(gate: Gate, *chunks: bytes, until: asyncio.Event | None = None) -> int:
+    """Send a request in pieces through a gate, as a server does, and return the status of the answer."""
+    left, said = list(chunks), []
+
+    async def receive():
+        if not left and until:
+            await until.wait()
+        return {
+            "type": "http.request",
+            "body": left.pop(0) if left else b"",
+            "more_body": bool(left or until),
+        }
+
+    async def send(message):
+        said.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": [(b"transfer-encoding", b"chunked")]}
+    await gate(scope, receive, send)
+    return said[0]["status"]
+
+
+def test_bodies_that_were_too_large_leave_the_bytes_held_as_they_were():
+    """What was refused in the middle is neither held nor given back: else 503 comes later each time."""
+
+    async def taking(scope, receive, send):
+        while (await receive()).get("more_body"):
+            pass
+        await JSONResponse({})(scope, receive, send)
+
+    async def go():
+        limits = Limits(bytes=1_000, held_bytes=1_500)
+        gate = Gate(
+            taking,
+            limits=limits,
+            numbers=Numbers(("a",)),
+            token=None,
+            loopback=False,
+            public=frozenset(),
+        )
+        for _ in range(3):
+            assert await held_at(gate, bytes(900), bytes(900)) == 413
+        slow = asyncio.Event()
+        first = asyncio.create_task(held_at(gate, bytes(900), until=slow))
+        await asyncio.sleep(0)
+        assert await held_at(gate, bytes(600)) == 200
+        assert await held_at(gate, bytes(601)) == 503
+        first.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await first
+        assert await held_at(gate, bytes(1_000)) == 200
+
+    asyncio.run(go())
+
+
+def test_a_server_that_holds_as_much_as_it_can_says_when_to_come_again(run):
+    limits = Limits(held_bytes=len(SUSHI))
+    with TestClient(create_app(run, limits=limits, settings=Settings.load(threads=1))) as client:
+        assert client.post("/predict", content=SUSHI, headers=JPEG).status_code == 200
+        for too_much in ({"content": SUSHI + b"x", "headers": JPEG}, {"files": form(SUSHI)}):
+            found = client.post("/predict", **too_much)
+            assert (found.status_code, found.headers["Retry-After"]) == (503, "1")
+            assert "holds as much as it can" in found.json()["detail"]
+        assert client.post("/predict", content=SUSHI, headers=JPEG).status_code == 200
 
 
 def desk_of(run, **limits) -> Desk:
@@ -475,8 +542,22 @@ def test_a_stop_finishes_what_was_taken(run):
     assert server.process.returncode in (0, -signal.SIGTERM, 128 + signal.SIGTERM)
 
 
+WORKERS = """
+import os, sys
+from fastapi.testclient import TestClient
+from topgraft.serve import create_app, serve
+try:
+    serve(sys.argv[1], port=int(os.environ["PORT"]), workers=2)
+except BaseException:  # uvicorn sends the signal that ended it once more
+    pass
+finally:
+    with TestClient(create_app(sys.argv[1])) as client:
+        print("afterwards", client.get("/metrics").status_code, file=sys.stderr)
+"""
+
+
 def test_several_workers_answer_and_count_together(run):
-    server = Server(run.path, "--workers", "2")
+    server = Server(run.path, str(run.path), code=WORKERS)
     try:
         for _ in range(12):  # a connection each, so that both get some
             with httpx2.Client() as client:
@@ -489,6 +570,7 @@ def test_several_workers_answer_and_count_together(run):
     finally:
         said = server.stop()
     assert "Traceback" not in said
+    assert "afterwards 200" in said  # the folder where they counted together is gone
 
 
 def test_the_command_line_says_where_it_listens(run):

@@ -48,7 +48,7 @@ def test_mlflow_gets_the_runs_numbers_choices_and_files(tracked: tuple[Path, str
     assert not (folder.parent / "mlruns").exists()
 
 
-def test_two_runs_share_an_experiment(
+def test_runs_share_an_experiment_and_one_that_cannot_be_noted_is_not_shown_running(
     tracked: tuple[Path, str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, number, client = tracked
@@ -56,6 +56,11 @@ def test_two_runs_share_an_experiment(
     numbers = {number, _track.track(folder)}
     experiment = client.get_experiment_by_name("topgraft").experiment_id
     assert {one.info.run_id for one in client.search_runs([experiment])} == numbers
+    (folder / "timings.json").write_text('{"embed": []}')
+    with pytest.raises(DataError, match=r"timings\.json: is damaged"):
+        _track.track(folder)
+    (third,) = (one for one in client.search_runs([experiment]) if one.info.run_id not in numbers)
+    assert third.info.status == "FAILED"
 
 
 def test_mistakes_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

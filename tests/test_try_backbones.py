@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -12,9 +13,11 @@ from tiny import TINY
 from topgraft._learn import compare_side
 from topgraft._try_backbones import best_of, on_this_machine, tried_in_words
 from topgraft.backbones import _builtin
+from topgraft.backbones.card import Card
 from topgraft.cli import app
 from topgraft.config import FAMILY, Config
 from topgraft.errors import MissingExtraError, UsageError
+from topgraft.importers._catalogue import note_pace
 from topgraft.importers.load import BUILTINS
 from topgraft.metrics import Estimate
 from topgraft.recipe import follow
@@ -234,6 +237,38 @@ def test_a_start_that_fails_replaces_no_run(photos, tmp_path, monkeypatch):
 
 def test_what_is_made_of_another_is_not_tried_beside_it(tmp_path):
     settings = Settings.load(cache_dir=tmp_path)
-    for name in (f"{SMALL}@64", f"{SMALL}@64+{LARGEST}@64"):
-        tg.load_backbone(name, settings=settings)
-    assert not [found for found in on_this_machine(settings) if "@" in found.card.name]
+    small, large = (tg.load_backbone(f"{name}@64", settings=settings) for name in (SMALL, LARGEST))
+    tg.load_backbone(f"{SMALL}@64+{LARGEST}@64", settings=settings)
+    for name, of in (("small", small), ("large", large)):  # two of one side, whose names do not say it
+        folder = shutil.copytree(of.graph.parent, tmp_path / name)
+        card = of.card.model_copy(update={"name": name, "source": "onnx"})
+        (folder / "card.json").write_text(card.model_dump_json())
+        (folder / "SHA256SUMS").unlink(missing_ok=True)
+    both = tg.load_backbone(f"{tmp_path / 'small'}+{tmp_path / 'large'}", settings=settings).card
+    assert (both.name, both.source) == ("small+large", "joined")
+    names = [found.card.name for found in on_this_machine(settings)]
+    assert {"small", "large"} <= set(names)
+    assert not [name for name in names if "@" in name or "+" in name]
+
+
+def test_of_one_name_the_graph_with_every_depth_is_tried_and_listed_wherever_they_lie(tmp_path, monkeypatch):
+    """A cache holds an older graph beside the one it was renewed to, and weights files of one name."""
+    settings = Settings.load(cache_dir=tmp_path / "cache")
+    small = tg.load_backbone(f"{SMALL}@64", settings=settings)
+    made = {}
+    for weights, depths in (("a", ()), ("b", small.card.depths), ("c", small.card.depths)):
+        facts = {"name": "mine", "source": "timm", "weights_sha256": weights, "depths": depths}
+        card = small.card.model_copy(update=facts)
+        folder = shutil.copytree(small.graph.parent, settings.cache_dir / "backbones" / card.folder())
+        (folder / "card.json").write_text(card.model_dump_json())
+        (folder / "SHA256SUMS").unlink(missing_ok=True)
+        made[weights] = card
+    expected = min((made["b"], made["c"]), key=Card.folder)
+    listing = Path.iterdir
+    for backwards in (False, True):  # as another file system would list them
+        monkeypatch.setattr(Path, "iterdir", lambda self, b=backwards: iter(sorted(listing(self), reverse=b)))
+        (tried,) = (found for found in on_this_machine(settings) if found.card.name == "mine")
+        assert tried.card == expected
+        note_pace(settings.cache_dir, expected, 7)
+        (listed,) = (row for row in tg.list_backbones(settings) if row.name == "mine")
+        assert listed.pace == 7

@@ -67,10 +67,14 @@ def track(
         number = client.create_experiment(experiment, artifact_location=local)
     else:
         number = found.experiment_id
-    noted = client.create_run(number, run_name=run.path.name)
-    _log(client, str(noted.info.run_id), run)
-    client.set_terminated(noted.info.run_id)
-    return str(noted.info.run_id)
+    noted = str(client.create_run(number, run_name=run.path.name).info.run_id)
+    try:
+        _log(client, noted, run)
+    except BaseException:
+        client.set_terminated(noted, status="FAILED")  # or MLflow shows it running for ever
+        raise
+    client.set_terminated(noted)
+    return noted
 
 
 def _log(client: Any, number: str, run: Run) -> None:

@@ -15,7 +15,13 @@ from topgraft._relabel.learner import Learner
 from topgraft._relabel.photos import Photo, in_folder, of_the_run
 from topgraft._relabel.rows import Row, rows_of
 from topgraft.errors import DataError, UsageError
-from topgraft.photos.corrections import Correction, Corrections, Decision, current
+from topgraft.photos.corrections import (
+    Correction,
+    Corrections,
+    Decision,
+    current,
+    without_line_ends,
+)
 from topgraft.photos.decode import decode
 from topgraft.photos.entries import class_name
 from topgraft.photos.shrink import shrink
@@ -69,7 +75,9 @@ class Review:
         self._photos = {photo.key: photo for photo in (*photos, *fresh)}
         self._asked = [photo.key for photo in photos if photo.why]
         self._fresh = [photo.key for photo in fresh]
-        self._place = {(line_path(photo), photo.digest): photo.key for photo in self._photos.values()}
+        self._place = {
+            (without_line_ends(photo.path), photo.digest): photo.key for photo in self._photos.values()
+        }
         known = [photo.key for photo in self._photos.values() if photo.digest in rows]
         table = np.array([rows[self._photos[key].digest].features for key in known], np.float32)
         self._learner = Learner(dict(zip(known, unit(table) if known else table, strict=True)))
@@ -171,7 +179,15 @@ class Review:
             press = self.corrections.next_press()
             photos = [self._photos[key] for key in keys]
             self.corrections.add(
-                Correction(press, decision, name, photo.label, line_path(photo), photo.root, photo.digest)
+                Correction(
+                    press,
+                    decision,
+                    name,
+                    photo.label,
+                    without_line_ends(photo.path),
+                    photo.root,
+                    photo.digest,
+                )
                 for photo in photos
             )
             self._replay()
@@ -208,7 +224,7 @@ class Review:
         self._words, self._skipped = {}, []
         named = list(self.classes[: self._run_classes])
         for line in current(self.corrections.lines):
-            key = self._place.get((line.path, line.digest))
+            key = self._place.get(line.photo)
             if line.decision == "label" and line.label not in named:
                 named.append(line.label)
             if key and line.decision == "skip":
@@ -232,13 +248,16 @@ class Review:
         lines = self.corrections.lines
         if not lines or lines[-1].decision != "undo":
             return []
-        keys = self._pressed(lines[-1].press)
+        keys = self._keys(self._pressed(lines[-1].press))
         return keys if len(keys) == 1 else []
 
-    def _pressed(self, press: int | None) -> list[str]:
-        """Return the photos that a press decided on."""
-        lines = [line for line in self.corrections.lines if line.press == press and line.decision != "undo"]
-        return [key for line in lines if (key := self._place.get((line.path, line.digest)))]
+    def _pressed(self, press: int | None) -> list[Correction]:
+        """Return the decisions of a press."""
+        return [line for line in self.corrections.lines if line.press == press and line.decision != "undo"]
+
+    def _keys(self, lines: Sequence[Correction]) -> list[str]:
+        """Return the photos of this review that decisions are about."""
+        return [key for line in lines if (key := self._place.get(line.photo))]
 
     def _labels(self) -> dict[str, str]:
         """Return the labels that count by now, by key."""
@@ -270,8 +289,7 @@ class Review:
 
     def _last(self) -> dict[str, Any] | None:
         """Describe the last press that was not taken back."""
-        press = self.corrections.last_press()
-        lines = [line for line in self.corrections.lines if line.press == press and line.decision != "undo"]
+        lines = self._pressed(self.corrections.last_press())
         if not lines:
             return None
         first = lines[0]
@@ -284,9 +302,8 @@ class Review:
 
     def _alike(self) -> dict[str, Any] | None:
         """Return the photos that may want the label of the last press, too."""
-        press = self.corrections.last_press()
-        lines = [line for line in self.corrections.lines if line.press == press and line.decision != "undo"]
-        keys = self._pressed(press)
+        lines = self._pressed(self.corrections.last_press())
+        keys = self._keys(lines)
         if len(keys) != 1 or lines[0].decision != "label":
             return None
         labels = self._labels()
@@ -296,11 +313,6 @@ class Review:
         if not found:
             return None
         return {"label": lines[0].label, "photos": [self._brief(key) for key in found]}
-
-
-def line_path(photo: Photo) -> str:
-    """Return a photo's path as it stands in the table."""
-    return Correction(0, "label", path=photo.path).photo[0]
 
 
 def _reader(photo: Photo) -> Any:

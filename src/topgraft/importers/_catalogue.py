@@ -62,7 +62,7 @@ RECOMMENDED = (
 
 
 def kept(cache: Path) -> list[Card]:
-    """Return the cards of all backbones in the cache, by name."""
+    """Return the cards of all backbones in the cache, by name; of one name those with depths first."""
     root = cache / "backbones"
     folders = [folder for folder in root.iterdir() if complete(folder)] if root.is_dir() else []
     cards = []
@@ -70,7 +70,7 @@ def kept(cache: Path) -> list[Card]:
         with suppress(ValidationError):  # a damaged card is made again when its backbone is asked for
             if folder.name[0] != ".":
                 cards.append(Card.model_validate_json((folder / CARD).read_bytes()))
-    return sorted(cards, key=lambda card: (card.name, card.precision))
+    return sorted(cards, key=lambda card: (card.name, card.precision, not card.depths, card.folder()))
 
 
 def note_pace(cache: Path, card: Card, images_s: float) -> None:
@@ -91,7 +91,10 @@ def pace(cache: Path, card: Card) -> float | None:
 def list_backbones(settings: Settings | None = None) -> list[Listed]:
     """Return the recommended backbones and those that are kept on this machine besides."""
     settings = settings or Settings.load()
-    cards = {card.name: card for card in kept(settings.cache_dir) if card.precision == "f32"}
+    cards: dict[str, Card] = {}
+    for card in kept(settings.cache_dir):
+        if card.precision == "f32":
+            cards.setdefault(card.name, card)  # the one that `auto` tries
     for lite in _builtin.BUILTINS.values():
         if _builtin.here(lite):
             cards.setdefault(lite.name, _builtin.card(lite))

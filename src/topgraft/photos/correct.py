@@ -10,7 +10,13 @@ from pathlib import Path
 from topgraft import files
 from topgraft.config import Data
 from topgraft.errors import DataError, UsageError
-from topgraft.photos.corrections import Correction, current, read_corrections
+from topgraft.photos.corrections import (
+    Correction,
+    current,
+    read_corrections,
+    standing,
+    without_line_ends,
+)
 from topgraft.photos.dataset import Dataset, natural
 from topgraft.photos.looks import Look
 from topgraft.photos.sample import Sample
@@ -97,7 +103,7 @@ def correct(
     """Return a dataset with corrections applied; the photos' files stay as they are.
 
     A photo is known by its path and content. Where a photo was moved, every photo of its content that carries
-    the label it had is meant.
+    the label it had is meant, or that earlier corrections gave that label.
 
     Args:
         data: the photos.
@@ -118,13 +124,15 @@ def correct(
     for i, sample in enumerate(data.samples):
         places[sample.digest].append(i)
     names = {i: data.classes[sample.label] for i, sample in enumerate(data.samples)}
-    words: dict[int, Correction] = {}
-    elsewhere: list[Correction] = []
-    for line in decided:
-        at = _meant(line, [(i, data.samples[i], names[i]) for i in places.get(line.digest, ())])
-        words |= dict.fromkeys(at, line)
-        if not at:
-            elsewhere.append(line)
+    called = dict(names)  # what a run learned that was trained with the decisions so far
+    meant: dict[tuple[str, str], list[int]] = {}
+    for line in standing(lines):
+        alike = [(i, data.samples[i].id, names[i], called[i]) for i in places.get(line.digest, ())]
+        meant[line.photo] = meant.get(line.photo) or _meant(line, alike)
+        if line.decision == "label":
+            called |= dict.fromkeys(meant[line.photo], line.label)
+    words = {i: line for line in decided for i in meant[line.photo]}
+    elsewhere = [line for line in decided if not meant[line.photo]]
     changed = {
         data.samples[i].id: names[i]
         for i, line in words.items()
@@ -150,10 +158,11 @@ def correct(
     )
 
 
-def _meant(line: Correction, alike: list[tuple[int, Sample, str]]) -> list[int]:
-    """Find which of the photos of its content a correction means."""
-    here = [i for i, sample, _ in alike if Correction(0, "label", path=sample.id).photo[0] == line.path]
-    return here or [i for i, _, name in alike if not line.before or name == line.before]
+def _meant(line: Correction, alike: list[tuple[int, str, str, str]]) -> list[int]:
+    """Find which of the photos of its content a correction means: by path, label, or what it was called."""
+    here = [i for i, name, _, _ in alike if without_line_ends(name) == line.photo[0]]
+    labelled = [i for i, _, label, _ in alike if line.before in ("", label)]
+    return here or labelled or [i for i, _, _, called in alike if line.before == called]
 
 
 def _from_elsewhere(

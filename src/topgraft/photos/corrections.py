@@ -53,10 +53,10 @@ class Correction:
     @property
     def photo(self) -> tuple[str, str]:
         """Which photo it is about."""
-        return _flat(self.path), self.digest
+        return without_line_ends(self.path), self.digest
 
 
-def _flat(text: str) -> str:
+def without_line_ends(text: str) -> str:
     """Leave out line ends, which some file names have: half a line must not look like a whole one."""
     return " ".join(text.splitlines())
 
@@ -64,45 +64,64 @@ def _flat(text: str) -> str:
 COLUMNS = tuple(column.name for column in fields(Correction))
 
 
-def current(lines: Iterable[Correction]) -> list[Correction]:
-    """Return the word that counts for each photo, in the order of the decisions: the last not taken back."""
+def standing(lines: Iterable[Correction]) -> list[Correction]:
+    """Return the decisions that were not taken back, in their order."""
     lines = list(lines)
     back = {line.press for line in lines if line.decision == "undo"}
+    return [line for line in lines if line.decision != "undo" and line.press not in back]
+
+
+def current(lines: Iterable[Correction]) -> list[Correction]:
+    """Return the word that counts for each photo, in the order of the decisions: the last not taken back."""
     last: dict[tuple[str, str], Correction] = {}
-    for line in lines:
-        if line.decision != "undo" and line.press not in back:
-            last.pop(line.photo, None)
-            last[line.photo] = line
+    for line in standing(lines):
+        last.pop(line.photo, None)
+        last[line.photo] = line
     return list(last.values())
 
 
 def read_corrections(path: str | Path) -> list[Correction]:
     """Read a table of corrections, all lines as they were written.
 
-    A last line without its end is what a process was killed at, and is left out.
+    What a killed process wrote of its last line is left out.
 
     Raises:
-        DataError: for no such file, or a line that is none.
+        DataError: for no such file, one that is no such table, or a line that is none.
     """
     try:
-        text = files.text(Path(path))
+        text = _whole(files.read_local(Path(path))).decode()
     except FileNotFoundError as error:
         raise DataError(
             f"{path}: expected a table of corrections, found no file. `topgraft review` writes one."
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: is no table of corrections ({files.said(error)}).") from error
-    rows = csv.reader(io.StringIO(text[: text.rfind("\n") + 1], newline=""))
+    rows = csv.reader(io.StringIO(text, newline=""))
     try:
-        head = tuple(next(rows, ()))
-        if head and head != COLUMNS:
+        if text and tuple(next(rows)) != COLUMNS:
             raise DataError(
                 f"{path}: expected a table of corrections with the columns {', '.join(COLUMNS)}, got"
-                f" {', '.join(head)[:80]}. Give the one that `topgraft review` wrote."
+                f" {text.partition(chr(10))[0][:80]!r}. Give the one that `topgraft review` wrote."
             )
         return [_line(f"{path}, line {rows.line_num}", row) for row in rows]
     except csv.Error as error:
         raise DataError(f"{path}, line {rows.line_num}: cannot be read as CSV ({error}).") from error
+
+
+def _whole(raw: bytes) -> bytes:
+    """Return a table without what a killed process wrote of its last line.
+
+    Only half a line of ours is left out: a file without any line end may be anybody's, and a last line with
+    all its cells may be a person's, whose editor does not end it.
+    """
+    lines, end, last = raw.rpartition(b"\n")
+    text = last.decode(errors="replace")  # half a character, too
+    if not end:
+        return b"" if ",".join(COLUMNS).startswith(text) else raw
+    with suppress(csv.Error):
+        if len(next(csv.reader([text]), ())) < len(COLUMNS):
+            return lines + end
+    return raw
 
 
 def _line(place: str, row: list[str]) -> Correction:
@@ -136,6 +155,7 @@ class Corrections:
         """
         self.path = Path(path)
         self.lines: list[Correction] = []
+        self._file = -1
         with files.guarded(self.path, "run the same command again"):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(self.path.with_name(f".{self.path.name}.lock"), timeout=0)
@@ -143,19 +163,24 @@ class Corrections:
                 self._lock.acquire()  # the system lets go of it when a process dies
             except Timeout as error:
                 raise StoreError(f"{self.path}: another review writes to it. End that one first.") from error
-            if files.is_file(self.path):
-                self.lines = read_corrections(self.path)
-            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-            self._drop_half_a_line()
-            if not os.fstat(self._file).st_size:
-                self._write(COLUMNS)
-                _sync_folder(self.path.parent)
+            try:
+                self._open()
+            except BaseException:
+                self.close()  # or who mends it in a notebook is told of another review
+                raise
 
-    def _drop_half_a_line(self) -> None:
-        """Cut off what a killed process wrote of its last line, so that the next one stands alone."""
-        text = self.path.read_bytes()
-        if not text.endswith(b"\n"):
-            os.truncate(self._file, text.rfind(b"\n") + 1)
+    def _open(self) -> None:
+        """Read what is there, and see that the next line stands alone, whatever the last one ends with."""
+        if files.is_file(self.path):
+            self.lines = read_corrections(self.path)
+        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        whole = _whole(self.path.read_bytes())
+        os.truncate(self._file, len(whole))
+        if not whole:
+            self._write(COLUMNS)
+            _sync_folder(self.path.parent)
+        elif not whole.endswith(b"\n"):
+            self._append(b"\n")
 
     def add(self, lines: Iterable[Correction]) -> None:
         """Append decisions, each on the disk before the next.
@@ -174,8 +199,7 @@ class Corrections:
 
     def last_press(self) -> int | None:
         """Return the last press that was not taken back; None where there is none."""
-        back = {line.press for line in self.lines if line.decision == "undo"}
-        return max((line.press for line in self.lines if line.press not in back), default=None)
+        return max((line.press for line in standing(self.lines)), default=None)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -187,13 +211,18 @@ class Corrections:
 
     def _write(self, cells: Iterable[str]) -> None:
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerow(map(_flat, cells))
+        csv.writer(text, lineterminator="\n").writerow(map(without_line_ends, cells))
+        self._append(text.getvalue().encode())
+
+    def _append(self, data: bytes) -> None:
+        """Have all of it on the disk, or nothing: a full one takes half a line without a word at first."""
         size = os.fstat(self._file).st_size
         try:
-            os.write(self._file, text.getvalue().encode())
+            while data:
+                data = data[os.write(self._file, data) :]
             os.fsync(self._file)
         except OSError:
-            os.truncate(self._file, size)  # a full disk takes half a line
+            os.truncate(self._file, size)
             raise
 
 

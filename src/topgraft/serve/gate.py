@@ -100,7 +100,7 @@ class _Body:
     """A request's body, piece by piece.
 
     Attributes:
-        read: bytes so far.
+        read: bytes so far that were let through, and are held.
         whole: whether all of it is here.
     """
 
@@ -120,9 +120,10 @@ class _Body:
                 message = await self._receive()
         except TimeoutError:
             raise Refused(408, f"expected the whole request within {self._limits.seconds:g} s") from None
-        self.read += len(message.get("body", b""))
-        if self.read > self._limits.bytes:
+        size = len(message.get("body", b""))
+        if self.read + size > self._limits.bytes:
             raise self.too_large()
+        self.read += size
         self.whole = not message.get("more_body", False)
         return message
 

@@ -57,6 +57,7 @@ def serve(
     """
     uvicorn = _needed("topgraft serve")
     from topgraft.serve.limits import Limits
+    from topgraft.serve.numbers import FOLDER
 
     limits, settings = limits or Limits(), settings or Settings.load()
     if token_file is None and not is_loopback(host):
@@ -94,11 +95,14 @@ def serve(
     if workers == 1:
         uvicorn.run(app, **options)
         return
-    folder = tempfile.mkdtemp(prefix="topgraft-numbers-")
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+    folder, before = tempfile.mkdtemp(prefix="topgraft-numbers-"), os.environ.get(FOLDER)
+    os.environ[FOLDER] = folder
     try:
         uvicorn.run("topgraft.serve.start:from_choices", factory=True, **options)
     finally:
+        os.environ.pop(FOLDER)  # another application in this process would look there for its numbers
+        if before is not None:
+            os.environ[FOLDER] = before
         shutil.rmtree(folder, ignore_errors=True)
 
 
