@@ -33,7 +33,7 @@ NEARER = f"{SMALL}@288"
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    return draw_photos(tmp_path_factory.mktemp("drawn") / "photos", 14, seed=1)
+    return draw_photos(tmp_path_factory.mktemp("drawn") / "photos", 20, seed=1)
 
 
 @pytest.fixture(scope="module")
