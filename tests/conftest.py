@@ -12,8 +12,10 @@ from hypothesis import settings
 from topgraft import telemetry
 
 if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) > 1:
-    # A core each: OpenMP's threads spin while they wait, and take the core from the other process.
+    # A core each, and whoever asks for more waits asleep: OpenMP's threads spin while they wait, and take the
+    # core from the other process.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 telemetry.silence()  # before a test file imports a library that reports its use
 settings.register_profile("untimed", deadline=None)  # a busy machine decides no test
@@ -24,13 +26,21 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so in a shell's backgro
 
 LONGEST = [
     "test_main_job",
-    "test_finetune",
-    "test_finetune_train",
     "test_backbone_timm",
-    "test_serve_browser",
-    "test_crash",
     "test_export",
+    "test_browser",
+    "test_finetune",
+    "test_predictor",
+    "test_finetune_train",
+    "test_compare",
+    "test_serve_browser",
+    "test_telemetry",
+    "test_crash",
+    "test_evaluate",
     "test_offline",
+    "test_serve",
+    "test_embed",
+    "test_try_backbones",
 ]
 """Files that take half a minute and more: they come first, so that none is left to one core at the end."""
 
