@@ -391,6 +391,26 @@ def test_any_onnx_file_with_a_picture_as_input_runs(planes, kind, ends, settings
     assert load_backbone(graph, card=tmp_path / "card.json", settings=settings) == backbone
 
 
+def test_weights_that_are_listed_as_inputs_are_no_inputs(settings, tmp_path):
+    """As torch.onnx writes them with keep_initializers_as_inputs; training failed at its last stage."""
+    graph = onnx_file(tmp_path / "small.onnx")
+    model = onnx.load(graph)
+    weight = model.graph.initializer[0]
+    model.graph.input.append(helper.make_tensor_value_info(weight.name, TensorProto.FLOAT, list(weight.dims)))
+    onnx.save(model, graph)
+    backbone = load_backbone(graph, card=card_file(tmp_path / "card.json"), settings=settings)
+    assert [value.name for value in onnx.load(backbone.graph).graph.input] == ["images"]
+
+
+def test_operators_that_are_too_old_are_refused_at_once(settings, tmp_path):
+    graph = onnx_file(tmp_path / "small.onnx")
+    model = onnx.load(graph)
+    model.opset_import[0].version = 12
+    onnx.save(model, graph)
+    with pytest.raises(BackboneError, match="expected operators of opset 13 or later, got 12"):
+        load_backbone(graph, card=card_file(tmp_path / "card.json"), settings=settings)
+
+
 class TestAnONNXFile(EngineSuite):
     source = "onnx"
 

@@ -146,6 +146,11 @@ def test_gains_scale_with_the_errors_of_the_head_in_use() -> None:
     fall = plain["gain"]["twice"]["value"] / half["gain"]["twice"]["value"]
     assert fall > 1.5  # a head that errs on a tenth has less to gain
     assert half["gain"]["four_times"]["high"] <= 0.1
+    scale = 0.1 / plain["error"]
+    known = {entry["class"]: entry for entry in plain["classes"]}
+    for entry in half["classes"]:  # and so it is said class by class
+        assert 1 - entry["found"] == pytest.approx(scale * (1 - known[entry["class"]]["found"]))
+        assert entry["gain"]["value"] <= scale * known[entry["class"]]["gain"]["value"] + 1e-9
 
 
 def test_what_cannot_be_told_is_refused() -> None:

@@ -186,6 +186,21 @@ def test_a_jpeg_of_thousands_of_scans_is_refused_before_it_is_decoded():
         decode(head + (scan + rest[:20]) * 9999)
 
 
+def test_what_a_telephone_puts_behind_or_into_a_jpeg_is_no_scan_of_it():
+    """A film behind the picture holds the bytes of a scan's beginning once in 64 kB, by chance."""
+    for progressive in (False, True):
+        data = encode(RED, "JPEG", progressive=progressive)
+        assert (decode(data + b"\xff\xda" * 300) == decode(data)).all()
+        thumbnail = b"\xff\xe2" + struct.pack(">H", 602) + b"\xff\xda" * 300
+        assert (decode(data[:2] + thumbnail + data[2:]) == decode(data)).all()
+
+
+def test_a_jpeg_of_endless_segments_is_refused_before_it_is_decoded():
+    data = encode(RED, "JPEG")
+    with pytest.raises(DecodeError, match="is a JPEG of 100,000 scans, more than 200; save it anew"):
+        decode(data[:2] + b"\xff\xe2\0\2" * 200_000 + data[2:])
+
+
 def test_twelve_bits_in_sixteen_are_scaled_by_their_twelve():
     levels = np.array([[0, 1024, 2048, 4095]], dtype=np.uint16)
     assert decode(encode(Pillow.fromarray(levels)))[0, :, 0].tolist() == [0, 64, 128, 255]

@@ -401,6 +401,16 @@ def test_a_page_about_several_labels_says_what_was_counted(
     assert "yes and no answers, one a class" in in_words(run.metrics.headline.accuracy, 9, several=True)
 
 
+def test_so_does_a_page_about_photos_of_one_label_each(
+    multilabel: tuple[tg.Dataset, Run], photos: Path, tmp_path: Path
+) -> None:
+    found = evaluate(multilabel[1], tg.Dataset.from_folder(photos), split="all")
+    text = report(found, out=tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "right, yes or no for each class" in text
+    assert "named right" not in text
+    assert "href='#classes'" not in text
+
+
 def test_a_runs_own_photos_are_read_as_it_learned_them_named_or_not(
     runs: list[Run], data: tg.Dataset, tmp_path: Path
 ) -> None:

@@ -28,6 +28,7 @@ from topgraft._report.photos import Thumb
 from topgraft._report.svg import Plot, thin, ticks
 from topgraft.backbones.card import Card
 from topgraft.errors import DataError
+from topgraft.metrics import wilson
 from topgraft.run import Run
 from topgraft.show import print_verdict
 
@@ -247,8 +248,11 @@ def test_bins_of_the_reliability_diagram_hold_fifty_answers_and_all_of_them() ->
 
 @pytest.mark.parametrize(("right", "word"), [(0.95, "too modest"), (0.75, ""), (0.5, "too sure of itself")])
 def test_reliability_has_words_for_both_directions(right: float, word: str) -> None:
-    (only,) = merged([{"count": 100, "confidence": 0.75, "accuracy": right}])
+    given = [{"count": 100, "confidence": 0.75, "accuracy": right}]
+    (only,) = merged(given)
     assert only.word == word
+    (folded,) = merged(given, 0.65)  # out of fold an answer is worth less
+    assert folded.right == wilson(65 * right, 65)
 
 
 @pytest.mark.shared

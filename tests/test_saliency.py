@@ -94,6 +94,12 @@ def test_a_linear_head_gives_the_class_activation_map(lesson) -> None:
     np.testing.assert_allclose(_leave_out(predictor, found, 1), expected, atol=1e-3 * np.abs(expected).max())
 
 
+def test_a_map_of_one_cell_says_nothing_of_places() -> None:
+    """A backbone on tiny pictures has one: without it no map is left, and 0 / 0 was the answer."""
+    found = {"map": np.ones((1, 5, 1, 1), np.float32), "features": np.ones((1, 5), np.float32)}
+    assert _leave_out(None, found, 0) is None
+
+
 def test_votes_that_do_not_move_leave_the_map_dark(lesson) -> None:
     backbone, features, labels = lesson
     head = head_class("knn")(k=1).fit(features, labels)

@@ -319,9 +319,7 @@ def headline(cross_validated: Estimate, test: Estimate | None, tested: int = 0) 
     if test is None:
         return Headline("cross_validation")
     low, high = sorted((cross_validated, test), key=lambda one: one.value)
-    # Newcombe 1998, method 10 without a correlation: they are of different photos.
-    chance = np.hypot(high.value - high.low, low.high - low.value)
-    beyond = high.value - low.value > chance
+    beyond = apart(high, low).low > 0
     if tested >= FEW and not beyond:
         return Headline("test")
     wider = test.high - test.low > cross_validated.high - cross_validated.low
@@ -332,6 +330,19 @@ def headline(cross_validated: Estimate, test: Estimate | None, tested: int = 0) 
     )
     why = f"Believe {{}} rather than {{}}: its interval is the narrower one, and the two differ {differ}."
     return Headline("cross_validation" if wider else "test", why)
+
+
+def apart(one: Estimate, other: Estimate) -> Estimate:
+    """Return the difference of two proportions of different photos, from their Wilson intervals.
+
+    Newcombe 1998, "Interval estimation for the difference between independent proportions", method 10.
+    """
+    gap = one.value - other.value
+    return Estimate(
+        gap,
+        gap - float(np.hypot(one.value - one.low, other.high - other.value)),
+        gap + float(np.hypot(one.high - one.value, other.value - other.low)),
+    )
 
 
 def numbered(groups: Labels | None, n: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

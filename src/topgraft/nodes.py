@@ -12,9 +12,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+OLDEST = 13
+"""The first opset that has all operators as they are written here."""
+
+
 @dataclass
 class Nodes:
-    """A part of a graph in the making. Operators are those of opset 13 and later, the same in all of them.
+    """A part of a graph in the making. Operators are those of `OLDEST` and later, the same in all of them.
 
     Attributes:
         prefix: begins the names of all its values, so that they meet no others.

@@ -55,7 +55,7 @@ def distribute(whole: Partition, address: str = "", progress: Progress = silent)
     ray = import_silently("ray", "ray", "workers='ray'")
     with _cluster(ray, address, whole.settings.threads):
         cores = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
-        threads = max(1, min(whole.settings.threads, *(n for n in cores if n)))
+        threads = max(1, min([whole.settings.threads, *(n for n in cores if n)]))
         workers = max(1, sum(n // threads for n in cores))
         graph = ray.put(whole.backbone.graph.read_bytes())
         task = ray.remote(num_cpus=threads, max_retries=0)(_work)

@@ -240,7 +240,7 @@ def page(facts: Facts) -> str:
         "lines": classes.classes(facts, metrics),
         "lines_open": classes.OPEN,
         "lines_of": classes.splits(facts),
-        "believed": believed.believed(metrics),
+        "believed": believed.believed(metrics, facts.each),
         "answered": answered.answered(metrics),
         "card": Numbers(facts.card, "card"),
         "ranking": plots.ranking(facts, metrics, facts.splits[0], key),

@@ -47,8 +47,13 @@ class Bin:
         )
 
 
-def merged(given: list[dict[str, Any]]) -> list[Bin]:
-    """Put neighbouring bins together until each holds enough answers; none where there are too few at all."""
+def merged(given: list[dict[str, Any]], each: float = 1.0) -> list[Bin]:
+    """Put neighbouring bins together until each holds enough answers; none where there are too few at all.
+
+    Args:
+        given: the bins of metrics.json.
+        each: how many photos held out an answer is worth.
+    """
     total = sum(entry["count"] for entry in given)
     enough = max(LEAST, total / MOST)
     found: list[list[int]] = []
@@ -62,20 +67,25 @@ def merged(given: list[dict[str, Any]]) -> list[Bin]:
     if len(found) > 1 and counted < enough:  # what is left over at the end
         rest = found.pop()
         found[-1] += rest
-    return [_bin(given, group) for group in found] if total >= LEAST else []
+    return [_bin(given, group, each) for group in found] if total >= LEAST else []
 
 
-def _bin(given: list[dict[str, Any]], group: list[int]) -> Bin:
+def _bin(given: list[dict[str, Any]], group: list[int], each: float) -> Bin:
     parts = [given[i] for i in group if given[i]["count"]]
     count = sum(part["count"] for part in parts)
     right = sum(part["count"] * part["accuracy"] for part in parts)
     confidence = sum(part["count"] * part["confidence"] for part in parts) / count
-    return Bin(group[0], group[-1], count, confidence, wilson(right, count))
+    return Bin(group[0], group[-1], count, confidence, wilson(right * each, count * each))
 
 
-def believed(metrics: Numbers) -> Figure | None:
-    """Plot how often answers of a given confidence are right; None where there are too few to tell."""
-    bins = merged(metrics.get("/trust/reliability")) if metrics.has("/trust/reliability") else []
+def believed(metrics: Numbers, each: float) -> Figure | None:
+    """Plot how often answers of a given confidence are right; None where there are too few to tell.
+
+    Args:
+        metrics: of the run, or of an evaluation.
+        each: how many photos held out an answer is worth.
+    """
+    bins = merged(metrics.get("/trust/reliability"), each) if metrics.has("/trust/reliability") else []
     if not bins:
         return None
     plot = Plot(

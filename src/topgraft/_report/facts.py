@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from topgraft import files
 from topgraft.errors import DataError
+from topgraft.metrics import OUT_OF_FOLD
 from topgraft.run import Run
 from topgraft.run.origin import Origin, noted, origin
 from topgraft.run.predictions import Predicted, read_predictions
@@ -145,8 +146,13 @@ class Facts:
 
     @cached_property
     def multilabel(self) -> bool:
-        """Whether photos may carry several labels: then there is no confusion matrix."""
-        return any(len(row.labels) > 1 for row in self.rows)
+        """Whether photos may carry several labels, even if none does here; then nothing is confused."""
+        return self.run.metrics.multilabel
+
+    @property
+    def each(self) -> float:
+        """How many photos held out an answer is worth whose confidence is judged."""
+        return OUT_OF_FOLD / (len(self.classes) if self.multilabel else 1)
 
     @cached_property
     def rows(self) -> list[Predicted]:

@@ -14,6 +14,7 @@ from topgraft import files
 from topgraft._report.facts import Facts
 from topgraft._report.gallery import Gallery, Shot
 from topgraft._report.mistakes import GALLERY, predicted_at
+from topgraft.metrics import OUT_OF_FOLD
 from topgraft.run import Run
 from topgraft.run.evaluation import Evaluation
 from topgraft.run.origin import Origin
@@ -137,6 +138,11 @@ class Judged(Facts):
     def curves(self) -> list[dict[str, Any]]:
         """Nothing, likewise."""
         return []
+
+    @property
+    def each(self) -> float:
+        """How many photos held out an answer is worth: none of these was learned from."""
+        return super().each / OUT_OF_FOLD
 
     @cached_property
     def config_text(self) -> str:

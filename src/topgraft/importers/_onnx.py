@@ -21,7 +21,7 @@ from topgraft.backbones._statistics import Output, add_blocks
 from topgraft.backbones.card import Card
 from topgraft.backbones.depths import Depth
 from topgraft.errors import BackboneError, UsageError
-from topgraft.nodes import weight_elsewhere
+from topgraft.nodes import OLDEST, weight_elsewhere
 from topgraft.text import first_mistake
 from topgraft.types import Features
 
@@ -79,6 +79,11 @@ def write(folder: Path, graph: Path, facts: dict[str, Any]) -> Card:
         onnx.checker.check_model(model)
     except Exception as error:
         raise BackboneError(f"{graph}: is not an ONNX file ({files.said(error)}).") from error
+    version = next((opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx")), 0)
+    if version < OLDEST:
+        raise BackboneError(
+            f"{graph}: expected operators of opset {OLDEST} or later, got {version}. Export it again."
+        )
     names = _named(facts, graph)
     made = _card(graph, facts, hashlib.sha256(data).hexdigest())
     model = compose.add_prefix(model, "net/")
@@ -120,6 +125,7 @@ def _give_pixels(model: onnx.ModelProto, place: Path, card: Card) -> None:
     graph, size = model.graph, card.input_size
     held = {weight.name for weight in graph.initializer}
     inputs = [value for value in graph.input if value.name not in held]
+    del graph.input[:]  # weights may be listed there as well, as defaults that nobody gives
     shape = _shape(inputs[0]) if len(inputs) == 1 else []
     kind = inputs[0].type.tensor_type.elem_type if inputs else 0
     planes = len(shape) == 4 and shape[1] == 3
@@ -149,8 +155,7 @@ def _give_pixels(model: onnx.ModelProto, place: Path, card: Card) -> None:
         nodes.append(helper.make_node("Transpose", [x], ["planes"], perm=[0, 3, 1, 2]))
         x = "planes"
     nodes.append(helper.make_node("Identity", [x], [inputs[0].name]))
-    graph.input.remove(inputs[0])
-    graph.input.insert(0, helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", *size, 3]))
+    graph.input.append(helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", *size, 3]))
     for node in reversed(nodes):
         graph.node.insert(0, node)
 

@@ -8,6 +8,7 @@ CMYK, greyscale and palettes become RGB. What cannot be read is refused with a r
 from __future__ import annotations
 
 import io
+import re
 import struct
 import threading
 import warnings
@@ -35,6 +36,12 @@ LARGE_PIXELS = 20_000_000
 MAX_SCANS, MAX_PASSES = 200, 2_000_000_000
 """A progressive JPEG has about ten scans; each is a pass over all pixels, and 9,999 of them took 90 seconds
 that no Ctrl-C could end. So many scans, and scans times pixels, are decoded: that takes some 20 seconds."""
+
+MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+"""The beginning of a JPEG's segment: within a scan, other bytes behind 0xFF are pixels or a restart."""
+START_OF_SCAN, END_OF_IMAGE = 0xDA, 0xD9
+MAX_SEGMENTS = 100_000
+"""More segments than any picture has: to pass over them all would take seconds."""
 
 PNG = b"\x89PNG\r\n\x1a\n"
 BEGINNINGS = {b"\xff\xd8\xff": ("JPEG",), PNG: ("PNG",)}
@@ -176,9 +183,25 @@ def _judge(size: tuple[int, int], place: str, most: int) -> None:
 def _judge_scans(data: bytes, size: tuple[int, int], place: str) -> None:
     if not data.startswith(b"\xff\xd8"):
         return
-    scans, most = data.count(b"\xff\xda"), min(MAX_SCANS, MAX_PASSES // (size[0] * size[1]))
-    if scans > most:
+    most = min(MAX_SCANS, MAX_PASSES // (size[0] * size[1]))
+    if (scans := _scans(data)) > most:
         raise DecodeError(place, f"is a JPEG of {scans:,} scans, more than {most}; save it anew")
+
+
+def _scans(data: bytes) -> int:
+    """Count the scans of a JPEG, up to its end: telephones put a film behind the picture.
+
+    What a segment holds, a thumbnail say, is passed over. More segments than any writer makes count as if
+    each were a scan.
+    """
+    at, scans = 2, 0
+    for _ in range(MAX_SEGMENTS):
+        found = MARKER.search(data, at)
+        if found is None or (kind := data[found.end() - 1]) == END_OF_IMAGE:
+            return scans
+        scans += kind == START_OF_SCAN
+        at = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
+    return MAX_SEGMENTS
 
 
 def _without_text(data: bytes) -> bytes:

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from topgraft.errors import BackboneError, UsageError
-from topgraft.nodes import Nodes
+from topgraft.nodes import OLDEST, Nodes
 from topgraft.predictor._fit import add_fit
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from topgraft.heads import Head
     from topgraft.trust.unknown import Unknown
 
-OLDEST = 13
 """The first opset whose operators `Nodes` writes."""
 ROWS = "rows"
 """The name of features and block features side by side."""

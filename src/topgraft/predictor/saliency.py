@@ -62,8 +62,8 @@ def activation_map(predictor: Predictor, image: Image, label: str = "") -> NDArr
 def _leave_out(
     predictor: Predictor, found: dict[str, NDArray[np.float32]], index: int
 ) -> NDArray[np.float64] | None:
-    """Return the margin lost without each cell of the map; None where features are not the map's mean."""
-    if "map" not in found:
+    """Return the margin lost without each cell of the map; None where features are no mean of several."""
+    if "map" not in found or found["map"][0, 0].size == 1:
         return None
     maps, features = found["map"][0], found["features"]
     whole = maps.mean(axis=(1, 2))

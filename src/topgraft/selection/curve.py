@@ -21,7 +21,7 @@ from topgraft.errors import DataError, UsageError
 from topgraft.heads._base import Fold
 from topgraft.heads._linear import prepare_all
 from topgraft.heads._parallel import Compute
-from topgraft.metrics import Estimate, resample, wilson
+from topgraft.metrics import OUT_OF_FOLD, Estimate, effective, resample, wilson
 from topgraft.selection.compare import class_weights
 from topgraft.settings import Settings
 from topgraft.splits import folds as make_folds
@@ -134,15 +134,17 @@ def curve(
     now = falls.at(n)
     known = now[0] if error is None else error
     scale = known / max(now[0], 1 / n)  # the head in use errs so many times as often
+    worth = OUT_OF_FOLD * effective(groups, n)
     sizes = [
         {
             "photos": round(float(at), 1),
-            "accuracy": wilson(float(right.mean()) * n, n).as_dict(),
+            "accuracy": wilson(float(right.mean()) * worth, worth).as_dict(),
             "draws": [round(float(accuracy), 6) for accuracy in repeat],
         }
         for at, right, repeat in zip(tried.learned, tried.right, tried.by_repeat, strict=True)
     ]
     off = np.exp(OFF * np.random.default_rng([seed, 0x0FF]).normal(size=len(draws)))
+    off[0] = 1.0  # the first draw is the photos as they are
     gains = {name: _gain(scale * off * (now - falls.at(times * n)), known) for name, times in TIMES.items()}
     numbers = {
         "photos": n,
@@ -158,7 +160,7 @@ def curve(
         ],
         "gain": gains,
         "more": MORE,
-        "classes": _of_classes(tried, labels, draws, falls, classes),
+        "classes": _of_classes(tried, labels, draws, falls, scale * off, classes),
     }
     return Curve(numbers, in_words(numbers))
 
@@ -344,12 +346,13 @@ def _band(values: Floats) -> dict[str, float]:
 
 
 def _of_classes(
-    tried: _Trials, labels: Labels, draws: Floats, falls: _Falls, classes: Sequence[str]
+    tried: _Trials, labels: Labels, draws: Floats, falls: _Falls, scale: Floats, classes: Sequence[str]
 ) -> list[dict[str, Any]]:
     """Say of every class what ten more of its photos would bring to how much of it is found.
 
     A class's errors are taken to fall with its photos as fast as all errors fall with all photos: those of a
-    few photos alone say too little of how fast, and a class that is never found shows no fall at all.
+    few photos alone say too little of how fast, and a class that is never found shows no fall at all. `scale`
+    (draws,) is how many times as often as the ridge the head in use errs; the first is the measured one.
 
     Returns:
         One entry a class, that of the largest gain first.
@@ -361,9 +364,9 @@ def _of_classes(
         if not n:
             continue
         total = draws[:, own].sum(axis=1)
-        errors = 1 - draws[:, own] @ tried.right[-1, own] / np.maximum(total, 1)
+        errors = scale * (1 - draws[:, own] @ tried.right[-1, own] / np.maximum(total, 1))
         gains = (errors * (1 - (n / (n + MORE)) ** steepness))[total > 0]
-        known = float(errors[0])
+        known = min(float(errors[0]), 1.0)
         found.append({"class": name, "photos": n, "found": 1 - known, "gain": _gain(gains, known)})
     return sorted(found, key=lambda entry: (-entry["gain"]["value"], entry["class"]))
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from topgraft.metrics import Estimate, affordable, percentile, ranking, resample
+from topgraft.metrics import Estimate, affordable, apart, percentile, ranking, resample
 from topgraft.types import Labels
 
 
@@ -92,19 +92,6 @@ def harder(
         percentile(float(value), np.array(drawn)),
         float(np.median(here)),
         float(np.median(there)),
-    )
-
-
-def apart(one: Estimate, other: Estimate) -> Estimate:
-    """Return the difference of two proportions of different photos, from their Wilson intervals.
-
-    Newcombe 1998, "Interval estimation for the difference between independent proportions", method 10.
-    """
-    gap = one.value - other.value
-    return Estimate(
-        gap,
-        gap - float(np.hypot(one.value - one.low, other.high - other.value)),
-        gap + float(np.hypot(one.high - one.value, other.value - other.low)),
     )
 
 
