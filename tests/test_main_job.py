@@ -412,7 +412,7 @@ def test_a_photo_that_vanishes_meanwhile_is_named(photos, tmp_path):
 @pytest.mark.shared
 def test_on_real_photos_no_worse_than_plain_logistic_regression(shared, tmp_path):
     photos = str(shared / "data" / "sushi_sandwich")
-    config = Config.load(data__photos=photos, backbone__name=SMALL, data__test=0.0, policies__count=0)
+    config = Config.load(data__photos=photos, backbone__name=SMALL, data__test=0.0, policies__count=2)
     run = follow(config, tmp_path / "run")
     assert run.metrics.test is None
     assert run.metrics.cross_validation.n == 160
