@@ -129,6 +129,11 @@ def test_tables(photos, tmp_path):
         ('path,label\na.jpg,"[""""]"\n', "line 2: expected a list of labels"),
         (f"path,label\na.jpg,[{'1' * 5000}]\n", "line 2: expected a list of labels"),
         (f"path,label\na.jpg,{'[' * 100_000}\n", "line 2: expected a list of labels"),
+        (
+            'path,label\na.jpg,c\nb.jpg,"[""a;b"",""c""]"\n',
+            "line 3: expected labels without ; where photos carry several, got 'a;b'",
+        ),
+        ('path,label\na.jpg,"[""a;b""]"\nb.jpg,a;c\n', "line 2: expected labels without ;"),
         ("path,label\na\0.jpg,x\n", "line 2: expected a path, got .* with a NUL"),
         (f"path,label\na.jpg,{'x' * 140_000}\n", "cannot be read as a CSV table .field larger"),
     ],
@@ -138,6 +143,16 @@ def test_tables_say_what_is_wrong_and_where(tmp_path, text, message):
     with pytest.raises(DataError, match=message) as caught:
         Dataset.from_csv(tmp_path / "t.csv")
     assert "\n" not in str(caught.value)
+
+
+def test_a_label_may_hold_a_semicolon_where_each_photo_carries_one(photos, tmp_path):
+    table = tmp_path / "labels.csv"
+    table.write_text(
+        'path,label\nphotos/cat/0.jpg,"[""a;b""]"\nphotos/cat/1.jpg,a\nphotos/dog/deep/0.png,b\n'
+    )
+    data = Dataset.from_csv(table)
+    assert data.classes == ("a", "a;b", "b")
+    assert not data.multilabel
 
 
 def test_a_table_that_cannot_be_read_says_why(tmp_path):

@@ -1,10 +1,13 @@
 """Predict as people type it: folders, tables, sorted copies; what is no answer is never read as one."""
 
+import contextlib
 import csv
 import io
 import json
+import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +20,7 @@ from topgraft._predict import COLUMNS, Sorter, Table, load_for, photos_in, predi
 from topgraft.backbones.fit import fit
 from topgraft.cli import app
 from topgraft.engines import open_engine
-from topgraft.errors import UsageError
+from topgraft.errors import StoreError, UsageError
 from topgraft.heads import head_class
 from topgraft.importers.load import load_backbone
 from topgraft.predictor import Prediction, Predictor
@@ -140,6 +143,72 @@ def test_the_command_writes_a_table_sorts_and_fails_for_what_it_could_not_read(m
     assert "; 1 could not be read" in done.stderr
     assert [row["answer"] for row in rows] == [one.get("answer", "") for one in said]
     assert sum(1 for _ in folder.rglob("*.jpg")) == 7
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGPIPE, and names a gone reader otherwise")
+@pytest.mark.parametrize("words", [["--nl"], []])
+def test_a_reader_that_went_away_ends_it_without_a_word_and_leaves_the_table_as_it_was(
+    model, photos, tmp_path, words
+):
+    sheet = tmp_path / "t.csv"
+    sheet.write_text("before")
+    lines = "\n".join([str(photos / "stranger.jpg")] * 400)
+    command = [sys.executable, "-m", "topgraft.cli", "predict", model, "-", *words, "--csv", sheet]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        feeding = threading.Thread(target=feed, args=(process.stdin, lines))
+        feeding.start()
+        assert process.stdout.readline()
+        process.stdout.close()
+        said = process.stderr.read()
+        feeding.join()
+    assert (process.returncode, said) == (141, "")
+    assert sheet.read_text() == "before"
+    assert [path.name for path in tmp_path.iterdir() if "t.csv" in path.name] == ["t.csv"]
+
+
+def feed(pipe, text: str) -> None:
+    with contextlib.suppress(BrokenPipeError), pipe:
+        pipe.write(text)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGPIPE, and names a gone reader otherwise")
+@pytest.mark.parametrize("words", [["--help"], ["backbones", "--json"], ["check", "{photos}"]])
+def test_so_does_every_command(photos, words):
+    reader, writer = os.pipe()
+    os.close(reader)
+    words = [word.format(photos=photos) for word in words]
+    done = subprocess.run(
+        [sys.executable, "-m", "topgraft.cli", *words],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(writer)
+    assert done.returncode == 141
+    assert "roken pipe" not in done.stderr
+    assert "Exception" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full device here")
+def test_a_full_disk_is_said_of_the_place_that_is_full(model, photos, tmp_path):
+    command = [sys.executable, "-m", "topgraft.cli", "predict", model, photos / "stranger.jpg", "--nl"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*command, "--csv", tmp_path / "t.csv"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert "No space left on device" in done.stderr
+    assert "t.csv" not in done.stderr
+    done = invoke("predict", model, photos / "stranger.jpg", "--csv", tmp_path / "none" / "t.csv")
+    assert isinstance(done.exception, StoreError)
+    assert "t.csv: no such file or folder" in str(done.exception)
 
 
 def test_a_list_on_stdin_may_end_its_lines_as_windows_does(model, photos):

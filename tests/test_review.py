@@ -393,6 +393,30 @@ def test_nothing_is_written_among_the_photos(run, photos):
         Review.open(run, corrections=photos / "labels.csv")
 
 
+@pytest.mark.parametrize("listed", ["table", "pairs"])
+def test_beside_a_table_or_pairs_is_not_among_the_photos(photos, fresh, tmp_path, monkeypatch, listed):
+    """`train` lets a run lie there, and where the run lies its corrections do."""
+    monkeypatch.chdir(tmp_path)
+    paths = []
+    for i, path in enumerate(sorted(photos.rglob("*.jpg"))[::2]):
+        place = Path("all") if listed == "table" else Path(str(2024 + i % 2), path.parent.name)
+        place.mkdir(parents=True, exist_ok=True)
+        paths.append(shutil.copy(path, place / f"{path.parent.name}-{path.name}"))
+    labels = [path.name.split("-")[0] for path in paths]
+    lines = (f"{path},{label}" for path, label in zip(paths, labels, strict=True))
+    Path("photos.csv").write_text("\n".join(["path,label", *lines]))
+    data = "photos.csv" if listed == "table" else tg.Dataset.from_pairs([*paths], labels)
+    options = {"policies": 0, "heads": "mean", "test": 0, "backbone": "tf_efficientnet_lite0.in1k"}
+    run = tg.train(data, out="runs/first", **options)
+    review = Review.open(run)
+    review.close()
+    assert review.corrections.path == run.path.resolve().parent / "first-corrections.csv"
+    for place in (paths[0].parent / "labels.csv", fresh / "labels.csv"):
+        with pytest.raises(UsageError, match=r"lies in the photo folder.*Give --corrections elsewhere"):
+            Review.open(run, fresh, corrections=place)
+        assert not place.exists()
+
+
 # what becomes of it
 
 

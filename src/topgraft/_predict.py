@@ -6,7 +6,8 @@ import csv
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -116,6 +117,35 @@ class Table:
     def add(self, prediction: Prediction) -> None:
         """Write one line."""
         self._writer.writerow(_cell(said) for said in prediction.row().values())
+
+
+@contextmanager
+def writing(path: Path | None) -> Iterator[Callable[[Prediction], None]]:
+    """Yield what writes a prediction into a table; the file is whole once the block is done, or not there.
+
+    Only what the file's own place says is said of it: inside, others write, too.
+
+    Args:
+        path: of the table; None writes none.
+
+    Raises:
+        StoreError: where it cannot be written.
+    """
+    if path is None:
+        yield lambda _: None
+        return
+    with ExitStack() as stack:
+        with files.guarded(path):
+            half = stack.enter_context(files.replacing(path))
+            table = Table(stack.enter_context(half.open("w", encoding="utf-8", newline="")))
+
+        def add(prediction: Prediction) -> None:
+            with files.guarded(path):
+                table.add(prediction)
+
+        yield add
+        with files.guarded(path):
+            stack.close()
 
 
 def _cell(value: object) -> object:

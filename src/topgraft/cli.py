@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from copy import copy
 from dataclasses import asdict
 from importlib import import_module
 from inspect import signature
 from operator import attrgetter
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperOption
@@ -41,6 +40,8 @@ from topgraft.text import counted, one_line
 
 STOPPED = 130
 """The exit code of a command that Ctrl-C ended."""
+UNREAD = 141
+"""The exit code where nobody reads what is printed, as behind `| head -1`: what a shell says of SIGPIPE."""
 
 app = typer.Typer(
     name="topgraft",
@@ -243,6 +244,16 @@ def main() -> None:
     # Pillow gives a picture's memory back to the system and asks for it anew, a tenth of the time that photos
     # of 12 megapixels take. Three blocks of 16 MB, which hold one, are kept for each core.
     os.environ.setdefault("PILLOW_BLOCKS_MAX", str(3 * usable_cores()))
+    stdout = sys.stdout
+    try:
+        _run(verbose)
+    finally:
+        if sys.stdout is not stdout or not _flushed():  # typer puts another there where a pipe broke
+            sys.exit(UNREAD)
+
+
+def _run(verbose: bool) -> None:
+    """Run the command that was asked for, and exit."""
     try:
         _with_command(sys.argv[1] if sys.argv[1:] else "")()
     except SystemExit as end:
@@ -260,6 +271,17 @@ def main() -> None:
         place = f"{error.filename}: " if error.filename else ""
         print(f"topgraft: {place}{error.strerror or error}. -v says where.", file=sys.stderr)
         sys.exit(1)
+
+
+def _flushed() -> bool:
+    """Tell whether somebody read what was printed last: what is short is only written here."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return False
+    except (OSError, ValueError, AttributeError):
+        pass  # a full disk, or closed: Python says so when it ends
+    return True
 
 
 def _version(wanted: bool) -> None:
@@ -777,7 +799,7 @@ def predict(
     An answer is a class, or unknown (unlike all it learned), or unsure (less probable than --answer-above).
     Fails, with exit code 1, where a photo could not be read.
     """
-    from topgraft._predict import Sorter, Table, load_for
+    from topgraft._predict import Sorter, load_for, writing
     from topgraft._predict import predict as answers
     from topgraft.settings import Settings
 
@@ -787,14 +809,12 @@ def predict(
     predictor = load_for(run, given, settings=settings)
     sorter = Sorter(sort_into, predictor.classes, photos=places, link=link) if sort_into else None
     failed = 0
-    with progress() as bar, _table(table) as file, json_list(wanted=as_json) as listed:
-        written = Table(file) if file else None
+    with progress() as bar, writing(table) as write, json_list(wanted=as_json) as listed:
         for prediction in answers(
             predictor, given, answer_above=answer_above, settings=settings, progress=bar
         ):
             failed += bool(prediction.error)
-            if written:
-                written.add(prediction)
+            write(prediction)
             if sorter:
                 sorter.add(prediction)
             if as_json:
@@ -807,22 +827,6 @@ def predict(
         print(f"topgraft: {sorter}", file=sys.stderr)
     if failed:
         raise typer.Exit(1)
-
-
-@contextmanager
-def _table(path: Path | None) -> Iterator[TextIO | None]:
-    """Open a table for writing, whole or not at all; nothing where none is wanted."""
-    if path is None:
-        yield None
-        return
-    from topgraft import files
-
-    with (
-        files.guarded(path),
-        files.replacing(path) as half,
-        half.open("w", encoding="utf-8", newline="") as file,
-    ):
-        yield file
 
 
 @app.command(cls=Verb)

@@ -22,6 +22,7 @@ from topgraft.photos.corrections import (
     current,
     without_line_ends,
 )
+from topgraft.photos.dataset import keep_out
 from topgraft.photos.decode import decode
 from topgraft.photos.entries import class_name
 from topgraft.photos.shrink import shrink
@@ -127,9 +128,10 @@ class Review:
         known = {line.digest for line in lines}
         fresh, gone = in_folder(folder, known, settings, progress) if folder else ([], 0)
         table = table_of(run, corrections)
-        for root in {folder, where.root} - {""}:
-            if not files.is_url(root) and table.resolve().is_relative_to(Path(files.local(root)).resolve()):
-                raise UsageError(f"{table}: lies in the photo folder {root}. Give --corrections elsewhere.")
+        for root, found, whole in ((where.root, labelled, where.is_folder), (folder, fresh, True)):
+            if root:
+                paths = [photo.path for photo in found]
+                keep_out(root, paths, table, is_folder=whole, instead="Give --corrections elsewhere.")
         predictor = load(run.path, settings=settings)
         read = {photo.digest: _reader(photo) for photo in (*labelled, *fresh)}
         rows = rows_of(run, predictor, read, settings.threads, progress) if fresh or labelled else {}

@@ -306,22 +306,7 @@ class Dataset:
         Raises:
             UsageError: for a place in a folder that holds photos, or one that holds such a folder.
         """
-        root = files.local(self.root)
-        if files.is_url(root):
-            return
-        folders = {str(Path(root, sample.path).parent) for sample in self.samples}
-        folders |= {root} if self.is_folder else set()
-        inside = {Path(folder).resolve(): folder for folder in sorted(folders)}
-        for place in (files.local(given) for given in places if given is not None):
-            target = Path(place).resolve()
-            for real, folder in () if files.is_url(place) else inside.items():
-                if target.is_relative_to(real):
-                    raise UsageError(
-                        f"{place}: lies in the photo folder {folder}, where nothing is ever written."
-                        " Give a folder elsewhere."
-                    )
-                if real.is_relative_to(target):
-                    raise UsageError(f"{place}: holds photos ({folder}). Give a folder of its own.")
+        keep_out(self.root, [sample.path for sample in self.samples], *places, is_folder=self.is_folder)
 
     def grouped(self, grouping: Grouping, *, settings: Settings | None = None) -> Dataset:
         """Return the photos joined into groups by their paths or EXIF; groups that came with them stay.
@@ -354,6 +339,30 @@ class Dataset:
             lost = sorted(wanted - {sample.id for sample in kept})
             raise DataError(f"{self.root}: no photo has the id {lost[0]!r}. Was it renamed or removed?")
         return replace(self, samples=kept, refused=(), ignored=())
+
+
+def keep_out(
+    root: str,
+    paths: Iterable[str],
+    *places: str | Path | None,
+    is_folder: bool,
+    instead: str = "Give a folder elsewhere.",
+) -> None:
+    """Refuse to write among photos, whose `paths` begin at `root`, and say what `instead`; see `Dataset`."""
+    root = files.local(root)
+    if files.is_url(root):
+        return
+    folders = {str(Path(root, path).parent) for path in paths} | ({root} if is_folder else set())
+    inside = {Path(folder).resolve(): folder for folder in sorted(folders)}
+    for place in (files.local(given) for given in places if given is not None):
+        target = Path(place).resolve()
+        for real, folder in () if files.is_url(place) else inside.items():
+            if target.is_relative_to(real):
+                raise UsageError(
+                    f"{place}: lies in the photo folder {folder}, where nothing is ever written. {instead}"
+                )
+            if real.is_relative_to(target):
+                raise UsageError(f"{place}: holds photos ({folder}). Give a folder of its own.")
 
 
 def open_entries(

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from topgraft import files
 from topgraft.errors import DataError
 from topgraft.photos.decode import SUFFIXES
+from topgraft.photos.sample import BETWEEN
 
 SPLITS = {
     "train": "train",
@@ -77,10 +78,17 @@ def in_table(table: str) -> list[Entry]:
     Raises:
         DataError: see `Dataset.from_csv`.
     """
-    entries = [_entry(table, line, row) for line, row in _rows(table)]
-    if not entries:
+    found = [(line, _entry(table, line, row)) for line, row in _rows(table)]
+    if not found:
         raise DataError(f"{table}: expected a photo a line, found none below the header. Add some.")
-    return entries
+    if any(len(entry.names) > 1 for _, entry in found):
+        for line, entry in found:
+            if name := next((name for name in entry.names if BETWEEN in name), ""):
+                raise DataError(
+                    f"{table}, line {line}: expected labels without {BETWEEN} where photos carry several, got"
+                    f" {name[:40]!r}. Rename the class."
+                )
+    return [entry for _, entry in found]
 
 
 def _rows(table: str) -> Iterator[tuple[int, dict[str, str]]]:
@@ -187,7 +195,7 @@ def _names(cell: str, place: str) -> tuple[str, ...]:
         DataError: for a list of anything but names, and for a name that cannot be written.
     """
     cell = cell.strip()
-    names = [name.strip() for name in cell.split(";") if name.strip()]
+    names = [name.strip() for name in cell.split(BETWEEN) if name.strip()]
     if cell.startswith("["):
         try:
             names = [class_name(label) for label in json.loads(cell)]

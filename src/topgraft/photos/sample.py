@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+BETWEEN = ";"
+"""What stands between several labels of one photo in a cell of a table."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -39,7 +42,7 @@ class Sample:
 
     def named(self, classes: Sequence[str]) -> str:
         """Return the names of its labels, as tables have them: `sushi`, or `sushi;soup`."""
-        return ";".join(classes[i] for i in self.every_label)
+        return BETWEEN.join(classes[i] for i in self.every_label)
 
 
 @dataclass(frozen=True, slots=True)

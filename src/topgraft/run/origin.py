@@ -21,7 +21,7 @@ from topgraft.fingerprint import digest
 from topgraft.photos.correct import read_as_asked
 from topgraft.photos.corrections import current, read_corrections
 from topgraft.photos.dataset import Dataset, open_entries
-from topgraft.photos.entries import Entry, given_splits, in_table
+from topgraft.photos.entries import SPLITS, Entry, given_splits, in_table
 from topgraft.photos.grouping import Grouping
 from topgraft.photos.sample import Refused
 from topgraft.run.predictions import Predicted, read_predictions
@@ -40,12 +40,14 @@ class Origin:
     Attributes:
         root: the folder or URL that ids are relative to; "" where no photo may be read.
         why: then the reason, without a full stop.
+        is_folder: whether that is a folder of photos, and not just where the paths of a table or pairs begin.
         listed: where photos lie by id, as a table says that the user named.
         brought: digests of photos that corrections brought from other folders, by id, which is their path.
     """
 
     root: str
     why: str = ""
+    is_folder: bool = False
     listed: Mapping[str, str] = field(default_factory=dict, repr=False)
     brought: Mapping[str, str] = field(default_factory=dict, repr=False)
 
@@ -70,30 +72,40 @@ class Origin:
         return found
 
 
-def origin(run: Run, named: str | Path | None = None) -> Origin:
+def origin(run: Run, named: str | Path | None = None, rows: Sequence[Predicted] | None = None) -> Origin:
     """Return where a run's photos are.
 
     Args:
         run: its config says where they were.
         named: the folder, URL or table where the user says that they are; None goes by the run's word.
+        rows: of its table of predictions, where they were read.
 
     Raises:
         DataError: for a table that the user named and that cannot be read, or a damaged config.
     """
-    place = files.local(noted(run) if named is None else named)
-    if not place:
-        return Origin("", "its config.toml names no photos")
-    if named is None and files.is_remote(place):
-        return Origin("", f"its photos lie at {place}, and another machine is asked only where you name it")
+    if not named and (why := _why_not(run)):
+        return Origin("", why)
+    place, rows = files.local(named or noted(run)), _rows(run) if rows is None else rows
+    brought = _brought(run, rows)
     if not is_table(place):
-        return Origin(place, brought=_brought(run))
-    listed = {} if named is None else {entry.id: entry.path for entry in in_table(place)}
-    return Origin(files.parent(place)[0], listed=listed, brought=_brought(run))
+        return Origin(place, is_folder=not _are_pairs(rows, run.metrics.classes, place), brought=brought)
+    listed = {entry.id: entry.path for entry in in_table(place)} if named else {}
+    return Origin(files.parent(place)[0], listed=listed, brought=brought)
 
 
-def _brought(run: Run) -> dict[str, str]:
+def _why_not(run: Run) -> str:
+    """Say why a run's own word on where its photos are is not enough; empty where it is."""
+    place = files.local(noted(run))
+    if not place:
+        return "its config.toml names no photos"
+    if files.is_remote(place):
+        return f"its photos lie at {place}, and another machine is asked only where you name it"
+    return ""
+
+
+def _brought(run: Run, rows: Sequence[Predicted]) -> dict[str, str]:
     """Return the digests of photos outside a run's place that its table of corrections knows, too, by id."""
-    rows = [row for row in _rows(run) if not inside(row.id) and not files.is_remote(row.id)]
+    rows = [row for row in rows if not inside(row.id) and not files.is_remote(row.id)]
     table = run.config.data.corrections if run.config else None
     if not rows or not table or files.is_remote(table):
         return {}
@@ -115,9 +127,8 @@ def photos_of(run: Run) -> str:
         DataError: where the run does not say, or its word is not enough: for a place on another machine, and
             for a table that lists photos outside its folder.
     """
-    found = origin(run)
-    if not found.root:
-        raise DataError(f"{run.path}: {found.why}. Give the photos, too.")
+    if why := _why_not(run):
+        raise DataError(f"{run.path}: {why}. Give the photos, too.")
     place = files.local(noted(run))
     if is_table(place):
         for entry in in_table(place):
@@ -155,12 +166,19 @@ def read_photos(
         DataError: as `photos_of`, and where the folder or table is not there.
         OfflineError: for a place that only a socket reaches where none may be opened.
     """
-    asked, there = (run.config or Config()).data, str(photos_of(run) if place is None else place)
-    rows, settings = _rows(run), settings or Settings.load()
+    there, rows = str(photos_of(run) if place is None else place), _rows(run)
     if not rows:
         return read_place(run, there, settings=settings, progress=progress)
+    return _read(run, rows, there, settings, progress)
+
+
+def _read(
+    run: Run, rows: Sequence[Predicted], there: str, settings: Settings | None, progress: Progress
+) -> Dataset:
+    """Read the photos of a run's lines again."""
+    asked, settings = (run.config or Config()).data, settings or Settings.load()
     files.stay_here(there, offline=settings.offline)
-    where = origin(run, there)
+    where = origin(run, there, rows)
     files.expect_folder(where.root)
     entries = _entries(rows, run.metrics.classes, where, there)
     data = open_entries(entries, where.root, settings=settings, progress=progress)
@@ -174,7 +192,7 @@ def read_photos(
         data,
         samples=tuple(one for one in data.samples if one.id not in changed),
         refused=tuple(sorted(refused, key=lambda file: file.id)),
-        source="" if _are_pairs(rows, run.metrics.classes, there) else there,
+        source=there if where.is_folder or is_table(there) else "",
         duplicates=asked.duplicates,
     )
     grouping = Grouping.of(asked.group_by, asked.within)
@@ -193,8 +211,9 @@ def read_place(
     Raises:
         DataError: for photos that cannot be read, or a table of corrections that is none.
     """
-    if _are_pairs(_rows(run), run.metrics.classes, str(place)):
-        return read_photos(run, place, settings=settings, progress=progress)
+    rows = _rows(run)
+    if _are_pairs(rows, run.metrics.classes, str(place)):
+        return _read(run, rows, str(place), settings, progress)
     asked = (run.config or Config()).data
     return read_as_asked(asked, place, add=False, settings=settings, progress=progress)[0]
 
@@ -217,7 +236,10 @@ def _are_pairs(rows: Sequence[Predicted], classes: Sequence[str], place: str) ->
     """Tell whether photos got their labels neither from a table nor from most of the folders they lie in."""
     if not rows or is_table(place):
         return False
-    by_folder = [classes[row.label] in PurePosixPath(row.id).parts[:-1][:2] for row in rows if inside(row.id)]
+    folders = [(classes[row.label], *PurePosixPath(row.id).parts[:-1][:2]) for row in rows if inside(row.id)]
+    by_folder = [
+        name in found[: 2 if found and found[0].lower() in SPLITS else 1] for name, *found in folders
+    ]
     return sum(by_folder) * 2 < len(by_folder)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from topgraft.errors import DataError
+from topgraft.photos.sample import BETWEEN
 from topgraft.run.results import Answers, Side
 from topgraft.run.run import Run
 from topgraft.store import FeatureStore
@@ -134,7 +135,7 @@ def read_predictions(run: Run, classes: Sequence[str], name: str = NAME) -> list
                 if line["split"] == STRANGER
                 else (index[line["label"]],)
                 if line["label"] in index
-                else tuple(index[part] for part in line["label"].split(";")),
+                else tuple(index[part] for part in line["label"].split(BETWEEN)),
                 index[line["predicted"]],
                 _share(line["probability"]),
                 np.array([_share(line[column]) for column in _columns(classes)]),
