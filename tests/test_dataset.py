@@ -383,7 +383,20 @@ def test_folders_that_link_to_each_other_are_listed_once(tmp_path):
         paint(tmp_path / name / "0.jpg", i)
         for other in "abcdefghijkl":
             (tmp_path / name / f"to-{other}").symlink_to(tmp_path / other)
-    assert len(Dataset.from_folder(tmp_path)) == 12
+    assert Dataset.from_folder(tmp_path).ids == tuple(f"{name}/0.jpg" for name in "abcdefghijkl")
+
+
+def test_what_only_links_lead_to_is_listed_after_every_real_folder(tmp_path):
+    root, elsewhere = tmp_path / "photos", tmp_path / "elsewhere"
+    paint(root / "b" / "0.jpg", 0)
+    paint(root / "z" / "1.jpg", 1)
+    paint(elsewhere / "deep" / "2.jpg", 2)
+    (root / "a").mkdir()
+    (root / "a" / "more").symlink_to(root / "b")
+    (root / "c").symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(root / "z")  # a link behind a link
+    (root / "b" / "in").symlink_to(elsewhere / "deep")  # c is nearer to the top: the class named so is whole
+    assert Dataset.from_folder(root).ids == ("b/0.jpg", "c/deep/2.jpg", "z/1.jpg")
 
 
 @pytest.mark.parametrize("missing", [None, float("nan"), np.float32("nan"), pd.NA, pd.NaT])

@@ -9,6 +9,7 @@ import errno
 import os
 import shutil
 import stat
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -122,7 +123,8 @@ def listing(root: str) -> list[str]:
     """List all files below a folder: paths relative to it, with forward slashes, sorted.
 
     Hidden files and folders (a leading dot) and those a system keeps for itself are passed over. Links to
-    folders are followed, each folder once: two that link to each other would never end.
+    folders are followed, each folder once, under its own path where it has one: two that link to each other
+    would never end.
 
     Raises:
         DataError: where there is no such folder, or a folder in it cannot be read.
@@ -130,7 +132,7 @@ def listing(root: str) -> list[str]:
     if is_url(root):
         return _far(root)
     expect_folder(root)
-    return sorted(_below(Path(root), "", set()))
+    return sorted(_below(Path(root)))
 
 
 def expect_folder(root: str) -> None:
@@ -170,28 +172,42 @@ def _of_the_system(name: str) -> bool:
     return name.startswith(".") or name.lower() in SYSTEM
 
 
-def _below(folder: Path, prefix: str, listed: set[str]) -> Iterator[str]:
-    """List the files below a folder that was not listed yet, each name behind the prefix; links come last."""
-    real = os.path.realpath(folder)
-    if real in listed:
-        return
-    listed.add(real)
+def _below(root: Path) -> Iterator[str]:
+    """List the files below a folder, each folder once: the real ones of the whole tree before any link.
+
+    A link met first would else take another class's folder, which was then passed over in its own place.
+    """
+    listed: set[str] = set()
+    folders, links = deque([(root, "")]), deque[tuple[Path, str]]()
+    while folders or links:
+        folder, prefix = (folders or links).popleft()
+        real = os.path.realpath(folder)
+        if real in listed:
+            continue
+        listed.add(real)
+        for entry in _entries(folder):
+            if _is_dir(entry):
+                (links if entry.is_symlink() else folders).append((Path(entry.path), f"{prefix}{entry.name}/"))
+            else:
+                yield prefix + entry.name
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """Return what lies directly in a folder, by name.
+
+    Raises:
+        DataError: where it cannot be read.
+    """
     try:
         with os.scandir(folder) as found:
-            inside = sorted(
-                (entry for entry in found if not _of_the_system(entry.name)),
-                key=lambda entry: (entry.is_symlink(), entry.name),
+            return sorted(
+                (entry for entry in found if not _of_the_system(entry.name)), key=lambda entry: entry.name
             )
     except OSError as error:
         raise DataError(
             f"{folder}: the folder cannot be read ({error.strerror or error})."
             " Change its permissions or move it elsewhere."
         ) from error
-    for entry in inside:
-        if _is_dir(entry):
-            yield from _below(Path(entry.path), f"{prefix}{entry.name}/", listed)
-        else:
-            yield prefix + entry.name
 
 
 def _is_dir(entry: os.DirEntry[str]) -> bool:
