@@ -227,8 +227,11 @@ def read(root: str, name: str) -> bytes:
     if not is_url(root):
         return read_local(Path(root, name))
     system, base = filesystem(root)
+    path = f"{base}/{name}"
     try:
-        return bytes(system.cat_file(f"{base}/{name}"))
+        if (system.size(path) or 0) > MAX_BYTES:  # None where the other side does not say
+            raise _too_large(f"{root}/{name}")
+        return bytes(system.cat_file(path))
     except OSError:
         raise
     except Exception as error:  # every protocol has errors of its own
@@ -243,8 +246,12 @@ def read_local(path: Path) -> bytes:
     if not stat.S_ISREG(found.st_mode):
         raise OSError(errno.EINVAL, "it is no file", str(path))
     if found.st_size > MAX_BYTES:
-        raise OSError(errno.EFBIG, f"it is larger than {MAX_BYTES // 10**9} GB", str(path))
+        raise _too_large(str(path))
     return path.read_bytes()
+
+
+def _too_large(place: str) -> OSError:
+    return OSError(errno.EFBIG, f"it is larger than {MAX_BYTES // 10**9} GB", place)
 
 
 def text(path: Path) -> str:
