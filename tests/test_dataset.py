@@ -1,5 +1,6 @@
 """Folders, tables and pairs become samples; what cannot be used is listed."""
 
+import errno
 import os
 import shutil
 import sys
@@ -432,3 +433,22 @@ def test_only_the_same_pixels_are_one_group_where_looks_do_not_count(photos, tmp
     assert len(set(group["off"].values())) == len(ways["off"])
     with pytest.raises(UnknownNameError, match=r"duplicates.*'look'.*Did you mean looks"):
         Dataset.from_folder(photos, duplicates="look")
+
+
+def test_a_file_that_is_too_large_is_not_read_behind_a_url_either(monkeypatch):
+    fsspec = pytest.importorskip("fsspec", reason="needs the remote extra")
+    fsspec.filesystem("memory").pipe_file("/large/cat/0.jpg", b"1234")
+    assert files.read("memory://large", "cat/0.jpg") == b"1234"
+    monkeypatch.setattr(files, "MAX_BYTES", 3)
+    with pytest.raises(OSError, match="it is larger than"):
+        files.read("memory://large", "cat/0.jpg")
+
+
+@pytest.mark.parametrize("place", ["memory://there/{x}", "/here/{x}"])
+def test_what_a_system_says_in_braces_is_said_as_it_is(place):
+    with pytest.raises(StoreError) as caught, files.guarded(place):
+        raise OSError('{"error": {"code": 403}} {')
+    assert str(caught.value) == f'{place}: {{"error": {{"code": 403}}}} {{. Is the place reachable?'
+    with pytest.raises(StoreError, match=r"\{x\}: the disk is full\. Free some space and do {it}"):
+        with files.guarded(place, "do {it}"):
+            raise OSError(errno.ENOSPC, "No space left on device")

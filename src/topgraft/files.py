@@ -289,8 +289,9 @@ def guarded(place: str | Path, again: str = AGAIN) -> Iterator[None]:
     except TopgraftError:
         raise
     except kinds as error:
-        reason = REASONS.get(getattr(error, "errno", None) or 0, f"{said(error)}. Is the place reachable?")
-        text = f"{place}: {reason.format(again=again)}"
+        known = REASONS.get(getattr(error, "errno", None) or 0)  # only ours is a template: theirs has braces
+        reason = known.format(again=again) if known else f"{said(error)}. Is the place reachable?"
+        text = f"{place}: {reason}"
         raise StoreError(text if text.endswith("?") else f"{text}.") from error
 
 
