@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 import topgraft as tg
 from tiny import TINY
-from topgraft._export import forms, graphs
+from topgraft._export import forms, graphs, make
 from topgraft._export.make import Exported
 from topgraft._export.runtimes import FILES, NPM, VERSION
 from topgraft.cli import app
@@ -199,6 +199,72 @@ def test_a_run_that_was_exported_is_replaced_only_when_asked(run, photos, export
         tg.export(run, tmp_path / "mine", overwrite=True)
     with pytest.raises(UsageError, match=r"among the photos|photo folder"):
         tg.export(run, photos / "out")
+
+
+MOUNTED = """
+import subprocess
+from pathlib import Path
+from topgraft._export.make import _whole
+from topgraft.errors import StoreError
+
+def export(word):
+    with _whole(Path("out")) as half:
+        (half / "runtime").mkdir()
+        (half / "runtime" / "new.txt").write_text(word)
+        (half / "model.onnx").write_text(word)
+
+def shown():
+    return sorted(str(file.relative_to("out")) for file in Path("out").rglob("*") if file.is_file())
+
+assert Path("out").is_mount() and not shown()
+export("first")
+(Path("out") / "labels.txt").write_text("an old file")
+export("second")
+assert shown() == ["model.onnx", "runtime/new.txt"], shown()
+assert Path("out/model.onnx").read_text() == "second"
+
+(Path("out") / "z").mkdir()
+subprocess.run(["mount", "-t", "tmpfs", "none", "out/z"], check=True)  # nothing moves this aside
+try:
+    export("third")
+except StoreError as error:
+    assert "busy" in str(error), error
+else:
+    raise AssertionError("nothing failed")
+assert shown() == ["model.onnx", "runtime/new.txt"], shown()
+assert Path("out/model.onnx").read_text() == "second"
+assert sorted(entry.name for entry in Path("out").iterdir()) == ["model.onnx", "runtime", "z"]
+"""
+
+
+@pytest.mark.skipif(
+    not shutil.which("unshare") or bool(subprocess.run(["unshare", "-rm", "true"], check=False).returncode),
+    reason="needs user namespaces, to mount something",
+)
+def test_an_export_goes_to_a_mount_point_and_one_that_cannot_be_replaced_stays(tmp_path):
+    (tmp_path / "out").mkdir()
+    line = ["unshare", "-rm", "sh", "-c", 'mount -t tmpfs none out && exec "$0" -c "$1"']
+    done = subprocess.run(
+        [*line, sys.executable, MOUNTED], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_a_killed_export_left_is_in_nobodys_way(run, tmp_path):
+    out = tmp_path / "out"
+    tg.export(run, out)
+    place = out.stat().st_ino
+    (out / make.HALF).mkdir()
+    (out / make.OLD).mkdir()  # killed between the old files and the new ones
+    for file in list(out.iterdir()):
+        if file.is_file():
+            file.rename(out / make.OLD / file.name)
+    with pytest.raises(UsageError, match="give --overwrite"):
+        tg.export(run, out)
+    tg.export(run, out, overwrite=True)
+    assert {"model.onnx", "metrics.json"} <= {file.name for file in out.iterdir()}
+    assert not {make.HALF, make.OLD} & {file.name for file in out.iterdir()}
+    assert out.stat().st_ino == place
 
 
 def test_an_export_in_openvinos_form_is_no_run_to_export(exported, tmp_path):

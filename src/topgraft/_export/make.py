@@ -32,6 +32,8 @@ Precision = Literal["f32", "f16", "int8"]
 
 PHOTOS = 200
 """So many photos go through the exported files, spread evenly over the run's."""
+HALF, OLD = ".topgraft-half", ".topgraft-old"
+"""Folders in an export's own: the new files until they are whole, the old ones until those are in place."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ def export(
         graph = graphs.halve(graph)
     elif precision == "int8":
         graph = graphs.quantize(graph, data, _learned(run, data))
-    with _whole(folder, overwrite=overwrite) as half:
+    with _whole(folder) as half:
         forms.write(half, format, graph, predictor.card, named)
         spread = np.unique(np.linspace(0, len(data) - 1, min(PHOTOS, len(data))).astype(int))
         with named.open(half) as ask:
@@ -148,12 +150,13 @@ def _judge(folder: Path, *, overwrite: bool) -> Path:
         held = list(folder.iterdir()) if folder.is_dir() else [folder] if folder.exists() else []
     except OSError as error:
         raise UsageError(f"{folder}: cannot hold an export ({error.strerror}). Choose another.") from error
+    held = [entry for entry in held if entry.name != HALF]  # of a process that was killed
     if held and not (overwrite and folder.is_dir()):
         raise UsageError(
             f"{folder}: expected an empty folder for the export, found something."
             " Choose another, or give --overwrite."
         )
-    if held and not _is_export(folder):
+    if held and not (_is_export(folder) or _is_export(folder / OLD)):
         raise UsageError(f"{folder}: is not an export, so nothing in it is touched. Choose another folder.")
     return folder
 
@@ -166,19 +169,44 @@ def _is_export(folder: Path) -> bool:
 
 
 @contextmanager
-def _whole(folder: Path, *, overwrite: bool) -> Iterator[Path]:
-    """Write into a hidden folder beside the real one, which is there at once or not at all."""
-    half = folder.parent / f".{folder.name}.half"
+def _whole(folder: Path) -> Iterator[Path]:
+    """Yield where to write an export, which then takes the place of what is there, whole or not at all.
+
+    A folder that is there stays: it may be a mount point, as of a Docker volume, which nothing can rename or
+    remove, and beside which nothing may be written. So the new files are written inside of it, and the old
+    ones are set aside until all of the new ones are in their place.
+    """
+    there = folder.exists()
+    half, old = (folder / HALF, folder / OLD) if there else (folder.parent / f".{folder.name}.half", None)
     with files.guarded(folder):
         shutil.rmtree(half, ignore_errors=True)  # of a process that was killed
         half.mkdir(parents=True)
         try:
             yield half
-            if folder.exists():
-                shutil.rmtree(folder) if overwrite else folder.rmdir()
-            half.rename(folder)
+            if old is None:
+                half.rename(folder)
+            else:
+                _swap(folder, half, old)
         finally:
             shutil.rmtree(half, ignore_errors=True)
+
+
+def _swap(folder: Path, new: Path, old: Path) -> None:
+    """Move what a folder holds aside and the new files in; where that fails the old ones come back."""
+    aside = sorted(entry for entry in folder.iterdir() if entry not in (new, old))
+    shutil.rmtree(old, ignore_errors=True)  # of a process that was killed
+    old.mkdir()
+    moved: list[tuple[Path, Path]] = []
+    try:
+        for entries, to in ((aside, old), (sorted(new.iterdir()), folder)):
+            for entry in entries:
+                moved.append((entry, entry.rename(to / entry.name)))
+    except BaseException:
+        for before, after in reversed(moved):
+            after.rename(before)
+        old.rmdir()
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _photos(run: Run, photos: str | Path | None, settings: Settings, progress: Progress) -> Dataset:
