@@ -181,6 +181,33 @@ def test_many_photos_become_a_table_and_a_file(browser, url, run, paths):
         assert person.page.locator("#card").is_hidden()
 
 
+def test_a_photo_that_comes_before_the_last_one_is_answered_has_one_row_in_its_place(browser, url, paths):
+    with Person(browser, url) as person:
+        page, held = person.page, []
+        page.route("**/predict", lambda asked: asked.continue_() if held else held.append(asked))
+
+        def names():
+            return [cell.inner_text() for cell in page.locator("tbody td.name").all()]
+
+        person.drop(paths[0])
+        person.drop(paths[1])
+        page.wait_for_selector(f"tbody:has-text('{paths[1].name}')")
+        assert names() == [paths[1].name]
+        assert page.locator("tbody tr").count() == 2  # the first one's place is kept
+        assert "done" not in page.locator("#status").inner_text()
+        held[0].continue_()
+        person.done(2)
+        assert names() == [path.name for path in paths[:2]]
+        person.drop(paths[2])
+        person.done(3)
+        assert names() == [path.name for path in paths[:3]]
+        assert [line[0] for line in person.table()[1:]] == names()
+        page.get_by_role("button", name="Start over").click()
+        page.set_input_files("#files", paths[3:5])
+        person.done(2)
+        assert names() == [path.name for path in paths[3:5]]
+
+
 def test_one_unreadable_photo_does_not_stop_the_rest_and_no_cell_is_a_formula(browser, url, paths, tmp_path):
     bad = tmp_path / "=cmd.jpg"
     bad.write_bytes(b"no picture")

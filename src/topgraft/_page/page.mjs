@@ -4,6 +4,7 @@ import { about, ask, several_at_once, where } from './ask.mjs';
 const $ = (id) => document.getElementById(id);
 const percent = (p) => `${p > 0.995 && p < 1 ? '> 99' : p > 0 && p < 0.005 ? '< 1' : Math.round(100 * p)} %`;
 const photos = []; // {blob, name, url, answer}, in the order they came
+const rows = new Map(); // each photo's row in the table; a single photo has none
 let shown = null;
 let round = 0; // photos of an earlier round, before "Start over", are nobody's any more
 
@@ -108,6 +109,16 @@ function table() {
   $('many').hidden = false;
 }
 
+// Gives every photo a row, in the order they came: those that came before and wait for their answer, too.
+function lay() {
+  const body = $('many').querySelector('tbody');
+  for (const photo of photos) {
+    if (rows.has(photo)) continue;
+    rows.set(photo, photo.answer ? row(photo) : document.createElement('tr'));
+    body.append(rows.get(photo));
+  }
+}
+
 async function look(blobs) {
   const mine = round;
   if (blobs.length > 1) $('card').hidden = true;
@@ -115,18 +126,10 @@ async function look(blobs) {
     blob, name: blob.name || 'photo', url: URL.createObjectURL(blob), answer: null,
   }));
   photos.push(...fresh);
-  const many = photos.length > 1;
   let done = 0;
   say(fresh.length > 1 ? `Looking at ${fresh.length} photos …` : 'Looking …');
   const left = [...fresh];
-  const rows = new Map();
-  const body = $('many').querySelector('tbody');
-  if (many) {
-    for (const photo of photos) {
-      if (photo.answer && body.children.length < photos.indexOf(photo) + 1) body.append(row(photo));
-    }
-    for (const photo of fresh) body.append(rows.set(photo, document.createElement('tr')).get(photo));
-  }
+  if (photos.length > 1) lay();
   const worker = async () => {
     for (let photo = left.shift(); photo && mine === round; photo = left.shift()) {
       try {
@@ -137,9 +140,10 @@ async function look(blobs) {
       }
       if (mine !== round) return;
       done += 1;
-      if (many) {
+      if (rows.has(photo)) {
         const line = row(photo);
         rows.get(photo).replaceWith(line);
+        rows.set(photo, line);
         table();
         if (done % 10 === 0) say(`${done} of ${fresh.length} photos …`);
       }
@@ -155,8 +159,8 @@ async function look(blobs) {
   }
   if (mine !== round) return;
   const { long, more } = words(fresh[0].answer);
-  say(many ? `${photos.length} photos are done.` : `${long}. ${more}`, 'heard');
-  if (many) table();
+  if (photos.length === 1) say(`${long}. ${more}`, 'heard');
+  else if (photos.every((photo) => photo.answer)) say(`${photos.length} photos are done.`, 'heard');
   if (fresh.length === 1) show(fresh[0], true);
   else $('count').focus({ preventScroll: true });
 }
@@ -165,6 +169,7 @@ function forget() {
   round += 1;
   for (const photo of photos) URL.revokeObjectURL(photo.url);
   photos.length = 0;
+  rows.clear();
   shown = null;
   $('card').hidden = $('many').hidden = true;
   $('many').querySelector('tbody').replaceChildren();
