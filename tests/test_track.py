@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from commands import topgraft
 from run_folder import load, write_run
+from tiny import TINY
 from topgraft import _track
-from topgraft.errors import DataError, MissingExtraError, UnknownNameError
+from topgraft.errors import DataError, MissingExtraError, StoreError, UnknownNameError
+from topgraft.testing.drawing import draw_photos
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 
@@ -35,7 +39,7 @@ def test_mlflow_gets_the_runs_numbers_choices_and_files(tracked: tuple[Path, str
     assert noted.info.status == "FINISHED"
     assert noted.data.metrics["test/accuracy"] == metrics["test"]["accuracy"]["value"]
     assert noted.data.metrics["test/accuracy/low"] == metrics["test"]["accuracy"]["low"]
-    assert noted.data.metrics["seconds/embed"] == 12.3
+    assert noted.data.metrics["seconds/train"] == 4.2
     recall = metrics["cross_validation"]["per_class"]["rice & fish"]["recall"]["value"]
     assert noted.data.metrics["cross_validation/per_class/rice _ fish/recall"] == recall
     assert noted.data.params["head/name"] == "logistic"
@@ -61,6 +65,37 @@ def test_runs_share_an_experiment_and_one_that_cannot_be_noted_is_not_shown_runn
         _track.track(folder)
     (third,) = (one for one in client.search_runs([experiment]) if one.info.run_id not in numbers)
     assert third.info.status == "FAILED"
+
+
+def test_a_server_that_does_not_answer_is_one_line_after_the_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("mlflow", reason="needs the track extra")
+    run = write_run(tmp_path / "run", photos=30, with_photos=False)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(StoreError, match=r"^http://127\.0\.0\.1:9: the run cannot be noted .*--resume"):
+        _track.track(run, uri="http://127.0.0.1:9")
+    with pytest.raises(StoreError, match="foo://bar: the run cannot be noted there"):
+        _track.track(run, uri="foo://bar")
+    with pytest.raises(StoreError, match="No such file"):
+        _track.track(run, uri=f"sqlite:////proc/{tmp_path.name}/mlflow.db")
+    photos = draw_photos(tmp_path / "photos", 6, seed=0)
+    line = ["train", photos, "-o", tmp_path / "new", "--backbone", TINY, "--policies", 0, "--heads", "ridge"]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    done = topgraft(*line, "--track", "mlflow", "--json")
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["classes"] == ["sandwich", "sushi"]
+    assert "topgraft: http://127.0.0.1:9: the run cannot be noted there" in done.stderr.splitlines()[-1]
+    again = topgraft(*line, "--resume", "--track", "mlflow")  # as the line says: nothing is trained anew
+    assert again.returncode == 1
+    assert "cross-validated" in again.stdout
+
+
+def test_a_tracker_that_cannot_be_is_said_before_the_training(tmp_path: Path) -> None:
+    done = topgraft("train", tmp_path, "-o", tmp_path / "new", "--track", "mlfow")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Did you mean mlflow" in done.stderr
+    assert not (tmp_path / "new").exists()
 
 
 def test_mistakes_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from topgraft.errors import OfflineError, UnknownNameError
+from topgraft.errors import MissingExtraError, OfflineError, StoreError, TopgraftError, UnknownNameError
+from topgraft.files import AGAIN, said
 from topgraft.run import Run
 from topgraft.settings import Settings
 from topgraft.telemetry import import_silently
@@ -49,20 +52,51 @@ def track(
         MissingExtraError: without the `track` extra.
         DataError: where the folder is no run.
         OfflineError: for a server where no socket may be opened.
+        StoreError: where MLflow cannot be reached, or does not take it.
+    """
+    judge(to, uri, settings=settings)
+    run = run if isinstance(run, Run) else Run.open(run)
+    place = _server(uri) or f"sqlite:///{run.path.resolve().parent / 'mlflow.db'}"
+    mlflow = import_silently("mlflow", "track", "tracking")
+    try:
+        return _note(mlflow.MlflowClient(tracking_uri=place), run, experiment, place)
+    except TopgraftError:
+        raise
+    except Exception as error:  # its own, those of its server's client, of its database and of its storage
+        raise StoreError(
+            f"{place}: the run cannot be noted there ({said(error)}). {run.path} is whole. See to the address and"
+            f" the right to write, then {AGAIN}."
+        ) from error
+
+
+def judge(to: str, uri: str | None = None, *, settings: Settings | None = None) -> None:
+    """See, before a run is trained, that it could be noted; nobody is asked yet.
+
+    Raises:
+        UnknownNameError: for another tracker.
+        MissingExtraError: without the `track` extra.
+        OfflineError: for a server where no socket may be opened.
     """
     if to not in TRACKERS:
         raise UnknownNameError("tracker", to, TRACKERS)
-    run = run if isinstance(run, Run) else Run.open(run)
-    beside = run.path.resolve().parent
-    place = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{beside / 'mlflow.db'}"
-    if (settings or Settings.load()).offline and not place.startswith(LOCAL):
+    if importlib.util.find_spec("mlflow") is None:  # its import takes seconds
+        raise MissingExtraError("track", "tracking")
+    place = _server(uri)
+    if place and (settings or Settings.load()).offline and not place.startswith(LOCAL):
         raise OfflineError(
-            f"{place}: offline, so no server is asked. Unset MLFLOW_TRACKING_URI to note the run in {beside}."
+            f"{place}: offline, so no server is asked. Unset MLFLOW_TRACKING_URI to note the run beside its"
+            " folder."
         )
-    mlflow = import_silently("mlflow", "track", "tracking")
-    client = mlflow.MlflowClient(tracking_uri=place)
+
+
+def _server(uri: str | None) -> str | None:
+    return uri or os.environ.get("MLFLOW_TRACKING_URI")
+
+
+def _note(client: Any, run: Run, experiment: str, place: str) -> str:
     found = client.get_experiment_by_name(experiment)
     if found is None:
+        beside = run.path.resolve().parent
         local = (beside / "mlartifacts").as_uri() if place.startswith("sqlite:") else None
         number = client.create_experiment(experiment, artifact_location=local)
     else:
@@ -71,7 +105,8 @@ def track(
     try:
         _log(client, noted, run)
     except BaseException:
-        client.set_terminated(noted, status="FAILED")  # or MLflow shows it running for ever
+        with suppress(Exception):  # what failed first is what is said
+            client.set_terminated(noted, status="FAILED")  # or MLflow shows it running for ever
         raise
     client.set_terminated(noted)
     return noted

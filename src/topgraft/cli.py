@@ -558,6 +558,10 @@ def train(
         within=within,
     )
     settings = Settings.load(threads=threads, offline=offline)
+    from topgraft import _track
+
+    if track:
+        _track.judge(track, settings=settings)
     from topgraft.recipe import train as do  # after the options were judged: it takes a second
 
     if out and not overwrite and not resume:
@@ -573,14 +577,12 @@ def train(
             settings=settings,
             progress=bar,
         )
-    if track:
-        from topgraft._track import track as note
-
-        note(run, track, settings=settings)
     if as_json:
         print((run.path / "metrics.json").read_text(encoding="utf-8"), end="")
     else:
         print_verdict(run)
+    if track:  # last: the result was said, whatever becomes of its note
+        _track.track(run, track, settings=settings)
 
 
 def _offered(out: Path) -> Path:
