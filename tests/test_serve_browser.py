@@ -11,6 +11,7 @@ import shutil
 import threading
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +22,7 @@ import pytest
 import topgraft as tg
 from browsing import CHROMIUM, MODULES, PATIENCE_MS, Served, Visitor, open_browser
 from tiny import TINY
+from topgraft import _page
 from topgraft.config import Config
 from topgraft.predictor import load
 from topgraft.recipe import follow
@@ -76,7 +78,15 @@ def url(run) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def here(run, tmp_path_factory) -> Iterator[str]:
     """The exported page behind a static web server."""
-    folder = tg.export(run, tmp_path_factory.mktemp("web") / "page", format="web", runtime=RUNTIME).path
+    with serve_folder(
+        tg.export(run, tmp_path_factory.mktemp("web") / "page", format="web", runtime=RUNTIME).path
+    ) as url:
+        yield url
+
+
+@contextmanager
+def serve_folder(folder: Path) -> Iterator[str]:
+    """A static web server."""
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *_words: object) -> None:
@@ -85,10 +95,12 @@ def here(run, tmp_path_factory) -> Iterator[str]:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 class Person(Visitor):
@@ -393,6 +405,44 @@ def test_the_exported_page_answers_without_a_network(browser, here, run, photos,
         assert line[1] == ("unknown" if told.unknown else told.label)
         apart = max(apart, *(abs(float(line[4 + i]) - p) for i, p in enumerate(told.probabilities.values())))
     assert apart < 1e-3
+
+
+def test_two_exports_on_one_origin_keep_their_own_copies(browser, tmp_path):
+    """Their service workers alone: what a page then does with its files is tested above."""
+    for name, word in (("a", "first"), ("a/inner", "second"), ("b", "third")):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "index.html").write_text(word)
+        text = _page.part("offline.js").decode().replace("{{ digest }}", word)
+        (folder / "offline.js").write_text(text.replace("{{ files }}", '["./", "index.html"]'))
+    register = """async () => {
+        const found = await navigator.serviceWorker.register('./offline.js');
+        const worker = found.installing ?? found.waiting ?? found.active;
+        while (worker.state !== 'activated') {
+            if (worker.state === 'redundant') throw new Error('it was not installed');
+            await new Promise((done) => { worker.addEventListener('statechange', done, { once: true }); });
+        }
+    }"""
+    with serve_folder(tmp_path) as url:
+        context = browser.new_context()
+        page = context.new_page()
+        for name in ("a/", "a/inner/", "b/"):
+            page.goto(f"{url}{name}")
+            page.evaluate(register)
+        context.set_offline(True)
+        for name, word in (("a/", "first"), ("a/inner/", "second"), ("b/", "third")):
+            page.goto(f"{url}{name}")
+            assert page.inner_text("body") == word
+        context.set_offline(False)
+        script = tmp_path / "b" / "offline.js"
+        script.write_text(script.read_text().replace("third", "fourth"))
+        page.goto(f"{url}b/")
+        page.evaluate("navigator.serviceWorker.getRegistration().then((found) => found.update())")
+        page.evaluate(register)
+        kept = page.evaluate("caches.keys()")
+        context.close()
+    ends = {"a/ first", "a/inner/ second", "b/ fourth"}  # a new export of b took the place of its old one
+    assert sorted(kept) == sorted(f"topgraft {url}{end}" for end in ends)
 
 
 @needs_web

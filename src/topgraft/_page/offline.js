@@ -1,5 +1,7 @@
 // Keeps the page's files, so that it opens without a network; a new export has a new name and replaces them.
-const NAME = 'topgraft {{ digest }}';
+// All pages of one origin share their caches, so the name begins with where this page lies.
+const OWN = `topgraft ${self.registration.scope} `;
+const NAME = `${OWN}{{ digest }}`;
 const FILES = {{ files }};
 
 self.addEventListener('install', (event) => {
@@ -8,7 +10,7 @@ self.addEventListener('install', (event) => {
 });
 self.addEventListener('activate', (event) => {
   event.waitUntil((async () => {
-    for (const name of await caches.keys()) if (name.startsWith('topgraft ') && name !== NAME) await caches.delete(name);
+    for (const name of await caches.keys()) if (name.startsWith(OWN) && name !== NAME) await caches.delete(name);
     await self.clients.claim();
   })());
 });
