@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from run_folder import POLICIES, load, write_run
 from tiny import TINY
@@ -24,12 +25,13 @@ from topgraft._report.believed import merged
 from topgraft._report.gallery import Shot
 from topgraft._report.looked import kept, outlined
 from topgraft._report.numbers import pointer, resolve, written
-from topgraft._report.photos import Thumb
+from topgraft._report.photos import LEAST, Book, Thumb
 from topgraft._report.svg import Plot, thin, ticks
 from topgraft.backbones.card import Card
 from topgraft.errors import DataError
 from topgraft.metrics import wilson
 from topgraft.run import Run
+from topgraft.run.origin import Origin
 from topgraft.show import print_verdict
 
 VOID = {"meta", "link", "br"}
@@ -349,6 +351,22 @@ def test_photos_that_are_gone_are_said(tmp_path: Path, caplog: pytest.LogCapture
     assert said
     assert [line for line in caplog.messages if said[0] in line]
     assert "data:image/webp" not in text
+
+
+def test_a_photo_without_room_is_counted_once_and_comes_in_where_it_is_small_enough(tmp_path: Path) -> None:
+    names = ["0.png", "1.png", "2.png"]
+    for i, name in enumerate(names):  # noise is large
+        noise = np.random.default_rng(i).integers(0, 256, (300, 300, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(tmp_path / name)
+    probe = Book(Origin(str(tmp_path)), 10**6, threads=1)
+    probe.take(names[:1], 300)
+    book = Book(Origin(str(tmp_path)), 10**6 - probe.left + LEAST, threads=1)  # room for one, and to try more
+    for _ in range(3):
+        book.take(names, 300)
+    assert book.full == set(names[1:])
+    book.take(names[1:2], 8)
+    assert book.has(names[1])
+    assert book.full == {names[2]}
 
 
 def test_without_a_test_split_cross_validation_speaks(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ class Book:
         threads: that read photos.
         gone: ids that could not be read.
         refused: ids that may not be read.
-        crowded: how many photos found no room.
+        full: ids that found no room.
     """
 
     origin: Origin
@@ -62,7 +62,7 @@ class Book:
     threads: int
     gone: list[str] = field(default_factory=list)
     refused: set[str] = field(default_factory=set)
-    crowded: int = 0
+    full: set[str] = field(default_factory=set)
     thumbs: dict[str, Thumb] = field(default_factory=dict)
 
     def take(self, ids: Iterable[str], side: int) -> None:
@@ -82,7 +82,7 @@ class Book:
         with ThreadPoolExecutor(self.threads) as pool:
             for start in range(0, len(wanted), CHUNK):
                 if self.left < LEAST:
-                    self.crowded += len(wanted) - start
+                    self.full |= set(wanted[start:])
                     return
                 chunk = wanted[start : start + CHUNK]
                 for name, made in zip(chunk, pool.map(read, chunk), strict=True):
@@ -99,9 +99,10 @@ class Book:
         width, height, data = made
         cost = len(data) * 4 // 3 + MARKUP
         if cost > self.left:
-            self.crowded += 1
+            self.full.add(name)
             return
         self.left -= cost
+        self.full.discard(name)  # smaller than when it was tried before
         self.thumbs[name] = Thumb(f"i{len(self.thumbs)}", width, height, data)
 
     def has(self, name: str) -> bool:
