@@ -362,6 +362,8 @@ def with_fingerprint(run, backbone, folder):
         ({"epoch": 3}, UnknownNameError, r"Did you mean epochs"),
         ({"epochs": 0}, UsageError, r"epochs must be at least 1, got 0"),
         ({"rate": -1.0}, UsageError, r"rate must be above 0, got -1"),
+        ({"warmup": 1.0}, UsageError, r"warmup must be at least 0 and below 1, got 1\.0"),
+        ({"warmup": float("nan")}, UsageError, r"warmup must be at least 0 and below 1, got nan"),
         ({"batch_norm": "on"}, UsageError, r"batch_norm must be frozen or train, got 'on'"),
     ],
 )

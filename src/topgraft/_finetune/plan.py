@@ -60,6 +60,7 @@ class Training:
             "head_rate": 0 < self.head_rate < inf,
             "blend": 0 < self.blend <= 1,
             "weight_decay": 0 <= self.weight_decay < inf,
+            "warmup": 0 <= self.warmup < 1,
             "patience": self.patience >= 1,
             "held": 0 < self.held < 1,
             "batch_norm": self.batch_norm in ("frozen", "train"),
@@ -69,6 +70,7 @@ class Training:
             "blend": "above 0 and at most 1",
             "held": "between 0 and 1",
             "weight_decay": "at least 0",
+            "warmup": "at least 0 and below 1",
             "batch_norm": "frozen or train",
         }
         for name, good in right.items():
