@@ -334,6 +334,18 @@ def test_auto_keeps_the_backbone_frozen_where_nothing_is_gained(first, data, tmp
     assert made.metrics.cross_validation == first.metrics.cross_validation
 
 
+def test_auto_says_why_where_no_number_of_blocks_can_be_trained(first, data, tmp_path, monkeypatch):
+    monkeypatch.setattr("topgraft._finetune.plan.TRIED", (1, 2))
+    monkeypatch.setattr("topgraft._finetune.cut.TOLERANCE", -1.0)  # no cut is near enough
+    made = tg.finetune(first, data, blocks="auto", out=tmp_path / "run", settings=SETTINGS)
+    assert made.metrics.finetune == {"blocks": 0, "tried": []}
+    why, one, two, *_ = made.metrics.notes
+    assert why == "None of the numbers of blocks could be fine-tuned, so this run is the one it began with."
+    assert one.startswith("1 block cannot be trained: ")
+    assert two.startswith("2 blocks cannot be trained: ")
+    assert "give other features than the whole" in one
+
+
 def edited(backbone, **facts):
     return Backbone(backbone.card.model_copy(update=facts), backbone.graph)
 

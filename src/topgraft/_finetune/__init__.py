@@ -31,7 +31,7 @@ from topgraft.run import AGAIN, Metrics, Run
 from topgraft.run.results import Answers, rounded
 from topgraft.selection.leaning import leaning
 from topgraft.settings import Settings
-from topgraft.text import duration
+from topgraft.text import counted, duration
 from topgraft.trust.trust import Trust
 from topgraft.trust.unknown import say_of_unknown
 from topgraft.types import Progress, auto
@@ -138,7 +138,7 @@ def _tune(
     trainings = len(counts) * len(base.folds[: asked.folds]) + 1
     left = Left(trainings * (1 + plan.refit), plan.epochs, progress)
     best: tuple[Tuner, Outcome] | None = None
-    tried = []
+    tried, refused = [], []
     with cores(settings.threads):
         for count in counts:
             try:
@@ -155,7 +155,8 @@ def _tune(
             except BackboneError as error:
                 if not choose:
                     raise
-                say(f"{count} blocks cannot be trained: {error}")
+                refused.append(f"{counted(count, 'block')} cannot be trained: {error}")
+                say(refused[-1])
                 continue
             _announce(tuner, asked.folds, len(counts))
             with made.timed(f"fine-tune, {count} blocks"):
@@ -166,9 +167,9 @@ def _tune(
             if (outcome.gained if choose else not stopped) and (best is None or outcome.loss < best[1].loss):
                 best = tuner, outcome
         if best is None:
-            _keep(base, made, tried)
+            _keep(base, made, tried, refused)
         else:
-            _finish(made, *best, tried)
+            _finish(made, *best, tried, refused)
 
 
 def _plan(seed: int, options: dict[str, Any]) -> Training:
@@ -205,14 +206,15 @@ def _announce(tuner: Tuner, folds: int | None, counts: int) -> None:
     )
 
 
-def _keep(base: Base, made: Run, tried: list[Outcome]) -> None:
-    """Write the run as it was: nothing was gained, or nothing was asked for."""
-    why = (
-        "Fine-tuning was tried and gained nothing that chance does not explain, so the backbone stays frozen"
-        " and this run is the one it began with."
-        if tried
-        else "No block was to be fine-tuned, so this run is the one it began with."
-    )
+def _keep(base: Base, made: Run, tried: list[Outcome], refused: list[str]) -> None:
+    """Write the run as it was: nothing was gained, nothing could be trained, or nothing was asked for."""
+    if tried:
+        why = "Fine-tuning was tried and gained nothing that chance does not explain, so the backbone stays frozen and"
+    elif refused:
+        why = "None of the numbers of blocks could be fine-tuned, so"
+    else:
+        why = "No block was to be fine-tuned, so"
+    why += " this run is the one it began with."
     say(why)
     with files.guarded(made.path, AGAIN):
         for name in ("predictions.csv", "health.json", "versions.json", "curves.json"):
@@ -223,11 +225,13 @@ def _keep(base: Base, made: Run, tried: list[Outcome]) -> None:
                 files.copy(base.run.path / name, made.path / name)
     facts = base.metrics.as_dict()
     facts["finetune"] = {"blocks": 0, "tried": [outcome.facts() for outcome in tried]}
-    facts["notes"] = [why, *(outcome.said for outcome in tried), *facts["notes"]]
+    facts["notes"] = [why, *(outcome.said for outcome in tried), *refused, *facts["notes"]]
     made.write_metrics(Metrics.model_validate(rounded(facts)))
 
 
-def _finish(made: Run, tuner: Tuner, outcome: Outcome, tried: list[Outcome]) -> None:
+def _finish(
+    made: Run, tuner: Tuner, outcome: Outcome, tried: list[Outcome], refused: list[str]
+) -> None:
     """Train on the whole training side, meet the test side once, and write the run."""
     base = tuner.base
     with made.timed("fine-tune, whole training side"):
@@ -248,6 +252,7 @@ def _finish(made: Run, tuner: Tuner, outcome: Outcome, tried: list[Outcome]) -> 
     found = Finished(
         outcome=outcome,
         tried=tuple(tried),
+        refused=tuple(refused),
         views=tuner.inputs.views,
         refit=tuner.plan.refit,
         lines=lines,

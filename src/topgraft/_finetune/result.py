@@ -264,6 +264,7 @@ class Finished:
     Attributes:
         outcome: its cross-validation.
         tried: those of all numbers of blocks that were tried.
+        refused: what is said of those that could not be.
         views: of each photo.
         refit: whether the best epoch was then trained anew on all photos.
         lines: of the training, one an epoch.
@@ -275,6 +276,7 @@ class Finished:
 
     outcome: Outcome
     tried: tuple[Outcome, ...]
+    refused: tuple[str, ...]
     views: int
     refit: bool
     lines: list[Line]
@@ -363,7 +365,7 @@ class Finished:
                 f"{len(self.tried)} numbers of blocks were tried and the best was taken, which flatters its"
                 " cross-validated numbers a little."
             )
-        notes += filter(None, [lean_in_words(self.depths)])
+        notes += [*self.refused, *filter(None, [lean_in_words(self.depths)])]
         if base.card.head != base.head.head:
             notes.append(
                 f"The run's head {base.card.head} is not linear; {PLAIN} took its place for the fine-tuning."
