@@ -20,7 +20,8 @@ import numpy as np
 
 from topgraft import files
 from topgraft.errors import UnknownNameError, UsageError
-from topgraft.policies.policy import Policy, uniforms
+from topgraft.policies import terms
+from topgraft.policies.policy import OPS, Policy, uniforms
 
 
 @dataclass(frozen=True)
@@ -42,13 +43,22 @@ class Grid(Sequence[Policy]):
         for axis, levels in self.axes:
             if not levels:
                 raise UsageError(f"grid {self.name}: axis {axis} has no levels. Give it at least `none`.")
+        sets: list[tuple[str, set[str]]] = []
         for axis, levels in self.axes:
+            fields: set[str] = set()
             for level in levels:
                 try:
                     Policy.parse(level)
                 except UsageError as error:
                     raise UsageError(f"grid {self.name}, axis {axis}: {error}") from error
-        _ = self[0], self[-1]  # two axes that set the same thing are found here, not in the middle of a draw
+                fields |= terms.read(level, OPS).keys()
+            sets.append((axis, fields))
+        for (one, its), (other, theirs) in itertools.combinations(sets, 2):
+            if both := sorted(its & theirs):  # found here, not in the middle of a draw
+                raise UsageError(
+                    f"grid {self.name}: the axes {one} and {other} both set {' and '.join(both)}."
+                    " Leave that to one of them."
+                )
 
     def __len__(self) -> int:
         return math.prod(len(levels) for _, levels in self.axes)
