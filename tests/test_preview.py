@@ -254,3 +254,11 @@ def test_the_command_takes_one_photo(folder, tmp_path):
     )
     with Pillow.open(out) as sheet:
         assert sheet.format == "WEBP"
+
+
+@pytest.mark.parametrize("place", ["file/views", "/proc/views", "n" * 300])
+def test_a_place_that_cannot_be_written_is_one_line(data, tmp_path, place):
+    (tmp_path / "file").write_text("")
+    for options in ({"save_to": tmp_path / place}, {"out": tmp_path / place / "sheet.png"}):
+        with pytest.raises(UsageError, match=r"cannot be written \(.*\)\. Give another place"):
+            _preview.preview(data, n=1, **options)

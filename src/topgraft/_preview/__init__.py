@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -94,7 +95,8 @@ def preview(
     ]
     by_policy, by_photo = shown[0], [picture for pictures in shown for picture in pictures[1:2]]
     if save_to is not None:
-        _save(Path(save_to), {"policy": by_policy, "photo": by_photo})
+        with _written(save_to):
+            _save(Path(save_to), {"policy": by_policy, "photo": by_photo})
     origin = f"drawn from the grid {source.name}, seed {seed}" if source else f"seed {seed}"
     sections = [
         Section(
@@ -119,12 +121,18 @@ def preview(
         )
     sheet = lay_out(sections, side_px)
     if out is not None:
-        try:
+        with _written(out):
             Path(out).parent.mkdir(parents=True, exist_ok=True)
             sheet.save(out, quality=92)
-        except OSError as error:
-            raise UsageError(f"{out}: cannot be written ({error.strerror or error}).") from error
     return sheet
+
+
+@contextmanager
+def _written(place: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"{place}: cannot be written ({files.said(error)}). Give another place.") from error
 
 
 def _read(
