@@ -9,7 +9,12 @@ from hypothesis import strategies as st
 from sklearn import metrics as reference
 
 from topgraft._report import curves
-from topgraft.metrics import summary
+from topgraft.metrics import ranking, summary
+
+
+def area(x: curves.Curve, y: curves.Curve) -> float:
+    """Return what lies under a curve as it is drawn, of straight pieces."""
+    return float(np.sum(np.diff(x) * (y[1:] + y[:-1]) / 2))
 
 
 @st.composite
@@ -26,9 +31,9 @@ def _problems(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
 @settings(max_examples=60, deadline=None)
 def test_curves_agree_with_scikit_learn(problem: tuple[np.ndarray, np.ndarray]) -> None:
     positive, score = problem
-    assert curves.auc(*curves.roc(positive, score)) == pytest.approx(
-        reference.roc_auc_score(positive, score), abs=1e-12
-    )
+    drawn = area(*curves.roc(positive, score))
+    assert drawn == pytest.approx(reference.roc_auc_score(positive, score), abs=1e-12)
+    assert drawn == pytest.approx(ranking(positive, score, np.ones((1, len(score))))[0][0], abs=1e-12)
     recall, precision = curves.precision_recall(positive, score)
     assert np.sum(np.diff(recall, prepend=0) * precision) == pytest.approx(
         reference.average_precision_score(positive, score), abs=1e-12
@@ -43,14 +48,14 @@ def test_the_area_drawn_is_the_number_said(classes: int) -> None:
     labels = np.arange(90) % classes
     probabilities = rng.dirichlet(np.ones(classes), 90)
     said = summary(labels, probabilities, [str(c) for c in range(classes)])
-    areas = [curves.auc(*curves.roc(labels == c, probabilities[:, c])) for c in range(classes)]
+    areas = [area(*curves.roc(labels == c, probabilities[:, c])) for c in range(classes)]
     assert said["roc_auc"]["value"] == pytest.approx(np.mean(areas), abs=1e-12)
 
 
 def test_hand_computed_curve() -> None:
     positive, score = np.array([True, False, True, False]), np.array([0.9, 0.8, 0.7, 0.1])
     np.testing.assert_array_equal(curves.roc(positive, score), ([0, 0, 0.5, 0.5, 1], [0, 0.5, 0.5, 1, 1]))
-    assert curves.auc(*curves.roc(positive, score)) == 0.75
+    assert area(*curves.roc(positive, score)) == 0.75
     np.testing.assert_allclose(
         curves.precision_recall(positive, score), ([0.5, 0.5, 1, 1], [1, 0.5, 2 / 3, 0.5])
     )
@@ -58,7 +63,7 @@ def test_hand_computed_curve() -> None:
 
 def test_what_is_not_defined_is_nan_and_constant_scores_are_chance() -> None:
     ones, score = np.ones(5, bool), np.linspace(0, 1, 5)
-    assert np.isnan(curves.auc(*curves.roc(ones, score)))
+    assert np.isnan(area(*curves.roc(ones, score)))
     assert curves.precision_recall(~ones, score)[0].size == 0
     half = np.array([True, False] * 4)
-    assert curves.auc(*curves.roc(half, np.full(8, 0.5))) == 0.5
+    assert area(*curves.roc(half, np.full(8, 0.5))) == 0.5

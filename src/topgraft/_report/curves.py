@@ -55,8 +55,3 @@ def precision_recall(positive: NDArray[np.bool_], score: NDArray[np.float64]) ->
         return np.empty(0), np.empty(0)
     hits, alarms = _counts(positive, score)
     return hits / total, hits / (hits + alarms)
-
-
-def auc(x: Curve, y: Curve) -> float:
-    """Return the area under a curve of straight pieces; `x` must not fall."""
-    return float(np.sum(np.diff(x) * (y[1:] + y[:-1]) / 2))

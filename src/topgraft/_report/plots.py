@@ -12,6 +12,7 @@ from topgraft._report import curves
 from topgraft._report.facts import Facts
 from topgraft._report.numbers import Numbers
 from topgraft._report.svg import SERIES, Plot, legend, percent
+from topgraft.metrics import ranking as rank
 from topgraft.types import Probabilities
 
 UNIT = (0.0, 1.0)
@@ -67,7 +68,8 @@ def ranking(facts: Facts, metrics: Numbers, split: str, key: str) -> list[Figure
 def _telling(carried: NDArray[np.bool_], probabilities: Probabilities) -> list[int]:
     """One class of two that exclude each other; all of a few; else those with the smallest area."""
     C = probabilities.shape[1]
-    areas = [curves.auc(*curves.roc(carried[:, i], probabilities[:, i])) for i in range(C)]
+    once = np.ones((1, len(carried)))
+    areas = [float(rank(carried[:, i], probabilities[:, i], once)[0][0]) for i in range(C)]
     known = [i for i in range(C) if not np.isnan(areas[i])]
     if C == 2 and (carried.sum(axis=1) == 1).all():
         return known[-1:]
