@@ -29,6 +29,7 @@ from topgraft.importers.load import load_backbone
 from topgraft.nodes import Nodes
 from topgraft.photos.decode import decode
 from topgraft.predictor import Predictor, build, load
+from topgraft.predictor._build import head_part
 from topgraft.predictor._fit import add_fit
 from topgraft.predictor.saliency import activation_map
 from topgraft.settings import Settings
@@ -412,6 +413,25 @@ def says(probabilities, distance, name="probabilities") -> bytes:
     graph = helper.make_graph(nodes, "says", [picture], outputs, weights)
     opsets = [helper.make_opsetid("", 17)]
     return helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString()
+
+
+def test_the_head_of_a_graph_is_what_leads_to_its_logits_however_many_ways_do() -> None:
+    """Sixty values that are each used twice lie on 2^60 ways; nodes need no names."""
+    ways = [helper.make_node("Add", [f"v{i}", f"v{i}"], [f"v{i + 1}"]) for i in range(60)]
+    nodes = [
+        helper.make_node("Cast", ["image"], ["features"], to=TensorProto.FLOAT),
+        helper.make_node("Identity", ["features"], ["elsewhere"]),
+        helper.make_node("Mul", ["features", "w"], ["v0"]),
+        *ways,
+        helper.make_node("Identity", ["v60"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"]),
+    ]
+    weights = [onnx.numpy_helper.from_array(np.ones(1, np.float32), name) for name in ("w", "other")]
+    graph = helper.make_graph(nodes, "whole", [], [], weights)
+    part = head_part(helper.make_model(graph).SerializeToString())
+    found = onnx.load_from_string(part).graph
+    assert [node.output[0] for node in found.node] == [*(f"v{i}" for i in range(61)), "logits"]
+    assert [weight.name for weight in found.initializer] == ["w"]
 
 
 @pytest.mark.parametrize(

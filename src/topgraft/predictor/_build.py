@@ -119,19 +119,19 @@ def head_part(graph: bytes) -> bytes | None:
     from onnx import TensorProto, helper
 
     model = onnx.load_from_string(graph)
-    makers = {out: node for node in model.graph.node for out in node.output}
-    needed, asked, given = [], ["logits"], "features"
+    makers = {out: i for i, node in enumerate(model.graph.node) for out in node.output}
+    needed: set[int] = set()
+    asked, given = ["logits"], "features"
     while asked:
         value = asked.pop()
         if value == "map":
             return None
         if value in ("features", ROWS):
             given = value
-        elif value in makers:
-            node = makers[value]
-            needed.append(node.name)
-            asked.extend(node.input)
-    nodes = [node for node in model.graph.node if node.name in set(needed)]
+        elif value in makers and makers[value] not in needed:  # a value on several ways is followed once
+            needed.add(makers[value])
+            asked.extend(model.graph.node[makers[value]].input)
+    nodes = [model.graph.node[i] for i in sorted(needed)]
     used = {value for node in nodes for value in node.input}
     part = helper.make_graph(
         nodes,
