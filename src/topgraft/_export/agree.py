@@ -28,7 +28,8 @@ class Bound:
 
     Attributes:
         labels: the least share of photos with the same label.
-        apart: the most that a probability may differ; relative to 1 for the distance.
+        apart: the most that a probability may differ, and the distance as a share of the run's (of 1, where
+            the run's is below 1).
     """
 
     labels: float

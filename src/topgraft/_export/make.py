@@ -85,8 +85,8 @@ def export(
     """Write a run's predictor for another runtime.
 
     Up to 200 of the run's photos go through the written files in their own runtime: onnxruntime, OpenVINO,
-    or onnxruntime-web in Node.js. In f32 every label must be the run's, and every probability within 1e-3; in
-    f16 and int8 the loss is measured, and bounded (`topgraft._export.agree.BOUNDS`).
+    or onnxruntime-web in Node.js. In f32 every label must be the run's, and every probability and distance
+    within 1e-3; in f16 and int8 the loss is measured, and bounded (`topgraft._export.agree.BOUNDS`).
 
     Args:
         run: a finished run, or its folder.
