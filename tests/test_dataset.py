@@ -449,6 +449,6 @@ def test_what_a_system_says_in_braces_is_said_as_it_is(place):
     with pytest.raises(StoreError) as caught, files.guarded(place):
         raise OSError('{"error": {"code": 403}} {')
     assert str(caught.value) == f'{place}: {{"error": {{"code": 403}}}} {{. Is the place reachable?'
-    with pytest.raises(StoreError, match=r"\{x\}: the disk is full\. Free some space and do {it}"):
-        with files.guarded(place, "do {it}"):
-            raise OSError(errno.ENOSPC, "No space left on device")
+    full = r"\{x\}: the disk is full\. Free some space and do {it}"
+    with pytest.raises(StoreError, match=full), files.guarded(place, "do {it}"):
+        raise OSError(errno.ENOSPC, "No space left on device")

@@ -143,9 +143,12 @@ def test_own_grids_come_from_toml(tmp_path):
         ("[axes]\na = [1]", "axis a must be a list of policy strings"),
         ("[axes]\na = []", "axis a has no levels"),
         ("[axes]\na = ['rotaton(3)']", "axis a: no policy term is named 'rotaton'"),
-        ("[axes]\na = ['rotate(3)']\nb = ['hflip', 'rotate(4)']", "the axes a and b both set rotation. Leave"),
         (
-            "[axes]\na = ['none', 'shift(0.1)', 'hflip']\nb = ['none', 'shift(0.2)', 'vflip']",  # only in the middle
+            "[axes]\na = ['rotate(3)']\nb = ['hflip', 'rotate(4)']",
+            "the axes a and b both set rotation. Leave",
+        ),
+        (
+            "[axes]\na = ['none', 'shift(0.1)', 'hflip']\nb = ['none', 'shift(0.2)', 'vflip']",
             "the axes a and b both set shift_x and shift_y.",
         ),
         ("[axes", "no grid can be read here"),

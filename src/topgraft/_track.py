@@ -64,8 +64,8 @@ def track(
         raise
     except Exception as error:  # its own, those of its server's client, of its database and of its storage
         raise StoreError(
-            f"{place}: the run cannot be noted there ({said(error)}). {run.path} is whole. See to the address and"
-            f" the right to write, then {AGAIN}."
+            f"{place}: the run cannot be noted there ({said(error)}). {run.path} is whole. See to the address"
+            f" and the right to write, then {AGAIN}."
         ) from error
 
 

@@ -187,7 +187,9 @@ def _below(root: Path) -> Iterator[str]:
         listed.add(real)
         for entry in _entries(folder):
             if _is_dir(entry):
-                (links if entry.is_symlink() else folders).append((Path(entry.path), f"{prefix}{entry.name}/"))
+                (links if entry.is_symlink() else folders).append(
+                    (Path(entry.path), f"{prefix}{entry.name}/")
+                )
             else:
                 yield prefix + entry.name
 

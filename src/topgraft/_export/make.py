@@ -200,10 +200,11 @@ def _swap(folder: Path, new: Path, old: Path) -> None:
     try:
         for entries, to in ((aside, old), (sorted(new.iterdir()), folder)):
             for entry in entries:
-                moved.append((entry, entry.rename(to / entry.name)))
+                after = entry.rename(to / entry.name)
+                moved.append((entry, after))
     except BaseException:
-        for before, after in reversed(moved):
-            after.rename(before)
+        for entry, after in reversed(moved):
+            after.rename(entry)
         old.rmdir()
         raise
     shutil.rmtree(old, ignore_errors=True)

@@ -209,7 +209,10 @@ def _announce(tuner: Tuner, folds: int | None, counts: int) -> None:
 def _keep(base: Base, made: Run, tried: list[Outcome], refused: list[str]) -> None:
     """Write the run as it was: nothing was gained, nothing could be trained, or nothing was asked for."""
     if tried:
-        why = "Fine-tuning was tried and gained nothing that chance does not explain, so the backbone stays frozen and"
+        why = (
+            "Fine-tuning was tried and gained nothing that chance does not explain, so the backbone stays"
+            " frozen and"
+        )
     elif refused:
         why = "None of the numbers of blocks could be fine-tuned, so"
     else:
@@ -229,9 +232,7 @@ def _keep(base: Base, made: Run, tried: list[Outcome], refused: list[str]) -> No
     made.write_metrics(Metrics.model_validate(rounded(facts)))
 
 
-def _finish(
-    made: Run, tuner: Tuner, outcome: Outcome, tried: list[Outcome], refused: list[str]
-) -> None:
+def _finish(made: Run, tuner: Tuner, outcome: Outcome, tried: list[Outcome], refused: list[str]) -> None:
     """Train on the whole training side, meet the test side once, and write the run."""
     base = tuner.base
     with made.timed("fine-tune, whole training side"):

@@ -421,7 +421,9 @@ def _missing_photos(facts: Facts, book: Book) -> list[str]:
 def _crowded(book: Book) -> list[str]:
     if not book.full:
         return []
-    return [f"A sample of the photos is shown, so that this page stays small; {len(book.full)} found no room."]
+    return [
+        f"A sample of the photos is shown, so that this page stays small; {len(book.full)} found no room."
+    ]
 
 
 def _cost(facts: Facts) -> list[tuple[str, str, float]]:
