@@ -558,9 +558,9 @@ def train(
         within=within,
     )
     settings = Settings.load(threads=threads, offline=offline)
-    from topgraft import _track
-
     if track:
+        from topgraft import _track
+
         _track.judge(track, settings=settings)
     from topgraft.recipe import train as do  # after the options were judged: it takes a second
 
