@@ -121,6 +121,14 @@ def test_auto_takes_one_within_the_time_and_a_resumed_run_stays_with_it(photos, 
     assert again.read("backbones.json") == noted
 
 
+@pytest.fixture
+def two_small(monkeypatch):
+    """The two backbones that are tried by default, on small pictures."""
+    here = [tg.load_backbone(f"{name}@96") for name in (SMALL, LARGEST)]
+    monkeypatch.setattr("topgraft.recipe.to_try", lambda *_: here)
+
+
+@pytest.mark.usefixtures("two_small")
 def test_a_resumed_run_tries_again_where_photos_came(photos, tmp_path, caplog):
     """Else its trial, and perhaps its backbone, would be of other photos than its numbers."""
     mine = tmp_path / "photos"
@@ -141,6 +149,7 @@ def test_a_resumed_run_tries_again_where_photos_came(photos, tmp_path, caplog):
     assert sum(line.getMessage().startswith("first answer") for line in caplog.records) == 2  # one a run
 
 
+@pytest.mark.usefixtures("two_small")
 def test_the_first_answer_is_said_once_where_int8_is_taken_after_it(photos, tmp_path, caplog, monkeypatch):
     caplog.set_level("INFO", "topgraft")
     monkeypatch.setattr("topgraft.recipe.in_precision", lambda taken, *_, **__: replace(taken))
