@@ -11,11 +11,10 @@ further apart than both together allow; in brackets, where the truth is taken fo
 
 With --tried, two backbones are compared in every draw and one is taken as `topgraft train` takes it by
 default; else it is Lite0 alone. Embedding is done once and kept in DIR, and so is every draw: run the same
-command again to go on. All of it takes about two hours on 2 cores, and four with --tried. Prints a Markdown
-table and, as its last line, one JSON object with the
-goal: intervals hold in 93 to 97 % of draws on average over the sets and in 88 % of each, the mean bias of a
-set is below half a point of accuracy on average, and intervals are at most 1.3 times as wide as those of as
-many photos held out (Wilson's, for accuracy).
+command again to go on. All of it takes about two hours on 2 cores, and longer with --tried. Prints a Markdown
+table and, as its last line, one JSON object with the goal: intervals hold in 93 to 97 % of draws on average
+over the sets and in 88 % of each, the mean bias of a set is below half a point of accuracy on average, and
+intervals are at most 1.3 times as wide as those of as many photos held out (Wilson's, for accuracy).
 """
 
 import argparse

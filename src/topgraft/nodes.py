@@ -85,6 +85,11 @@ def _constant(value: float | list[int] | NDArray[Any]) -> NDArray[Any]:
     return np.asarray(array, kinds.get(array.dtype.kind, array.dtype))
 
 
+def opset(model: onnx.ModelProto) -> int:
+    """Return the version of ONNX's own operators that a model names; 0 where it names none."""
+    return next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
+
+
 def weight_elsewhere(graph: bytes) -> str:
     """Return the name of a weight that a graph keeps in another file; "" where all are in it.
 

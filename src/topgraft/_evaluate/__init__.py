@@ -89,7 +89,6 @@ def evaluate(
     each = [answers.probabilities for answers in heard.each]
     members, ensembles = score(runs, labels, each, classes, groups=groups, seed=seed)
     believed, answered = judge(labels, said, groups, seed=seed, out_of_fold=False)
-    cards = [PredictorCard.read(member.model / "card.json") for member in runs]
     if limit := at_threshold(cards, answered):
         believed["coverage"]["chosen"] = limit
     beside = None if known_before else held_beside(runs, members[0], heard, labels, seed)

@@ -124,11 +124,13 @@ def _ask(
     if tta > len(names):
         raise UsageError(f"{run.path}: tta must be 0 to {len(names)}, the run's policies, got {tta}.")
     views = views_of([Policy.parse(name) for name in names[:tta]], run.metrics.seed)
-    predictor = load(run.path, settings=settings)
     shape = (len(indices), len(classes))
     found = Said(
         np.full(shape, np.nan), np.full(shape, np.nan), np.zeros(shape[0], bool), np.full(shape[0], np.nan)
     )
+    if not indices:  # no strangers, mostly: the model need not be opened for them
+        return found
+    predictor = load(run.path, settings=settings)
     for start in range(0, len(indices), BATCH):
         places, seen = [], []
         for place, i in enumerate(indices[start : start + BATCH], start):

@@ -28,13 +28,15 @@ OWN_THRESHOLDS = (
 
 def held_beside(runs: list[Run], member: Result, heard: Heard, labels: Labels, seed: int) -> Harder | None:
     """Hold the photos against those the run was trained on, where it says how far those lie."""
+    if len(runs) > 1 or labels.ndim == 2:
+        return None
     run = runs[0].metrics
     there = [
         row.distance
         for row in read_predictions(runs[0], run.classes)
         if row.split == "cv" and row.distance is not None
     ]
-    if len(runs) > 1 or labels.ndim == 2 or not there:
+    if not there:
         return None
     return harder(
         Estimate(**member.scores["accuracy"]),

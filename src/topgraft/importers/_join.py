@@ -18,6 +18,7 @@ from topgraft.backbones.card import Card
 from topgraft.backbones.depths import Depth, Statistic
 from topgraft.errors import BackboneError
 from topgraft.fingerprint import fingerprint
+from topgraft.nodes import opset
 
 
 def write(folder: Path, parts: Sequence[Backbone]) -> Card:
@@ -91,12 +92,11 @@ def _by_depth(cards: Sequence[Card]) -> list[Depth]:
 
 def _merged(models: list[onnx.ModelProto], name: str) -> onnx.ModelProto:
     """Put graphs beside each other, the names of each behind its number, all on one input."""
-    newest = max(entry.version for model in models for entry in model.opset_import if not entry.domain)
+    newest = max(map(opset, models))
 
     def made_alike(part: int) -> onnx.ModelProto:
         given = models[part]
-        current = next(entry.version for entry in given.opset_import if not entry.domain)
-        model = given if current == newest else onnx.version_converter.convert_version(given, newest)
+        model = given if opset(given) == newest else onnx.version_converter.convert_version(given, newest)
         model = compose.add_prefix(model, f"{part}/")
         model.ir_version = max(one.ir_version for one in models)
         del model.metadata_props[:]

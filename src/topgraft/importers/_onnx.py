@@ -21,7 +21,7 @@ from topgraft.backbones._statistics import Output, add_blocks
 from topgraft.backbones.card import Card
 from topgraft.backbones.depths import Depth
 from topgraft.errors import BackboneError, UsageError
-from topgraft.nodes import OLDEST, weight_elsewhere
+from topgraft.nodes import OLDEST, opset, weight_elsewhere
 from topgraft.text import first_mistake
 from topgraft.types import Features
 
@@ -79,8 +79,7 @@ def write(folder: Path, graph: Path, facts: dict[str, Any]) -> Card:
         onnx.checker.check_model(model)
     except Exception as error:
         raise BackboneError(f"{graph}: is not an ONNX file ({files.said(error)}).") from error
-    version = next((opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx")), 0)
-    if version < OLDEST:
+    if (version := opset(model)) < OLDEST:
         raise BackboneError(
             f"{graph}: expected operators of opset {OLDEST} or later, got {version}. Export it again."
         )

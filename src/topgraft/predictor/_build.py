@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from topgraft.errors import BackboneError, UsageError
-from topgraft.nodes import OLDEST, Nodes
+from topgraft.nodes import OLDEST, Nodes, opset
 from topgraft.predictor._fit import add_fit
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from topgraft.heads import Head
     from topgraft.trust.unknown import Unknown
 
-"""The first opset whose operators `Nodes` writes."""
 ROWS = "rows"
 """The name of features and block features side by side."""
 
@@ -153,7 +152,7 @@ def _check(model: onnx.ModelProto, card: Card, width: int) -> None:
     name = card.name
     inputs = [value.name for value in model.graph.input]
     outputs = {value.name for value in model.graph.output}
-    version = next((opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx")), 0)
+    version = opset(model)
     if inputs != ["images"] or "features" not in outputs:
         raise BackboneError(
             f"{name}: expected a graph from `images` to `features`, got {inputs} to {sorted(outputs)}. "
