@@ -201,6 +201,46 @@ def test_few_photos_are_dealt_into_more_folds():
     assert len(compare(features, labels, heads=["mean"], folds=4).folds[0]) == 4
 
 
+@pytest.fixture(scope="module")
+def many():
+    """More photos than are compared at every setting on every fold."""
+    rng = np.random.default_rng(4)
+    labels = np.arange(600) % 3
+    middles = 0.5 * rng.standard_normal((3, 30))
+    return (middles[labels] + rng.standard_normal((600, 30)))[None].astype(np.float32), labels
+
+
+def test_of_many_photos_settings_that_are_clearly_worse_on_two_folds_go_no_further(many, monkeypatch):
+    fitted = []
+    sweep = head_class("logistic").sweep.__func__
+
+    def counted(cls, features, labels, folds, settings, **rest):
+        fitted.append((len(folds), len(settings)))
+        return sweep(cls, features, labels, folds, settings, **rest)
+
+    monkeypatch.setattr(head_class("logistic"), "sweep", classmethod(counted))
+    short = compare(*many, heads=["logistic"])
+    whole = len(head_class("logistic").grid())
+    (first, (later, left)) = fitted
+    assert first == (2, whole)
+    assert later == 3
+    assert len(short.rows) == left < whole
+    monkeypatch.setattr("topgraft.selection.candidates.GLANCE", 5)
+    full = compare(*many, heads=["logistic"])
+    assert fitted[2:] == [(5, whole)]
+    assert str(short.chosen) == str(full.chosen)
+    dropped = {row["setting"] for row in full.rows} - {row["setting"] for row in short.rows}
+    lost = [row["difference"]["low"] for row in full.rows if row["setting"] in dropped]
+    assert min(lost) > 0  # on all folds they are worse, too
+    np.testing.assert_allclose(short.logits, full.logits, atol=0.01)
+
+
+def test_a_head_of_one_setting_is_looked_at_once(many):
+    found = compare(*many, heads=["mean"])
+    assert len(found.rows) == 1
+    assert found.logits.shape == (1, 600, 3)
+
+
 def test_one_linear_head_alone_needs_no_mean_and_named_it_brings_its_members():
     features, labels = clouds(photos=45)
     assert compare(features, labels, heads=["ridge", "knn"]).chosen.head == "ridge"

@@ -1,8 +1,9 @@
 """Logistic regression, fast enough to be fitted hundreds of times.
 
 Standardised features of a few photos are badly conditioned, and plain L-BFGS takes hundreds of steps. Here
-the steps are taken in coordinates in which the loss is nearly round (its curvature is bounded by a known
-matrix: Böhning 1992), each strength starts where the stronger one ended, and a handful of steps remain.
+the steps are taken along the axes of the covariance, each scaled by how curved the loss is there (a known
+matrix bounds that: Böhning 1992), which makes it nearly round; each strength starts where the stronger ones
+lead, and a handful of steps remain.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
-from scipy.linalg import cholesky, solve_triangular
+from scipy.linalg import eigh
 from scipy.optimize import minimize
 
 from topgraft.errors import UsageError
@@ -19,6 +20,11 @@ from topgraft.heads._base import Setting
 from topgraft.heads._linear import Linear, known_depths, with_depths
 from topgraft.heads._rows import Array64, TrainingRows
 
+FLAT = 1e-3  # the least mean curvature: where all photos are answered surely, there is hardly any
+CLOSE = 1e-9
+"""A step that lowers the loss by less than this share of it, times the number of photos, is the last. Few are
+cheap to answer exactly; on 9,144 photos of 102 classes a hundredth of it takes twice as long, and moves the
+log loss of unseen ones by 0.0003."""
 TIE = 1e-6  # a pull on the bias, so that a class without rows stays finite
 
 
@@ -61,22 +67,39 @@ class LogisticRegression(Linear):
         loss = _Loss(rows, binary=binary)
         order = sorted(range(len(settings)), key=lambda i: float(settings[i]["C"]))
         found: dict[int, tuple[Array64, Array64]] = {}
-        weight, bias = np.zeros((rows.z.shape[1], loss.columns)), loss.prior.copy()
+        path = [(-np.inf, np.zeros((rows.z.shape[1], loss.columns)), loss.prior)]
         for i in order:
-            weight, bias = loss.minimise(weight, bias, penalty=1 / float(settings[i]["C"]))
+            at = float(np.log(settings[i]["C"]))
+            weight, bias = loss.minimise(*_ahead(path[-2:], at), penalty=np.exp(-at))
+            path.append((at, weight, bias))
+            plain = loss.axes @ weight
             found[i] = (
-                (np.hstack([-weight, weight]) / 2, np.array([-bias[0], bias[0]]) / 2)
+                (np.hstack([-plain, plain]) / 2, np.array([-bias[0], bias[0]]) / 2)
                 if binary
-                else (weight, bias)
+                else (plain, bias)
             )
         return [found[i] for i in range(len(settings))]
 
 
+def _ahead(path: Sequence[tuple[float, Array64, Array64]], at: float) -> tuple[Array64, Array64]:
+    """Return where to start: on the straight line through the last two minima, which saves half the steps.
+
+    Args:
+        path: of the last one or two, the logarithm of C (-inf: nothing learned), weight and bias.
+        at: the logarithm of the C to come.
+    """
+    (before, *old), (now, *new) = path[0], path[-1]
+    share = (at - now) / (now - before) if now > before else 0.0
+    return new[0] + share * (new[0] - old[0]), new[1] + share * (new[1] - old[1])
+
+
 class _Loss:
-    """The loss of some rows, and how to minimise it."""
+    """The loss of some rows on the axes of their covariance, and how to minimise it."""
 
     def __init__(self, rows: TrainingRows, *, binary: bool) -> None:
-        self.z = rows.z
+        values, self.axes = eigh(rows.gram * rows.photos, check_finite=False, driver="evd")
+        self.values = np.maximum(values, 0)[:, None]
+        self.z = rows.z @ self.axes.astype(np.float32)
         self.weight = rows.weight[:, None].astype(np.float32)
         self.target = (rows.indicators[:, 1:] if binary else rows.indicators).astype(np.float32)
         self.softmax = not binary and not rows.multilabel
@@ -84,57 +107,52 @@ class _Loss:
         self.photos = rows.photos
         share = (rows.weight @ self.target + 0.5) / (rows.photos + 1)
         self.prior = np.asarray(np.log(share) if self.softmax else np.log(share / (1 - share)))
-        self.gram = rows.gram * rows.photos
 
     def losses(self, weight: Array64, bias: Array64) -> tuple[Array64, Array64]:
         """Return the loss of every row (R,) and the probabilities (R, columns)."""
-        logits = (self.z @ weight.astype(np.float32)).astype(np.float64) + bias
-        if self.softmax:
-            top = logits.max(axis=1, keepdims=True)
-            exponent = np.exp(logits - top)
-            total = exponent.sum(axis=1, keepdims=True)
-            loss = np.log(total[:, 0]) + top[:, 0] - (logits * self.target).sum(axis=1)
-            return loss, exponent / total
+        logits = (self.z @ weight.astype(np.float32)).astype(np.float64)
+        logits += bias
+        if self.softmax:  # in place, which is a fifth of the time on many photos of many classes
+            logits -= logits.max(axis=1, keepdims=True)
+            own = np.einsum("rc,rc->r", logits, self.target)
+            total = np.exp(logits, out=logits).sum(axis=1, keepdims=True)
+            logits /= total
+            return np.log(total[:, 0]) - own, logits
         loss = np.logaddexp(0, logits) - logits * self.target
         return loss.sum(axis=1), 0.5 * (1 + np.tanh(logits / 2))
 
     def minimise(self, weight: Array64, bias: Array64, penalty: float) -> tuple[Array64, Array64]:
         """Return the weight (r, columns) and bias (columns,) at the minimum, starting from these."""
         _, probabilities = self.losses(weight, bias)
-        curvature = float(
-            (self.weight * probabilities * (1 - probabilities)).sum() / self.photos / self.columns
-        )
-        curvature = max(curvature, 1e-3)
-        lower = cholesky(
-            curvature * self.gram + penalty * np.eye(len(self.gram)), lower=True, check_finite=False
-        )
+        curvature = (self.weight * probabilities * (1 - probabilities)).sum(axis=0) / self.photos
+        curvature = np.maximum(curvature, FLAT / self.columns)
+        scale = 1 / np.sqrt(self.values * curvature + penalty)
         bias_scale = 1 / np.sqrt(curvature * self.photos + TIE)
-        shape = weight.shape
 
         def unpack(point: Array64) -> tuple[Array64, Array64]:
-            flat = point[: weight.size].reshape(shape)
-            plain = solve_triangular(lower, flat, lower=True, trans=1, check_finite=False)
-            return plain, self.prior + point[weight.size :] * bias_scale
+            flat = point[: weight.size].reshape(weight.shape)
+            return flat * scale, self.prior + point[weight.size :] * bias_scale
 
         def loss_and_grad(point: Array64) -> tuple[float, Array64]:
             w, b = unpack(point)
             loss, probabilities = self.losses(w, b)
-            error = self.weight * (probabilities - self.target)
-            grad = (self.z.T @ error.astype(np.float32)).astype(np.float64) + penalty * w
+            error = np.subtract(probabilities, self.target, out=probabilities)
+            error *= self.weight
+            grad = (error.T.astype(np.float32) @ self.z).T + penalty * w
             offset = b - self.prior
             total = float(loss @ self.weight[:, 0]) + penalty / 2 * float((w * w).sum())
             total += TIE / 2 * float(offset @ offset)
             bias_grad = (error.sum(axis=0) + TIE * offset) * bias_scale
-            return total, np.concatenate(
-                [solve_triangular(lower, grad, lower=True, check_finite=False).ravel(), bias_grad]
-            )
+            return total, np.concatenate([(grad * scale).ravel(), bias_grad])
 
-        start = np.concatenate([(lower.T @ weight).ravel(), (bias - self.prior) / bias_scale])
+        start = np.concatenate([(weight / scale).ravel(), (bias - self.prior) / bias_scale])
         found = minimize(
             loss_and_grad,
             start,
             jac=True,
             method="L-BFGS-B",
-            options={"maxiter": 200, "ftol": 1e-7, "gtol": 1e-4},
+            options={"maxiter": 200, "ftol": CLOSE * self.photos, "gtol": 3e-5},
         )
-        return unpack(found.x)
+        weight, bias = unpack(found.x)
+        # No softmax sees what all classes' biases have in common: nothing but TIE would say how much it is.
+        return weight, bias - (bias - self.prior).mean() if self.softmax else bias

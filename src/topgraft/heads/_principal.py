@@ -1,4 +1,4 @@
-"""The leading principal axes of rows, by randomised subspace iteration."""
+"""The leading principal axes of rows."""
 
 from __future__ import annotations
 
@@ -22,21 +22,27 @@ def thinned(count: int, photos: int, most: int) -> NDArray[np.int64]:
 
 
 def principal(rows: Array, axes: int) -> Array:
-    """Find the leading principal axes (D, K) of centred rows by randomised subspace iteration.
+    """Find the leading principal axes (D, K) of centred rows.
 
-    Source: Halko, Martinsson and Tropp 2011, "Finding structure with randomness", algorithm 4.4.
+    Where fewer than half are kept, by randomised subspace iteration (Halko, Martinsson and Tropp 2011,
+    "Finding structure with randomness", algorithm 4.4).
     """
     width = min(*rows.shape, axes)
     if width == rows.shape[1]:
         return np.eye(width, dtype=np.float32)
+    found = (_searched(rows, width) if 2 * width < rows.shape[1] else _leading(rows)[1])[:, :width]
+    largest = found[np.abs(found).argmax(axis=0), np.arange(found.shape[1])]
+    # The sign of an axis is arbitrary: fix it, so that the same rows give the same network.
+    return np.asarray(found * np.sign(largest), np.float32)
+
+
+def _searched(rows: Array, axes: int) -> Array:
+    """Search for the leading axes, and a few more; where most are kept it is quicker to solve for all."""
     start = np.random.default_rng(0x70F5).standard_normal((rows.shape[1], min(axes + SPARE, rows.shape[1])))
     basis = _orthonormal(start.astype(np.float32))
     for _ in range(POWER_ITERATIONS):
         basis = _orthonormal(rows.T @ (rows @ basis))
-    found = basis @ _leading(rows @ basis)[1][:, :width]
-    largest = found[np.abs(found).argmax(axis=0), np.arange(found.shape[1])]
-    # The sign of an axis is arbitrary: fix it, so that the same rows give the same network.
-    return np.asarray(found * np.sign(largest), np.float32)
+    return np.asarray(basis @ _leading(rows @ basis)[1])
 
 
 def span(rows: Array) -> Array:

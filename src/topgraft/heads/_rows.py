@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -245,23 +246,27 @@ def prepare_folds(
         depths: which columns are which; None: all are the last layer's.
         compute: cores, and what was prepared.
     """
-    facts = [features, labels, *(part for fold in folds for part in fold)]
-    facts += [] if sample_weight is None else [sample_weight]
-    shapes = [(fact.shape, fact.dtype.str) for fact in facts]
-    said = f"{shapes} {classes} {depths}"
-    name = digest(
-        said.encode() + b"".join(digest(np.ascontiguousarray(fact).data).encode() for fact in facts)
+    shared = [features, labels] if sample_weight is None else [features, labels, sample_weight]
+    said = f"{classes} {depths}".encode() + _print(shared)
+    names = [digest(said + _print(fold)) for fold in folds]
+
+    def make(fold: Fold) -> FoldRows:
+        return prepare_fold(
+            features, labels, fold, classes=classes, sample_weight=sample_weight, depths=depths
+        )
+
+    missing = [place for place, name in enumerate(names) if name not in compute.prepared]
+    for place, made in zip(missing, compute.map(make, [folds[place] for place in missing]), strict=True):
+        compute.prepared[names[place]] = made
+    return [compute.prepared[name] for name in names]
+
+
+def _print(arrays: Sequence[NDArray[Any]]) -> bytes:
+    """Return what tells arrays from others."""
+    return b"".join(
+        f"{array.shape} {array.dtype.str} {digest(np.ascontiguousarray(array).data)}".encode()
+        for array in arrays
     )
-    if name not in compute.prepared:
-
-        def make(fold: Fold) -> FoldRows:
-            return prepare_fold(
-                features, labels, fold, classes=classes, sample_weight=sample_weight, depths=depths
-            )
-
-        compute.prepared[name] = compute.map(make, folds)
-    found: list[FoldRows] = compute.prepared[name]
-    return found
 
 
 def prepare_fold(

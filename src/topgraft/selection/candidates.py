@@ -11,12 +11,17 @@ from numpy.typing import NDArray
 
 from topgraft import metrics
 from topgraft.backbones.depths import Depths
-from topgraft.heads._base import Fold, Head, Setting, as_indicators, setting_text
+from topgraft.heads._base import Fold, Head, Setting, as_indicators, setting_text, to_probabilities
 from topgraft.heads._linear import with_depths
 from topgraft.heads._parallel import Compute
 from topgraft.metrics import Estimate
-from topgraft.selection.calibrate import cross_calibrate
+from topgraft.selection.calibrate import calibrate, cross_calibrate
 from topgraft.types import Features, Labels, Logits, Probabilities
+
+GLANCE = 2
+"""Folds that all settings are fitted on where photos are many."""
+CLEAR = 2.0
+"""Standard errors of the difference, photo by photo, that a setting is worse by to go no further."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,7 @@ class Bench:
         dealt: R lists of folds.
         columns: which columns of features are which.
         read: the settings of `depths` that are compared.
+        glance: there are many photos: settings that are clearly worse on the first folds go no further.
         seed: of heads that draw.
         compute: cores, and what one head prepared for the next.
     """
@@ -71,33 +77,41 @@ class Bench:
     dealt: list[list[Fold]]
     columns: Depths | None
     read: list[str]
+    glance: bool
     seed: int
     compute: Compute
 
     def candidates(self, kind: type[Head]) -> list[Candidate]:
-        """Fit and score every setting of a head at all depths that it can read."""
-        found: list[Candidate] = []
-        for name in [name for name in self.read if name in kind.reads_depths] or ["last"]:
-            settings = [with_depths(setting, name) for setting in kind.grid()]
-            logits = self._sweep(kind, settings)
-            order = len(found)
+        """Fit and score every setting of a head at all depths that it can read.
 
-            def judge(
-                index: int, settings: list[Setting] = settings, logits: Logits = logits, order: int = order
-            ) -> Candidate:
-                place = (kind.simplicity, order + index)
-                return score(kind.name, settings[index], place, logits[index], self.labels, self.dealt)
-
-            found += self.compute.map(judge, range(len(settings)))
-        return found
-
-    def _sweep(self, kind: type[Head], settings: list[Setting]) -> Logits:
-        """Return the out-of-fold logits of all settings, (S, R, N, C)."""
+        Of many photos, only those settings are fitted on all folds that stand a chance after the first ones.
+        """
+        names = [name for name in self.read if name in kind.reads_depths] or ["last"]
+        settings = [with_depths(setting, name) for name in names for setting in kind.grid()]
         flat = [fold for folds in self.dealt for fold in folds]
-        scored = kind.sweep(
+        kept, scored = list(range(len(settings))), []
+        if self.glance and len(flat) > GLANCE and len(settings) > 1:
+            glanced = self._sweep(kind, settings, flat[:GLANCE])
+            held = np.concatenate([score for _, score in flat[:GLANCE]])
+            kept = self._promising(np.concatenate(glanced, axis=1), self.labels[held])
+            scored = [logits[kept] for logits in glanced]
+        scored += self._sweep(kind, [settings[i] for i in kept], flat[len(scored) :])
+        logits = np.empty((len(kept), len(self.dealt), len(self.labels), self.classes))
+        for number, (_, held) in enumerate(flat):
+            logits[:, number // len(self.dealt[0]), held] = scored[number]
+
+        def judge(index: int) -> Candidate:
+            place = (kind.simplicity, kept[index])
+            return score(kind.name, settings[kept[index]], place, logits[index], self.labels, self.dealt)
+
+        return self.compute.map(judge, range(len(kept)))
+
+    def _sweep(self, kind: type[Head], settings: list[Setting], folds: list[Fold]) -> list[Logits]:
+        """Return the logits (S, n, C) of each fold's held-out photos."""
+        return kind.sweep(
             self.given[kind.on_map],
             self.labels,
-            flat,
+            folds,
             settings,
             classes=self.classes,
             sample_weight=self.weight,
@@ -106,10 +120,21 @@ class Bench:
             seed=self.seed,
             compute=self.compute,
         )
-        logits = np.empty((len(settings), len(self.dealt), len(self.labels), self.classes))
-        for number, (_, held) in enumerate(flat):
-            logits[:, number // len(self.dealt[0]), held] = scored[number]
-        return logits
+
+    def _promising(self, logits: Logits, labels: Labels) -> list[int]:
+        """Return which settings' logits (S, n, C) are not clearly worse than the best of them."""
+        multilabel = labels.ndim == 2
+
+        def losses(own: Logits) -> NDArray[np.float64]:
+            temperature = calibrate(own, labels, multilabel=multilabel)
+            return metrics.losses(
+                labels, to_probabilities(own, multilabel=multilabel, temperature=temperature)
+            )
+
+        found = np.stack(self.compute.map(losses, logits))
+        gap = found - found[found.mean(axis=1).argmin()]
+        chance = CLEAR * gap.std(axis=1) / np.sqrt(gap.shape[1])
+        return np.flatnonzero(gap.mean(axis=1) <= chance).tolist()
 
     def rows(self, candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
         """Return the leaderboard's rows of candidates, the best of them first: plain data."""

@@ -290,6 +290,7 @@ def compare(
         dealt=dealt,
         columns=columns,
         read=combinations(columns, depths),
+        glance=len(labels) > MANY,
         seed=seed,
         compute=Compute(settings or Settings.load()),
     )
