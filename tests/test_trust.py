@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from topgraft.heads._base import head_class
 from topgraft.heads._linear import NearestMean
 from topgraft.selection.compare import compare, fit_chosen
 from topgraft.testing.heads import clouds, multilabel_indicators
@@ -17,6 +18,7 @@ from topgraft.trust.unknown import (
     NearestDistance,
     choose,
     class_against_class,
+    evenly,
     learn_unknown,
     measure,
     neighbours,
@@ -261,6 +263,26 @@ def test_small_classes_are_remembered_whole():
     rows[np.arange(len(labels)), labels] = 1
     kept = neighbours(rows, labels).rows.argmax(axis=1)
     assert np.bincount(kept).tolist() == [(REMEMBERED - 7) // 2, (REMEMBERED - 7) // 2, 7]
+
+
+def test_of_many_photos_some_of_every_class_choose_the_distance(monkeypatch):
+    features, labels = clouds(photos=90, classes=3)
+    found = compare(features, labels, heads=["ridge"])
+    monkeypatch.setattr("topgraft.trust.unknown.ASKED", 30)
+    judged = trust(found, features[0], labels)
+    some = evenly(labels, 30)
+    assert np.bincount(labels[some]).tolist() == [10, 10, 10]
+    asked = class_against_class(
+        features[0][some],
+        labels[some],
+        None,
+        kind=head_class("ridge"),
+        setting=found.chosen.setting,
+        seed=0,
+        k=len(found.folds[0]),
+    )
+    assert judged.numbers["unknown"]["evidence"] == {name: areas[0] for name, areas in asked.items()}
+    assert judged.distances.shape == (90,)  # the threshold is of all
 
 
 def test_classes_that_are_mostly_unknown_are_named():

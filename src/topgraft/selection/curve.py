@@ -19,10 +19,11 @@ from scipy.linalg import cho_factor, cho_solve
 from topgraft.backbones.depths import Depths
 from topgraft.errors import DataError, UsageError
 from topgraft.heads._base import Fold
+from topgraft.heads._layers import Array
 from topgraft.heads._linear import prepare_all
 from topgraft.heads._parallel import Compute
 from topgraft.metrics import OUT_OF_FOLD, Estimate, effective, resample, wilson
-from topgraft.selection.compare import class_weights
+from topgraft.selection.compare import FEWER, class_weights
 from topgraft.settings import Settings
 from topgraft.splits import folds as make_folds
 from topgraft.types import Features, Labels, Progress, silent
@@ -33,7 +34,8 @@ SHARES = (0.2, 0.4, 0.6, 0.8, 1.0)
 STRENGTHS = (0.03, 0.01, 0.003, 0.001)
 """Of the ridge; the best at every size."""
 FOLDS, SCORED, MOST = 10, 2000, 6
-"""Folds, and about how many answers there are at every size: few photos are dealt up to six times."""
+"""Folds of up to so many photos, and about how many answers there are at every size: few are dealt up to six
+times. More photos are dealt into `FEWER` folds."""
 POWERS = (0.2, 0.7)
 """How slowly and how fast errors may fall: the c of n^-c, drawn evenly between them."""
 OFF = 0.35
@@ -70,11 +72,13 @@ class _Trials:
     """How often photos were named right.
 
     Attributes:
+        folds: how many.
         learned: (S,) photos learned from, on average.
         right: (S, N) share of the repeats in which a photo was named right.
         by_repeat: (S, R) accuracy of each repeat.
     """
 
+    folds: int
     learned: Floats
     right: Floats
     by_repeat: Floats
@@ -149,7 +153,7 @@ def curve(
     numbers = {
         "photos": n,
         "head": "ridge",
-        "folds": FOLDS,
+        "folds": tried.folds,
         "repeats": int(tried.by_repeat.shape[1]),
         "error": float(known),
         "class_weight": class_weight,
@@ -182,9 +186,9 @@ def _try(
 ) -> _Trials:
     """Score every photo by heads that were fitted on parts of the others."""
     rows = prepare_all(features[None], labels, classes=classes, sample_weight=None, depths=columns)
-    z = rows.at("equal" if columns is not None and columns.blocks else "last").z.astype(np.float64)
+    z = rows.at("equal" if columns is not None and columns.blocks else "last").z
     n, target = len(labels), 2.0 * np.eye(classes)[labels] - 1
-    folds = min(FOLDS, n if groups is None else len(np.unique(groups)))
+    folds = min(FOLDS if n <= SCORED else FEWER, n if groups is None else len(np.unique(groups)))
     repeats = int(np.clip(SCORED // n, 2, MOST))
     right = np.zeros((len(SHARES), len(STRENGTHS), repeats, n))
     learned = np.zeros(len(SHARES))
@@ -215,7 +219,7 @@ def _try(
     progress("learning curve", repeats, repeats)
     best = right.mean(axis=(2, 3)).argmax(axis=1)
     chosen = right[np.arange(len(SHARES)), best]
-    return _Trials(learned / (folds * repeats), chosen.mean(axis=1), chosen.mean(axis=2))
+    return _Trials(folds, learned / (folds * repeats), chosen.mean(axis=1), chosen.mean(axis=2))
 
 
 def _parts(labels: Labels, groups: Labels, sizes: Labels, rng: np.random.Generator) -> list[Labels]:
@@ -246,7 +250,7 @@ def _weight(labels: Labels, classes: int, mode: str) -> Floats:
     return np.ones(len(labels)) if weight is None else weight
 
 
-def _ridge(z: Floats, target: Floats, held: Floats, weight: Floats) -> list[Floats]:
+def _ridge(z: Array, target: Floats, held: Array, weight: Floats) -> list[Floats]:
     """Answer (m, C) by ridges of several strengths, solved on rows or columns, whichever are fewer.
 
     Args:
@@ -255,11 +259,12 @@ def _ridge(z: Floats, target: Floats, held: Floats, weight: Floats) -> list[Floa
         held: (m, r) to answer for.
         weight: (n,) of the rows, with mean 1.
     """
-    centre, mean = weight @ z / len(z), weight @ target / len(z)
+    centre, mean = (weight @ z / len(z)).astype(np.float32), weight @ target / len(z)
     root = np.sqrt(weight)[:, None]
-    z, held, target = (z - centre) * root, held - centre, (target - mean) * root
+    z, held = (z - centre) * root.astype(np.float32), held - centre
+    target = ((target - mean) * root).astype(np.float32)
     few = len(z) <= z.shape[1]
-    gram = z @ z.T if few else z.T @ z
+    gram = (z @ z.T if few else z.T @ z).astype(np.float64)
     right, left = (target, held @ z.T) if few else (z.T @ target, held)
     total = max(float(np.trace(gram)), 1e-12)
     found = []

@@ -33,6 +33,9 @@ from topgraft.types import Features, Labels, Logits
 NEAREST = 5
 REMEMBERED = 2000
 """Training rows a predictor carries for this at most: 10 MB of 1,280 features."""
+ASKED = 1000
+"""Photos that choose between the distances, at most: heads are fitted without each fifth of the classes on
+every fold for it."""
 SHRINKAGE = 0.5
 ACCEPTED = 0.95
 DRAWS = 200
@@ -86,17 +89,23 @@ def neighbours(x: Features, labels: Labels | None = None) -> NearestDistance:
     """
     kinds = np.zeros(len(x), np.int64) if labels is None or labels.ndim == 2 else labels
     sizes = np.unique(kinds, return_counts=True)[1]
-    kept = x[_remembered(kinds, sizes)]
+    kept = x[evenly(kinds, REMEMBERED)]
     return NearestDistance(_unit(kept).astype(np.float32), int(min(NEAREST, sizes.min())))
 
 
-def _remembered(kinds: Labels, sizes: Labels) -> NDArray[np.intp]:
-    """Return the indices of REMEMBERED rows at most, evenly within a class, and the large classes alike."""
-    if len(kinds) <= REMEMBERED:
-        return np.arange(len(kinds))
-    most = max((q for q in range(1, REMEMBERED + 1) if np.minimum(sizes, q).sum() <= REMEMBERED), default=1)
-    rows = [np.flatnonzero(kinds == c) for c in np.unique(kinds)]
-    chosen = [of[np.linspace(0, len(of) - 1, min(most, len(of))).round().astype(np.int64)] for of in rows]
+def evenly(labels: Labels, most: int) -> NDArray[np.intp]:
+    """Return the indices of rows, `most` at most: evenly within a class, and the large classes alike.
+
+    Args:
+        labels: (N,) class indices.
+        most: how many; small classes stay whole.
+    """
+    if len(labels) <= most:
+        return np.arange(len(labels))
+    present, sizes = np.unique(labels, return_counts=True)
+    each = max((q for q in range(1, most + 1) if np.minimum(sizes, q).sum() <= most), default=1)
+    rows = [np.flatnonzero(labels == c) for c in present]
+    chosen = [of[np.linspace(0, len(of) - 1, min(each, len(of))).round().astype(np.int64)] for of in rows]
     return np.sort(np.concatenate(chosen))
 
 
@@ -143,11 +152,13 @@ def mahalanobis_distances(x: Features, labels: Labels, asked: Features) -> Dista
     seen, centres = (
         solve_triangular(lower, inside @ rows.T, lower=True, check_finite=False).T for rows in (z, means)
     )
-    squares = [
-        ((z - point) ** 2).sum(axis=1) - ((seen - centre) ** 2).sum(axis=1)
-        for point, centre in zip(means, centres, strict=True)
-    ]
-    return np.asarray(np.min(squares, axis=0) / floor)
+    squares = _squares(z, means) - _squares(seen, centres)
+    return np.asarray(squares.min(axis=1) / floor)
+
+
+def _squares(x: Distances, points: Distances) -> Distances:
+    """Return the squared distances (N, C) of rows x (N, D) from points (C, D)."""
+    return np.asarray((x**2).sum(axis=1, keepdims=True) - 2 * x @ points.T + (points**2).sum(axis=1))
 
 
 def measure(how: Measure, features: Features, logits: Logits) -> Distances:
@@ -164,7 +175,7 @@ def measure(how: Measure, features: Features, logits: Logits) -> Distances:
         return np.asarray(1 - np.sort(similarity, axis=1)[:, -how.count :].mean(axis=1))
     if isinstance(how, WhitenedDistance):
         x = x @ how.weight.astype(np.float64) + how.bias
-        return np.asarray(np.min([((x - point) ** 2).sum(axis=1) for point in how.points], axis=0))
+        return np.asarray(_squares(x, how.points.astype(np.float64)).min(axis=1))
     return np.asarray(-logsumexp(logits / how.temperature, axis=1))
 
 
@@ -234,12 +245,12 @@ def learn_unknown(
     x = last_layer(rows, columns)
     areas: dict[str, Distances] = {}
     if labels.ndim == 1:
-        kind = head_class(head)
+        some = evenly(labels, ASKED)
         areas = class_against_class(
-            rows,
-            labels,
-            groups,
-            kind=kind,
+            rows[some],
+            labels[some],
+            None if groups is None else groups[some],
+            kind=head_class(head),
             setting=setting,
             columns=columns,
             seed=seed,
