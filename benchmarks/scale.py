@@ -8,9 +8,10 @@ own cache: photos are opened and checked, embedded with 4 views by EfficientNet-
 it is done again on the unchanged folder. Small, large, small: the small ones before and after show what
 else the machine did. The last line is one JSON with figures, goals and whether they are met.
 
-With --train, `topgraft.train` does the whole job on all photos instead, once for each number of policies,
-each in a process and with a cache of its own: the time of each stage and the peak memory. Goals: under 3
-GB, and heads compared in no more time than it took to embed what they read.
+With --train, `topgraft.train` does the whole job on all photos with EfficientNet-Lite0 instead, once for each
+number of policies (none, or fixed: `4!`), each in a process and with a cache of its own: the time of each
+stage and the peak memory. Goals: under 3 GB, and heads compared in no more time than it took to embed what
+they read.
 """
 
 import argparse
@@ -25,6 +26,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+BACKBONE = "tf_efficientnet_lite0"  # by one name, so that embedding and comparing are stages of their own
 VIEWS = 4
 MOST_MB = 3000.0
 GOALS = {"time_per_view_ratio": 1.10, "memory_difference_mb": 200.0, "second_run_times_faster": 50.0}
@@ -62,7 +64,7 @@ def train_one(photos: Path, folder: Path, policies: str) -> dict[str, Any]:
     from topgraft import train
 
     begun = time.perf_counter()
-    run = train(photos, policies=policies, out=folder / "run")
+    run = train(photos, backbone=BACKBONE, policies=policies, out=folder / "run")
     return {
         "policies": policies,
         "seconds": time.perf_counter() - begun,
@@ -147,11 +149,10 @@ def report_heads(found: list[dict[str, Any]]) -> None:
         print(
             f"{row['policies']:>4} policies: {row['seconds']:.0f} s ({stages}), peak {row['peak_mb']:,.0f} MB"
         )
-    ok = all(
-        row["peak_mb"] < MOST_MB
-        and row["stages"].get("compare heads", 0) <= row["stages"].get("embed", float("inf"))
-        for row in found
-    )
+    for row in found:
+        row["heads_over_embedding"] = row["stages"]["compare heads"] / row["stages"]["embed"]
+        print(f"     comparing heads took {row['heads_over_embedding']:.2f} times as long as embedding")
+    ok = all(row["peak_mb"] < MOST_MB and 0 < row["heads_over_embedding"] <= 1 for row in found)
     print(json.dumps({"benchmark": "scale of heads", "runs": found, "goals": {"peak_mb": MOST_MB}, "ok": ok}))
 
 

@@ -210,15 +210,21 @@ def many():
     return (middles[labels] + rng.standard_normal((600, 30)))[None].astype(np.float32), labels
 
 
-def test_of_many_photos_settings_that_are_clearly_worse_on_two_folds_go_no_further(many, monkeypatch):
-    fitted = []
+@pytest.fixture
+def fitted(monkeypatch):
+    """How many folds and settings of logistic regression were asked for, each time."""
+    asked = []
     sweep = head_class("logistic").sweep.__func__
 
     def counted(cls, features, labels, folds, settings, **rest):
-        fitted.append((len(folds), len(settings)))
+        asked.append((len(folds), len(settings)))
         return sweep(cls, features, labels, folds, settings, **rest)
 
     monkeypatch.setattr(head_class("logistic"), "sweep", classmethod(counted))
+    return asked
+
+
+def test_of_many_photos_settings_that_are_clearly_worse_on_two_folds_go_no_further(many, fitted, monkeypatch):
     short = compare(*many, heads=["logistic"])
     whole = len(head_class("logistic").grid())
     (first, (later, left)) = fitted
@@ -235,10 +241,36 @@ def test_of_many_photos_settings_that_are_clearly_worse_on_two_folds_go_no_furth
     np.testing.assert_allclose(short.logits, full.logits, atol=0.01)
 
 
-def test_a_head_of_one_setting_is_looked_at_once(many):
-    found = compare(*many, heads=["mean"])
-    assert len(found.rows) == 1
-    assert found.logits.shape == (1, 600, 3)
+def test_few_groups_are_few_photos_and_a_rule_that_asks_for_the_simplest_sees_all(many, fitted):
+    whole = len(head_class("logistic").grid())
+    compare(*many, np.arange(600) // 2, heads=["logistic"])
+    compare(*many, heads=["logistic"], rule="one-standard-error")
+    assert fitted == [(5, whole), (5, whole)]
+
+
+def test_repeats_and_several_labels_are_dealt_as_always(many, fitted):
+    features, labels = many
+    found = compare(features, labels, heads=["logistic"], repeats=2)
+    assert found.logits.shape == (2, 600, 3)
+    assert [folds for folds, _ in fitted] == [2, 8]
+    alone = compare(features, labels, heads=["logistic"], seed=1)
+    np.testing.assert_allclose(found.logits[1], alone.logits[0], atol=0.02)
+    several = compare(features, multilabel_indicators(labels, 3), heads=["logistic"])
+    assert several.logits.shape == (1, 600, 3)
+    assert len(several.rows) < len(head_class("logistic").grid())
+
+
+def test_a_head_of_one_setting_is_looked_at_once(many, monkeypatch):
+    calls = []
+    sweep = head_class("mean").sweep.__func__
+
+    def counted(cls, *given, **rest):
+        calls.append(len(given[2]))
+        return sweep(cls, *given, **rest)
+
+    monkeypatch.setattr(head_class("mean"), "sweep", classmethod(counted))
+    compare(*many, heads=["mean"])
+    assert calls == [5]
 
 
 def test_one_linear_head_alone_needs_no_mean_and_named_it_brings_its_members():

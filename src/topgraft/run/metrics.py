@@ -184,7 +184,7 @@ class Metrics(Part):
         head: the chosen one.
         cross_validation: its scores on the training side, out of fold.
         test: its scores on photos it never saw; None where nothing was held out.
-        leaderboard: every setting of every head, the best first.
+        leaderboard: the settings of every head that were worth a row, the best first.
         trust: calibration, the unknown answer, label issues.
         worth: what the policies add; None where it was not measured.
         notes: what should be known, in sentences.

@@ -81,8 +81,8 @@ class Bench:
     seed: int
     compute: Compute
 
-    def candidates(self, kind: type[Head]) -> list[Candidate]:
-        """Fit and score every setting of a head at all depths that it can read.
+    def candidates(self, kind: type[Head]) -> tuple[list[Candidate], int]:
+        """Fit and score every setting of a head at all depths that it can read, and count the fits.
 
         Of many photos, only those settings are fitted on all folds that stand a chance after the first ones.
         """
@@ -93,8 +93,9 @@ class Bench:
         if self.glance and len(flat) > GLANCE and len(settings) > 1:
             glanced = self._sweep(kind, settings, flat[:GLANCE])
             held = np.concatenate([score for _, score in flat[:GLANCE]])
-            kept = self._promising(np.concatenate(glanced, axis=1), self.labels[held])
+            kept = self._promising(np.concatenate(glanced, axis=1), held)
             scored = [logits[kept] for logits in glanced]
+        fits = len(settings) * len(scored) + len(kept) * (len(flat) - len(scored))
         scored += self._sweep(kind, [settings[i] for i in kept], flat[len(scored) :])
         logits = np.empty((len(kept), len(self.dealt), len(self.labels), self.classes))
         for number, (_, held) in enumerate(flat):
@@ -104,7 +105,7 @@ class Bench:
             place = (kind.simplicity, kept[index])
             return score(kind.name, settings[kept[index]], place, logits[index], self.labels, self.dealt)
 
-        return self.compute.map(judge, range(len(kept)))
+        return self.compute.map(judge, range(len(kept))), fits
 
     def _sweep(self, kind: type[Head], settings: list[Setting], folds: list[Fold]) -> list[Logits]:
         """Return the logits (S, n, C) of each fold's held-out photos."""
@@ -121,9 +122,10 @@ class Bench:
             compute=self.compute,
         )
 
-    def _promising(self, logits: Logits, labels: Labels) -> list[int]:
-        """Return which settings' logits (S, n, C) are not clearly worse than the best of them."""
-        multilabel = labels.ndim == 2
+    def _promising(self, logits: Logits, photos: Labels) -> list[int]:
+        """Return which settings' logits (S, n, C) of some photos are not clearly worse than the best."""
+        labels, multilabel = self.labels[photos], self.labels.ndim == 2
+        count = metrics.effective(None if self.groups is None else self.groups[photos], len(photos))
 
         def losses(own: Logits) -> NDArray[np.float64]:
             temperature = calibrate(own, labels, multilabel=multilabel)
@@ -133,7 +135,7 @@ class Bench:
 
         found = np.stack(self.compute.map(losses, logits))
         gap = found - found[found.mean(axis=1).argmin()]
-        chance = CLEAR * gap.std(axis=1) / np.sqrt(gap.shape[1])
+        chance = CLEAR * gap.std(axis=1) / np.sqrt(count)
         return np.flatnonzero(gap.mean(axis=1) <= chance).tolist()
 
     def rows(self, candidates: Sequence[Candidate]) -> list[dict[str, Any]]:

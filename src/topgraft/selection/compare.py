@@ -1,6 +1,7 @@
 """All heads on the same folds, in one table that says what is noise.
 
-The order: every head's every setting is fitted on every fold, scored on view 0 of photos it has not seen,
+The order: every head's every setting is fitted on every fold (of many photos, those that are clearly worse on
+two folds go no further), scored on view 0 of photos it has not seen,
 and its logits turned into probabilities with a temperature from the other folds (what a finished predictor
 does too). Which of them is taken is said in `rule.py`. To choose within a part of the photos, as nested
 cross-validation does, compare that part alone.
@@ -290,7 +291,8 @@ def compare(
         dealt=dealt,
         columns=columns,
         read=combinations(columns, depths),
-        glance=len(labels) > MANY,
+        # the simplest within a standard error may be one that is clearly worse than the best
+        glance=count > MANY and rule != "one-standard-error",
         seed=seed,
         compute=Compute(settings or Settings.load()),
     )
@@ -299,8 +301,8 @@ def compare(
     for done, kind in enumerate(kinds):
         progress("compare heads", done, len(kinds))
         begun = time.perf_counter()
-        own = bench.candidates(kind)
-        seconds[kind.name] = (time.perf_counter() - begun) / (len(own) * folds * repeats)
+        own, fits = bench.candidates(kind)
+        seconds[kind.name] = (time.perf_counter() - begun) / fits
         candidates += worth_a_row(own)
     progress("compare heads", len(kinds), len(kinds))
     alone = candidates

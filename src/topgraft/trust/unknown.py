@@ -33,9 +33,9 @@ from topgraft.types import Features, Labels, Logits
 NEAREST = 5
 REMEMBERED = 2000
 """Training rows a predictor carries for this at most: 10 MB of 1,280 features."""
-ASKED = 1000
-"""Photos that choose between the distances, at most: heads are fitted without each fifth of the classes on
-every fold for it."""
+ASKED, EACH = 1000, 5
+"""Photos that choose between the distances, at most, and how many of every class at least: heads are fitted
+without each fifth of the classes on every fold for it."""
 SHRINKAGE = 0.5
 ACCEPTED = 0.95
 DRAWS = 200
@@ -98,7 +98,7 @@ def evenly(labels: Labels, most: int) -> NDArray[np.intp]:
 
     Args:
         labels: (N,) class indices.
-        most: how many; small classes stay whole.
+        most: how many, no fewer than there are classes; smaller classes stay whole.
     """
     if len(labels) <= most:
         return np.arange(len(labels))
@@ -245,7 +245,7 @@ def learn_unknown(
     x = last_layer(rows, columns)
     areas: dict[str, Distances] = {}
     if labels.ndim == 1:
-        some = evenly(labels, ASKED)
+        some = evenly(labels, max(ASKED, EACH * len(np.unique(labels))))
         areas = class_against_class(
             rows[some],
             labels[some],
@@ -334,14 +334,14 @@ def class_against_class(
     Energy takes part where two known classes are left, and the head is fitted anew on view 0.
     """
     present, x = np.unique(labels), last_layer(rows, columns)
-    if len(present) < 2:
+    count = len(labels) if groups is None else len(np.unique(groups))
+    if min(len(present), count) < 2:
         return {}
     order = np.random.default_rng([seed, 0x0DD]).permutation(present)
     areas: dict[str, list[Distances]] = {}
     weights = np.vstack([np.ones(len(x)), resample(len(x), groups, seed=seed, draws=DRAWS)])
     for left_out in np.array_split(order, min(ROLES, len(order))):
         unknown = np.isin(labels, left_out)
-        count = len(labels) if groups is None else len(np.unique(groups))
         dealt = make_folds(labels, groups, min(k, count), seed)
         rounds = [(fit[~unknown[fit]], score) for fit, score in dealt]
         if any(not len(fit) for fit, _ in rounds):
