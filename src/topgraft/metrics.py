@@ -308,8 +308,9 @@ class Headline:
 def headline(cross_validated: Estimate, test: Estimate | None, tested: int = 0) -> Headline:
     """Choose between an accuracy out of fold and one on photos held out.
 
-    The test counts, but where it is of fewer than 50 photos or the two differ by more than chance explains:
-    then the one with the narrower interval.
+    The test counts, but where it is of fewer than 50 photos, or better by more than chance explains: then the
+    one with the narrower interval. A large test that is worse by more than chance is believed: photos that
+    were learned from may resemble each other more than new ones do, and folds are dealt from them alone.
 
     Args:
         cross_validated: with the interval of answers out of fold.
@@ -322,6 +323,12 @@ def headline(cross_validated: Estimate, test: Estimate | None, tested: int = 0) 
     beyond = apart(high, low).low > 0
     if tested >= FEW and not beyond:
         return Headline("test")
+    if tested >= FEW and test.value < cross_validated.value:
+        return Headline(
+            "test",
+            "Believe {} rather than {}: it is lower by more than chance explains, so the photos learned from"
+            " may resemble each other (one shoot, one site) more than new ones will.",
+        )
     wider = test.high - test.low > cross_validated.high - cross_validated.low
     differ = (
         "by more than chance explains, so see whether the photos held out are like the others"
