@@ -479,6 +479,31 @@ def test_splits_that_came_with_the_photos_and_validation_are_said_before_the_wor
     assert "are not used" not in " ".join(caplog.messages)
 
 
+def test_a_large_test_that_is_worse_is_believed_of_certainty_too(tmp_path, capsys):
+    draw_photos(tmp_path / "photos" / "train", 16, seed=0)
+    draw_photos(tmp_path / "photos" / "test", 26, seed=1)
+    ours, theirs = sorted((tmp_path / "photos" / "test").iterdir())
+    between = ours.rename(ours.with_name("between"))  # test photos carry the wrong label
+    theirs.rename(ours)
+    between.rename(theirs)
+    options = {"policies": "0", "heads": ["mean", "ridge"]}
+    run = tg.train(tmp_path / "photos", backbone=TINY, out=tmp_path / "run", **options)
+    crossed, tested = run.metrics.cross_validation.accuracy, run.metrics.test.accuracy
+    assert tested.high < crossed.low
+    assert run.metrics.believed.key == "test"
+    (said,) = [note for note in run.metrics.notes if "those held out" in note]
+    sure = [max(float(row[key]) for key in row if key.startswith("p_")) for row in tested_rows(run)]
+    right = [row["predicted"] == row["label"] for row in tested_rows(run)]
+    above = [ok for p, ok in zip(sure, right, strict=True) if p >= 0.9]
+    assert f"{len(above) / len(sure):.0%} of photos answered, {sum(above) / len(above):.0%} of them" in said
+    print_verdict(run)
+    assert said in capsys.readouterr().out
+
+
+def tested_rows(run):
+    return [row for row in run.read_table("predictions.csv") if row["split"] == "test"]
+
+
 def test_worth_is_asked_for_where_it_can_be_measured(tmp_path):
     photos = draw_photos(tmp_path / "photos", 3, seed=0)
     with pytest.raises(UsageError, match=r"worth: there are no policies, so that nothing can be measured"):

@@ -41,7 +41,8 @@ from topgraft.selection.worth import worth as measure_worth
 from topgraft.settings import Settings
 from topgraft.splits import Split
 from topgraft.store import FeatureStore
-from topgraft.trust.trust import Trust, trust
+from topgraft.trust.coverage import SAID_ABOVE, in_words
+from topgraft.trust.trust import Trust, judge, trust
 from topgraft.types import Features, Labels, Progress, silent
 
 say = logging.getLogger(__name__).info
@@ -216,6 +217,7 @@ def learn(
     measured = pupil.worth(folds) if worth else None
     answers = pupil.answers(head, judged, test)
     leans = leaning(head, lesson.views[0], lesson.columns)
+    scores = _learned(lesson.found, answers, store.classes, seed, leans)
     facts = {
         "schema": SCHEMA,
         "classes": list(store.classes),
@@ -224,7 +226,7 @@ def learn(
         "policies": [str(view.policy) for view in store.views[1:]],
         "views": brought,
         "seed": seed,
-        **_learned(lesson.found, answers, store.classes, seed, leans),
+        **scores,
         "trust": judged.numbers,
         "curve": grown.numbers if grown else None,
         "worth": measured.numbers if measured else None,
@@ -235,6 +237,7 @@ def learn(
             *_of_validation(split),
             *filter(None, [metrics.silent(test.labels)]),
             *judged.notes,
+            *_sure_when_tested(scores, answers, judged.answer_above, seed),
             *(grown.sentences if grown else ()),
             *(measured.brief if measured else ()),
         ],
@@ -391,6 +394,25 @@ def _learned(
         "test": answers["test"].scores(classes, seed) if "test" in answers else None,
         "leaderboard": found.rows,
     }
+
+
+def _sure_when_tested(
+    scores: dict[str, Any], answers: dict[str, Answers], above: float | None, seed: int
+) -> list[str]:
+    """Say how sure answers are on the test, where that is believed and the cross-validation is not."""
+    if "test" not in answers or answers["test"].side.labels.ndim == 2:
+        return []
+    crossed, tested = (metrics.Estimate(**scores[name]["accuracy"]) for name in ("cross_validation", "test"))
+    side = answers["test"].side
+    found = metrics.headline(crossed, tested, len(side.rows))
+    if found.key != "test" or not found.why:
+        return []
+    _, answered = judge(
+        side.labels, answers["test"].probabilities[0], side.groups, seed=seed, out_of_fold=False
+    )
+    assert answered is not None  # noqa: S101 - every photo has one label
+    said = in_words(answered.at(SAID_ABOVE if above is None else above))
+    return [f"How sure it may be was learned from the cross-validated photos, too. On those held out: {said}"]
 
 
 def _of_validation(split: Split) -> list[str]:

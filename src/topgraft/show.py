@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from topgraft.selection.worth import Worth
     from topgraft.types import Progress  # brings numpy, which --help can do without
 
-SHOWN_ABOVE = 0.9
-"""The threshold whose coverage is said of every run."""
 WIDEST = 10_000
 """Letters in a line of a table, at most."""
 EVERY_S = 30.0
@@ -255,9 +253,10 @@ def print_verdict(run: Run) -> None:
         print(metrics.why_believed)
     print(in_words(metrics.headline.accuracy, metrics.headline.n, several=metrics.multilabel))
     if (found := metrics.trust.coverage) and not found.get("chosen"):  # of that one a note speaks
+        from topgraft.trust.coverage import SAID_ABOVE
         from topgraft.trust.coverage import in_words as in_a_sentence
 
-        print(in_a_sentence(next(row for row in found["table"] if row["above"] == SHOWN_ABOVE)))
+        print(in_a_sentence(next(row for row in found["table"] if row["above"] == SAID_ABOVE)))
     for note in metrics.notes:
         print(one_line(note))
     print(f"report     {run.path / 'report.html'}")

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from topgraft.metrics import OUT_OF_FOLD, Estimate, affordable, effective, percentile, resample, wilson
 from topgraft.types import Labels
 
+SAID_ABOVE = 0.9
+"""The threshold that is spoken of where none was asked for."""
 SHOWN = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 """Thresholds that a table shows."""
 POINTS = 100
