@@ -210,18 +210,22 @@ def many():
     return (middles[labels] + rng.standard_normal((600, 30)))[None].astype(np.float32), labels
 
 
-@pytest.fixture
-def fitted(monkeypatch):
-    """How many folds and settings of logistic regression were asked for, each time."""
-    asked = []
-    sweep = head_class("logistic").sweep.__func__
+def counted(monkeypatch, name):
+    """Return a list that hears how many folds and settings of a head are asked for, each time."""
+    asked, sweep = [], head_class(name).sweep.__func__
 
-    def counted(cls, features, labels, folds, settings, **rest):
+    def heard(cls, features, labels, folds, settings, **rest):
         asked.append((len(folds), len(settings)))
         return sweep(cls, features, labels, folds, settings, **rest)
 
-    monkeypatch.setattr(head_class("logistic"), "sweep", classmethod(counted))
+    monkeypatch.setattr(head_class(name), "sweep", classmethod(heard))
     return asked
+
+
+@pytest.fixture
+def fitted(monkeypatch):
+    """What was asked of logistic regression."""
+    return counted(monkeypatch, "logistic")
 
 
 def test_of_many_photos_settings_that_are_clearly_worse_on_two_folds_go_no_further(many, fitted, monkeypatch):
@@ -261,16 +265,9 @@ def test_repeats_and_several_labels_are_dealt_as_always(many, fitted):
 
 
 def test_a_head_of_one_setting_is_looked_at_once(many, monkeypatch):
-    calls = []
-    sweep = head_class("mean").sweep.__func__
-
-    def counted(cls, *given, **rest):
-        calls.append(len(given[2]))
-        return sweep(cls, *given, **rest)
-
-    monkeypatch.setattr(head_class("mean"), "sweep", classmethod(counted))
+    asked = counted(monkeypatch, "mean")
     compare(*many, heads=["mean"])
-    assert calls == [5]
+    assert asked == [(5, 1)]
 
 
 def test_one_linear_head_alone_needs_no_mean_and_named_it_brings_its_members():

@@ -83,10 +83,11 @@ def test_the_ridge_is_the_ridge(shape: tuple[int, int]) -> None:
     weight = rng.uniform(0.5, 2, shape[0])
     weight /= weight.mean()
     total = (weight[:, None] * (z - weight @ z / len(z)) ** 2).sum()
-    found = _ridge(z.astype(np.float32), target, held.astype(np.float32), weight)
-    for strength, answer in zip(STRENGTHS, found, strict=True):
+    single = _ridge(z.astype(np.float32), target, held.astype(np.float32), weight)
+    for strength, answer, near in zip(STRENGTHS, _ridge(z, target, held, weight), single, strict=True):
         expected = Ridge(alpha=strength * total).fit(z, target, sample_weight=weight).predict(held)
-        np.testing.assert_allclose(answer, expected, atol=1e-5)
+        np.testing.assert_allclose(answer, expected, atol=1e-10)
+        np.testing.assert_allclose(near, expected, atol=1e-6)
 
 
 def rows(n: int, seed: int, classes: int = 4, width: int = 60) -> tuple[np.ndarray, np.ndarray]:

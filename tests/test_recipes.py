@@ -42,12 +42,16 @@ def opening(name):
     return [line for line in lines if line.startswith("#")]
 
 
+def told(name):
+    """What a recipe opens with, in one line."""
+    return " ".join(line.removeprefix("# ") for line in opening(name))
+
+
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_recipe_opens_with_its_command_and_what_to_expect(name):
     Config.load(SHIPPED[name])
     assert opening(name)[0].startswith(f"# topgraft run {name} photos")
-    text = " ".join(line.removeprefix("# ") for line in opening(name))
-    assert bool(EXPECTED.search(text)) != ("No figure here" in text)
+    assert bool(EXPECTED.search(told(name))) != ("No figure here" in told(name))
 
 
 def test_a_recipe_is_a_path_or_a_name(tmp_path):
@@ -171,7 +175,7 @@ def test_train_sends_later_stages_to_run(tmp_path):
         tg.train(tmp_path, config=tmp_path / "r.toml")
 
 
-MEASURED = [name for name in SHIPPED if EXPECTED.search(" ".join(opening(name)))]
+MEASURED = [name for name in SHIPPED if EXPECTED.search(told(name))]
 
 
 @pytest.mark.nightly
@@ -180,7 +184,8 @@ MEASURED = [name for name in SHIPPED if EXPECTED.search(" ".join(opening(name)))
 @pytest.mark.timm
 @pytest.mark.parametrize("name", MEASURED)
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_what_a_recipe_promises(name, seed, shared, tmp_path):
+def test_what_a_recipe_promises(name, seed, shared, tmp_path, monkeypatch):
+    monkeypatch.setenv("TOPGRAFT_CACHE_DIR", str(tmp_path / "cache"))  # no other backbone to try
     photos, options = shared / "data" / "sushi_sandwich", {}
     if name == "many-classes":
         with tarfile.open(shared / "data" / "grocery_240px.tar") as tar:
@@ -189,12 +194,17 @@ def test_what_a_recipe_promises(name, seed, shared, tmp_path):
     if name == "origin-mobilenet":
         options = {"backbone": f"local-dir:{shared}/weights/mobilenetv1_100.tflite_in1k"}
     run = tg.run_recipe(name, photos, out=tmp_path / "run", seed=seed, **options)
-    least, most, low, high = map(float, EXPECTED.search(" ".join(opening(name))).groups())
+    least, most, low, high = map(float, EXPECTED.search(told(name)).groups())
     found = run.metrics.cross_validation
     assert least <= round(found.accuracy.value, 3) <= most
     assert low - 0.002 <= found.log_loss.value <= high + 0.002
-    heads = Config.load(SHIPPED[name]).heads.names
-    assert {row.head for row in run.metrics.leaderboard} >= set(heads) - {"linear"}
+    if name == "many-classes":
+        assert len(run.metrics.classes) == 81
+        assert run.metrics.test.accuracy.value > 0.5
+    if name == "origin-mobilenet":
+        heads = Config.load(SHIPPED[name]).heads.names
+        assert {row.head for row in run.metrics.leaderboard} == set(heads)
+        assert found.accuracy.low > 0.6
 
 
 @pytest.mark.nightly

@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 
 from topgraft.errors import DataError
-from topgraft.fingerprint import digest
 from topgraft.heads._layers import Array
-from topgraft.heads._parallel import Compute
+from topgraft.heads._parallel import Compute, content
 from topgraft.heads._principal import principal, thinned
 from topgraft.heads._rows import standardise
 from topgraft.splits import holdout
@@ -92,14 +91,8 @@ def prepare_all(
 ) -> dict[tuple[int, int], Inputs]:
     """Return the inputs of (fold, seed) pairs; the heads of one comparison share what is made of the same."""
     wanted = sorted(set(keys))
-    facts = [
-        features,
-        labels,
-        labels if groups is None else groups,
-        *folds,
-        np.array([*wanted, (positions, 0)]),
-    ]
-    name = digest(b"".join(digest(np.ascontiguousarray(fact).data).encode() for fact in facts))
+    shared = [features, labels, labels if groups is None else groups]
+    name = content([*shared, *folds], f"{wanted} {positions}")
     if name not in compute.prepared:
         made = compute.map(
             lambda key: prepare(features, labels, groups, folds[key[0]], seed=key[1], positions=positions),

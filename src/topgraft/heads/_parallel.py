@@ -13,8 +13,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
+from topgraft.fingerprint import digest
 from topgraft.settings import Settings
 
 Item = TypeVar("Item")
@@ -34,6 +37,17 @@ def one_core() -> Iterator[None]:
     """Let every matrix product use one core, so that its last bits do not depend on how many there are."""
     with _libraries().limit(limits=1, user_api="blas"):
         yield
+
+
+def content(arrays: Iterable[NDArray[Any]], of: str = "") -> str:
+    """Return a name for what is made of these arrays, by their numbers, shapes and types.
+
+    Args:
+        arrays: of any shape.
+        of: what else it depends on.
+    """
+    each = (f"{array.shape} {array.dtype.str} {digest(np.ascontiguousarray(array).data)}" for array in arrays)
+    return digest(" ".join([of, *each]).encode())
 
 
 @dataclass(frozen=True)

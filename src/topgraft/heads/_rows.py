@@ -21,17 +21,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from topgraft.backbones.depths import Depths
 from topgraft.errors import DataError
-from topgraft.fingerprint import digest
 from topgraft.heads._base import Fold, as_indicators, as_views
 from topgraft.heads._layers import Array
-from topgraft.heads._parallel import Compute
+from topgraft.heads._parallel import Compute, content
 from topgraft.heads._principal import principal, span, thinned
 from topgraft.types import Features, Labels
 
@@ -247,8 +245,8 @@ def prepare_folds(
         compute: cores, and what was prepared.
     """
     shared = [features, labels] if sample_weight is None else [features, labels, sample_weight]
-    said = f"{classes} {depths}".encode() + _print(shared)
-    names = [digest(said + _print(fold)) for fold in folds]
+    same = content(shared, f"{classes} {depths}")
+    names = [content(fold, same) for fold in folds]
 
     def make(fold: Fold) -> FoldRows:
         return prepare_fold(
@@ -259,14 +257,6 @@ def prepare_folds(
     for place, made in zip(missing, compute.map(make, [folds[place] for place in missing]), strict=True):
         compute.prepared[names[place]] = made
     return [compute.prepared[name] for name in names]
-
-
-def _print(arrays: Sequence[NDArray[Any]]) -> bytes:
-    """Return what tells arrays from others."""
-    return b"".join(
-        f"{array.shape} {array.dtype.str} {digest(np.ascontiguousarray(array).data)}".encode()
-        for array in arrays
-    )
 
 
 def prepare_fold(

@@ -1,10 +1,9 @@
 """All heads on the same folds, in one table that says what is noise.
 
 The order: every head's every setting is fitted on every fold (of many photos, those that are clearly worse on
-two folds go no further), scored on view 0 of photos it has not seen,
-and its logits turned into probabilities with a temperature from the other folds (what a finished predictor
-does too). Which of them is taken is said in `rule.py`. To choose within a part of the photos, as nested
-cross-validation does, compare that part alone.
+two folds go no further), scored on view 0 of photos it has not seen, and its logits turned into probabilities
+with a temperature from the other folds (what a finished predictor does too). Which of them is taken is said
+in `rule.py`. To choose within a part of the photos, as nested cross-validation does, compare that part alone.
 """
 
 from __future__ import annotations

@@ -254,15 +254,14 @@ def _ridge(z: Array, target: Floats, held: Array, weight: Floats) -> list[Floats
     """Answer (m, C) by ridges of several strengths, solved on rows or columns, whichever are fewer.
 
     Args:
-        z: (n, r) to fit on.
+        z: (n, r) to fit on; products are as precise as these are.
         target: (n, C), 1 or -1.
         held: (m, r) to answer for.
         weight: (n,) of the rows, with mean 1.
     """
-    centre, mean = (weight @ z / len(z)).astype(np.float32), weight @ target / len(z)
-    root = np.sqrt(weight)[:, None]
-    z, held = (z - centre) * root.astype(np.float32), held - centre
-    target = ((target - mean) * root).astype(np.float32)
+    centre, mean = (weight @ z / len(z)).astype(z.dtype), weight @ target / len(z)
+    root = np.sqrt(weight)[:, None].astype(z.dtype)
+    z, held, target = (z - centre) * root, held - centre, ((target - mean) * root).astype(z.dtype)
     few = len(z) <= z.shape[1]
     gram = (z @ z.T if few else z.T @ z).astype(np.float64)
     right, left = (target, held @ z.T) if few else (z.T @ target, held)

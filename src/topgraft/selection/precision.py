@@ -86,7 +86,7 @@ def worth_keeping(
             seed=seed,
             settings=settings,
         )
-        scores += [row["accuracy"]["value"] for row in found.rows if row["chosen"]]
+        scores.append(next(row["accuracy"]["value"] for row in found.rows if row["chosen"]))
     lost = scores[0] - scores[1]
     kept = lost <= MOST_LOST
     sentence = (
