@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
-from topgraft.backbones.depths import Depths
+from topgraft.backbones.depths import Depth, Depths
 from topgraft.errors import DataError, MissingExtraError, UnknownNameError, UsageError
 from topgraft.heads import HEADS, to_probabilities
 from topgraft.heads._base import HeadEntry, head_class
 from topgraft.metrics import losses
 from topgraft.selection.calibrate import calibrate, cross_calibrate
-from topgraft.selection.candidates import Bench, Candidate, difference, prior_log_loss
+from topgraft.selection.candidates import Bench, Candidate, _nearest, difference, prior_log_loss
 from topgraft.selection.candidates import score as judged
 from topgraft.selection.compare import Choice, class_weights, compare, fit_chosen
 from topgraft.selection.nested import nested
@@ -262,6 +262,29 @@ def test_repeats_and_several_labels_are_dealt_as_always(many, fitted):
     several = compare(features, multilabel_indicators(labels, 3), heads=["logistic"])
     assert several.logits.shape == (1, 600, 3)
     assert len(several.rows) < len(head_class("logistic").grid())
+
+
+def test_of_many_photos_depths_that_are_clearly_worse_for_one_head_are_not_asked_of_the_next(many, fitted):
+    labels, rng = many[1], np.random.default_rng(5)
+    columns = Depths(30, (Depth(name="early", channels=15),))
+    rows = rng.standard_normal((1, 600, columns.width)).astype(np.float32)
+    rows[0, :, 30:] += 0.25 * rng.standard_normal((3, 30))[labels]  # the blocks alone know anything
+    found = compare(rows, labels, heads=["ridge", "lda", "logistic"], columns=columns)
+    assert fitted[0] == (2, len(head_class("logistic").grid()))
+    asked = [row["setting"] for row in found.rows if row["head"] == "logistic"]
+    assert all("depths=equal" in setting for setting in asked)
+
+
+@pytest.mark.parametrize(
+    ("names", "to", "nearest"),
+    [
+        (["last", "equal"], "mostly-blocks", ["equal"]),
+        (["last", "equal"], "mostly-last", ["last", "equal"]),
+        (["last", "mostly-last", "equal"], "mostly-last", ["mostly-last"]),
+    ],
+)
+def test_nearest_depths(names, to, nearest):
+    assert _nearest(names, to) == nearest
 
 
 def test_a_head_of_one_setting_is_looked_at_once(many, monkeypatch):

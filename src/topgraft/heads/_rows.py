@@ -218,8 +218,8 @@ def _gram(z: Array, weight: Array64) -> Array64:
     """Add up in double precision, some rows at a time: they are many, and double precision is wide."""
     found = np.zeros((z.shape[1], z.shape[1]))
     for at in range(0, len(z), CHUNK):
-        part = z[at : at + CHUNK].astype(np.float64)
-        found += part.T @ (part * weight[at : at + CHUNK, None])
+        part = z[at : at + CHUNK] * np.sqrt(weight[at : at + CHUNK, None])
+        found += part.T @ part  # of an array with itself: half the work
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from topgraft.backbones.depths import Depths
 from topgraft.heads._base import Fold, Head, Setting, as_indicators, setting_text, to_probabilities
 from topgraft.heads._linear import with_depths
 from topgraft.heads._parallel import Compute
+from topgraft.heads._rows import SHARES
 from topgraft.metrics import Estimate
 from topgraft.selection.calibrate import calibrate, cross_calibrate
 from topgraft.types import Features, Labels, Logits, Probabilities
@@ -81,12 +82,19 @@ class Bench:
     seed: int
     compute: Compute
 
-    def candidates(self, kind: type[Head]) -> tuple[list[Candidate], int]:
+    def candidates(self, kind: type[Head], promising: Collection[str] = ()) -> tuple[list[Candidate], int]:
         """Fit and score every setting of a head at all depths that it can read, and count the fits.
 
         Of many photos, only those settings are fitted on all folds that stand a chance after the first ones.
+
+        Args:
+            kind: the head.
+            promising: depths that heads before it found not clearly worse: of many photos it reads those
+                that are nearest to one of them.
         """
         names = [name for name in self.read if name in kind.reads_depths] or ["last"]
+        if self.glance and promising:
+            names = [name for name in names if any(name in _nearest(names, to) for to in promising)]
         settings = [with_depths(setting, name) for name in names for setting in kind.grid()]
         flat = [fold for folds in self.dealt for fold in folds]
         kept, scored = list(range(len(settings))), []
@@ -159,6 +167,13 @@ class Bench:
             } | ({"several": True} if self.labels.ndim == 2 else {})
 
         return self.compute.map(row, candidates)
+
+
+def _nearest(names: Sequence[str], to: str) -> list[str]:
+    """Return which names of depths are nearest to one of them, in the order of `SHARES`: two where level."""
+    order = list(SHARES)
+    apart = [abs(order.index(name) - order.index(to)) for name in names]
+    return [name for name, steps in zip(names, apart, strict=True) if steps == min(apart)]
 
 
 def worth_a_row(own: Sequence[Candidate]) -> list[Candidate]:

@@ -1,9 +1,10 @@
 """All heads on the same folds, in one table that says what is noise.
 
 The order: every head's every setting is fitted on every fold (of many photos, those that are clearly worse on
-two folds go no further), scored on view 0 of photos it has not seen, and its logits turned into probabilities
-with a temperature from the other folds (what a finished predictor does too). Which of them is taken is said
-in `rule.py`. To choose within a part of the photos, as nested cross-validation does, compare that part alone.
+two folds go no further, and depths of which none is left are not asked of the next head), scored on view 0 of
+photos it has not seen, and its logits turned into probabilities with a temperature from the other folds (what
+a finished predictor does too). Which of them is taken is said in `rule.py`. To choose within a part of the
+photos, as nested cross-validation does, compare that part alone.
 """
 
 from __future__ import annotations
@@ -296,12 +297,15 @@ def compare(
         compute=Compute(settings or Settings.load()),
     )
     candidates: list[Candidate] = []
+    promising: set[str] = set()
     seconds: dict[str, float] = {}
     for done, kind in enumerate(kinds):
         progress("compare heads", done, len(kinds))
         begun = time.perf_counter()
-        own, fits = bench.candidates(kind)
+        own, fits = bench.candidates(kind, promising)
         seconds[kind.name] = (time.perf_counter() - begun) / fits
+        if len(kind.reads_depths) > 1:
+            promising |= {candidate.depths for candidate in own}
         candidates += worth_a_row(own)
     progress("compare heads", len(kinds), len(kinds))
     alone = candidates
