@@ -308,6 +308,7 @@ def test_a_moved_folder_is_all_that_predicting_needs(folder, tmp_path) -> None:
     shutil.copytree(folder, moved)
     photo_path.write_bytes(draw_jpeg("sushi", 1))
     nowhere = tmp_path / "cache"
+    nowhere.write_text("no folder, and none can be made here")
     done = subprocess.run(
         [sys.executable, "-c", ALONE, str(moved.parent), str(photo_path)],
         env={"TOPGRAFT_CACHE_DIR": str(nowhere), "PATH": "", "OMP_NUM_THREADS": "1"},
@@ -318,7 +319,7 @@ def test_a_moved_folder_is_all_that_predicting_needs(folder, tmp_path) -> None:
     )
     answer, heavy = json.loads(done.stdout)
     assert heavy == []
-    assert not nowhere.exists()
+    assert nowhere.is_file()
     assert answer == load(folder).predict(photo_path)[0].as_dict()
 
 

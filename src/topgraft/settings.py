@@ -31,7 +31,7 @@ class Settings:
     """Places and resources. Precedence: argument > environment `TOPGRAFT_<NAME>` > default.
 
     Attributes:
-        cache_dir: where backbones and photo looks are kept between runs.
+        cache_dir: where backbones, compiled graphs and photo looks are kept between runs.
         threads: cores to use.
         device: `auto`, `cpu` or `cuda`.
         offline: never open a socket.

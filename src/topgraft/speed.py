@@ -10,17 +10,22 @@ BYTEWISE = {"avx512_vnni", "avx_vnni", "avxvnniint8", "amx_int8", "asimddp", "i8
 """How Linux names the instructions that add products of 8-bit numbers at once, on Intel, AMD and Arm."""
 
 
-def adds_bytes(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool | None:
-    """Tell whether the processor adds products of 8-bit numbers at once (VNNI); None where no one says.
+CPUINFO = Path("/proc/cpuinfo")
+"""Where Linux lists what its processors can do."""
 
-    Args:
-        cpuinfo: where Linux lists what its processors can do.
-    """
+
+def instructions(cpuinfo: Path = CPUINFO) -> set[str]:
+    """Return what the processor can do, as Linux names it; nothing where no one says."""
     try:
         lines = cpuinfo.read_text(encoding="utf-8").splitlines()
     except OSError:
-        return None
-    flags = {word for line in lines if line.startswith(("flags", "Features")) for word in line.split()}
+        return set()
+    return {word for line in lines if line.startswith(("flags", "Features")) for word in line.split()}
+
+
+def adds_bytes(cpuinfo: Path = CPUINFO) -> bool | None:
+    """Tell whether the processor adds products of 8-bit numbers at once (VNNI); None where no one says."""
+    flags = instructions(cpuinfo)
     return bool(flags & BYTEWISE) if flags else None
 
 

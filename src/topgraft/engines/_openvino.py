@@ -9,19 +9,24 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from topgraft import files
 from topgraft.engines._base import Engine
+from topgraft.engines._compiled import Compiled
 from topgraft.errors import BackboneError, UsageError
+from topgraft.fingerprint import digest
 from topgraft.settings import Settings, usable_cores
+from topgraft.speed import instructions
 from topgraft.telemetry import import_silently
 from topgraft.types import Features, Images
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from topgraft.backbones.backbone import Backbone
 
 BATCH = 2  # pictures per call, everywhere the same: kernels are chosen by shape, and so are the last bits
@@ -52,15 +57,9 @@ def compile_model(
     start: str = "",
     shape: dict[str, list[int]] | None = None,
     streams: int = 1,
+    cache_dir: Path | None = None,
 ) -> Any:
-    """Return an ONNX graph compiled for the CPU in float32.
-
-    Args:
-        graph: a file, or a serialised model; OpenVINO's own form, too.
-        weights: of a serialised model in OpenVINO's own form.
-        start: a value inside the graph that becomes its input, where there is one of that name.
-        shape: fixed input shapes by input name; other inputs keep theirs.
-        streams: how many calls run side by side, each on one core; 0 means one call on all cores.
+    """Return an ONNX graph compiled for the CPU in float32; see `Graph`.
 
     Returns:
         An `openvino.CompiledModel`.
@@ -68,71 +67,105 @@ def compile_model(
     Raises:
         BackboneError: where OpenVINO cannot read or run it.
     """
-    model = read_model(graph, weights=weights, start=start, shape=shape)
-    return compile_read(model, streams=streams, place=_place(graph))
+    return Graph(graph, weights=weights, start=start, shape=shape, cache_dir=cache_dir).compiled(streams)
 
 
-def read_model(
-    graph: Path | str | bytes,
-    *,
-    weights: bytes = b"",
-    start: str = "",
-    shape: dict[str, list[int]] | None = None,
-) -> Any:
-    """Return a graph as an `openvino.Model`; to be compiled more than once; see `compile_model`.
-
-    Raises:
-        BackboneError: where OpenVINO cannot read it.
-    """
-    core = _import().Core()
-    try:
-        if weights:
-            model = core.read_model(graph, weights)
-        else:
-            model = core.read_model(graph if isinstance(graph, bytes) else str(graph))
-        if start:
-            model = _begin_at(model, start)
-        if shape:
-            model.reshape(shape)
-    except RuntimeError as error:
-        raise _cannot_run(_place(graph), error) from error
-    return model
-
-
-def compile_read(model: Any, *, streams: int = 1, cores: int = 0, place: str = "graph") -> Any:
-    """Return an `openvino.Model` compiled for the CPU in float32.
+class Graph:
+    """An ONNX graph, to be compiled once or more.
 
     Args:
-        model: from `read_model`.
-        streams: how many calls run side by side; 0 means one call on all cores.
-        cores: that the streams share; 0 means one each.
-        place: what to call it in errors.
-
-    Raises:
-        BackboneError: where OpenVINO cannot run it.
+        graph: a file, or a serialised model; OpenVINO's own form, too.
+        weights: of a serialised model in OpenVINO's own form.
+        start: a value inside the graph that becomes its input, where there is one of that name.
+        shape: fixed input shapes by input name; other inputs keep theirs.
+        cache_dir: where what is compiled is kept for the next time; None keeps nothing.
     """
+
+    def __init__(
+        self,
+        graph: Path | str | bytes,
+        *,
+        weights: bytes = b"",
+        start: str = "",
+        shape: dict[str, list[int]] | None = None,
+        cache_dir: Path | None = None,
+    ) -> None:
+        self._graph, self._weights = graph, weights
+        self._start, self._shape = start, shape or {}
+        self._cache_dir = cache_dir
+
+    def compiled(self, streams: int = 1, cores: int = 0) -> Any:
+        """Return it compiled for the CPU in float32, an `openvino.CompiledModel`.
+
+        Args:
+            streams: how many calls run side by side; 0 means one call on all cores.
+            cores: that the streams share; 0 means one each.
+
+        Raises:
+            BackboneError: where OpenVINO cannot read or run it.
+        """
+        core, options = _import().Core(), _options(streams, cores)
+        kept = None if self._cache_dir is None else Compiled(self._cache_dir, self._facts(core, options))
+        compiled = kept and kept.read(core, options)
+        if compiled is None:
+            model = self._model
+            with self._understood():
+                compiled = core.compile_model(model, "CPU", options)
+            if kept:
+                kept.keep(compiled)
+        _MADE.add(compiled)
+        return compiled
+
+    @cached_property
+    def _model(self) -> Any:
+        """The graph as an `openvino.Model`, read once for all it is compiled for."""
+        core = _import().Core()
+        with self._understood():
+            if self._weights:
+                model = core.read_model(self._graph, self._weights)
+            else:
+                model = core.read_model(self._graph if isinstance(self._graph, bytes) else str(self._graph))
+            if self._start:
+                model = _begin_at(model, self._start)
+            if self._shape:
+                model.reshape(self._shape)
+        return model
+
+    def _facts(self, core: Any, options: dict[str, Any]) -> dict[str, Any]:
+        """Return everything that goes into what is compiled."""
+        with files.guarded(self._place):
+            data = self._graph if isinstance(self._graph, bytes) else Path(self._graph).read_bytes()
+        return {
+            "graph": digest(data),
+            "weights": digest(self._weights),
+            "start": self._start,
+            "shape": self._shape,
+            "options": options,
+            "openvino": _import().get_version(),
+            "processor": [core.get_property("CPU", "FULL_DEVICE_NAME"), *sorted(instructions())],
+        }
+
+    @property
+    def _place(self) -> str:
+        return "graph" if isinstance(self._graph, bytes) else str(self._graph)
+
+    @contextmanager
+    def _understood(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:
+            said = str(error).strip().splitlines()[-1]
+            raise BackboneError(f"{self._place}: OpenVINO cannot run it: {said}") from error
+
+
+def _options(streams: int, cores: int) -> dict[str, Any]:
     options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "EXECUTION_MODE_HINT": "ACCURACY"}
-    if streams:
-        cores = cores or streams
-        options |= {"NUM_STREAMS": str(streams), "INFERENCE_NUM_THREADS": cores}
-        # Tied to cores, threads are tied to the first ones in every process: two workers would share a core.
-        options |= {"ENABLE_CPU_PINNING": cores >= usable_cores()}
-    else:
-        options |= {"PERFORMANCE_HINT": "LATENCY"}
-    try:
-        compiled = _import().Core().compile_model(model, "CPU", options)
-    except RuntimeError as error:
-        raise _cannot_run(place, error) from error
-    _MADE.add(compiled)
-    return compiled
-
-
-def _place(graph: Path | str | bytes) -> str:
-    return "graph" if isinstance(graph, bytes) else str(graph)
-
-
-def _cannot_run(place: str, error: RuntimeError) -> BackboneError:
-    return BackboneError(f"{place}: OpenVINO cannot run it: {str(error).strip().splitlines()[-1]}")
+    if not streams:
+        return options | {"PERFORMANCE_HINT": "LATENCY"}
+    cores = cores or streams
+    options |= {"NUM_STREAMS": str(streams), "INFERENCE_NUM_THREADS": cores}
+    # Tied to cores, threads are tied to the first ones in every process: two workers would share a core.
+    return options | {"ENABLE_CPU_PINNING": cores >= usable_cores()}
 
 
 def make_request(compiled: Any) -> Any:
@@ -209,13 +242,15 @@ class OpenVINOEngine(Engine):
         settings = settings or Settings.load()
         self.card, self.depths = backbone.card, depths
         self.precision = backbone.card.precision
-        self._graph, self._threads = backbone.graph, settings.threads
+        self._graph, self._threads, self._cache_dir = backbone.graph, settings.threads, settings.cache_dir
         self._most = 2 * settings.threads  # calls under way: one a stream that runs and one that waits
         self._open()
 
     def _open(self) -> None:
         shape = {"images": [BATCH, *self.card.input_size, 3]}
-        self._compiled: Any = compile_model(self._graph, shape=shape, streams=self._threads)
+        self._compiled: Any = compile_model(
+            self._graph, shape=shape, streams=self._threads, cache_dir=self._cache_dir
+        )
         self._idle: list[Any] = []
         self._process = os.getpid()
 

@@ -161,7 +161,8 @@ class Predictor:
         self._graph = graph
         self._weights = weights
         self._engine = engine
-        self._threads = (settings or Settings.load()).threads
+        settings = settings or Settings.load()
+        self._threads, self._cache_dir = settings.threads, settings.cache_dir
         self._opened: dict[str, Runtime | None] = {}
         self._under_way: list[Photo] = []  # counts them: appending and popping need no lock
         self._process = 0
@@ -216,7 +217,7 @@ class Predictor:
         Args:
             folder: holds `card.json` and `model.onnx`, or `model.xml` and `model.bin` from an export.
             engine: `openvino`, `onnxruntime`, or `auto` for the first that is installed.
-            settings: how many cores to use.
+            settings: how many cores to use, and where compiled graphs are kept.
 
         Raises:
             DataError: where the folder holds no predictor.
@@ -380,7 +381,14 @@ class Predictor:
         return runtime
 
     def _open(self) -> Runtime:
-        return open_runtime(self._graph, self._engine, self._threads, weights=self._weights, start=FITTED)
+        return open_runtime(
+            self._graph,
+            self._engine,
+            self._threads,
+            weights=self._weights,
+            start=FITTED,
+            cache_dir=self._cache_dir,
+        )
 
     @property
     def _head(self) -> Runtime | None:

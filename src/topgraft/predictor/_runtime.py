@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 from queue import SimpleQueue
 from threading import Lock
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,9 @@ from numpy.typing import NDArray
 from topgraft import files
 from topgraft.errors import BackboneError, UnknownNameError
 from topgraft.telemetry import import_silently
+
+if TYPE_CHECKING:
+    from topgraft.engines._openvino import Graph
 
 Outputs = dict[str, NDArray[np.float32]]
 """What a graph gives, by name."""
@@ -24,7 +28,7 @@ class Runtime(Protocol):
     """Returns the outputs of a graph for one input; may be called from several threads.
 
     Attributes:
-        takes: the input's name.
+        takes: the input's name, known when it is ready.
     """
 
     takes: str
@@ -36,7 +40,15 @@ class Runtime(Protocol):
         """Answer one input: on one core, or `alone` on all of them."""
 
 
-def open_runtime(graph: bytes, name: str, threads: int, *, weights: bytes = b"", start: str = "") -> Runtime:
+def open_runtime(
+    graph: bytes,
+    name: str,
+    threads: int,
+    *,
+    weights: bytes = b"",
+    start: str = "",
+    cache_dir: Path | None = None,
+) -> Runtime:
     """Return a graph opened in a runtime.
 
     Args:
@@ -46,6 +58,7 @@ def open_runtime(graph: bytes, name: str, threads: int, *, weights: bytes = b"",
         weights: of an OpenVINO model.
         start: a value inside the graph that may be given in place of the input: what lies before it is then
             left out. `takes` says whether it is so; onnxruntime always takes the input.
+        cache_dir: where OpenVINO's compiled graphs are kept; None keeps none.
 
     Raises:
         UnknownNameError: for another name.
@@ -56,19 +69,17 @@ def open_runtime(graph: bytes, name: str, threads: int, *, weights: bytes = b"",
     if name not in RUNTIMES:
         raise UnknownNameError("engine", name, ("auto", *RUNTIMES))
     if name == "openvino":
-        return _OpenVINO(graph, threads, weights, start)
+        from topgraft.engines._openvino import Graph
+
+        return _OpenVINO(Graph(graph, weights=weights, start=start, cache_dir=cache_dir), threads, start)
     if weights:
         raise BackboneError("predictor: an OpenVINO model runs in OpenVINO alone. Take engine `openvino`.")
     return _OnnxRuntime(graph)
 
 
 class _OpenVINO:
-    def __init__(self, graph: bytes, threads: int, weights: bytes, start: str) -> None:
-        from topgraft.engines._openvino import read_model
-
-        self._model, self._threads = read_model(graph, weights=weights, start=start), threads
-        taken = self._model.input(0)
-        self.takes = start if start in taken.names else taken.any_name
+    def __init__(self, graph: Graph, threads: int, start: str) -> None:
+        self._graph, self._threads, self._start = graph, threads, start
         self._made: dict[bool, SimpleQueue[Any]] = {}
         self._making = Lock()
 
@@ -77,13 +88,15 @@ class _OpenVINO:
 
     def _requests(self, alone: bool) -> SimpleQueue[Any]:
         """Return what waits for inputs; compiled when it is first asked for."""
-        from topgraft.engines._openvino import compile_read, make_request
+        from topgraft.engines._openvino import make_request
 
         alone = alone and self._threads > 1
         with self._making:
             if alone not in self._made:
                 streams = 1 if alone else self._threads
-                compiled = compile_read(self._model, streams=streams, cores=self._threads)
+                compiled = self._graph.compiled(streams, cores=self._threads)
+                taken = compiled.input(0)
+                self.takes = self._start if self._start in taken.names else taken.any_name
                 requests: SimpleQueue[Any] = SimpleQueue()
                 for _ in range(streams):
                     requests.put(make_request(compiled))
