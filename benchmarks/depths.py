@@ -120,25 +120,26 @@ def measured(given, name, temporary):
     _, store, own = embedded(given.shared, name, work)
     for count in map(int, given.counts.split(",")):
         told, took = {way: [] for way in WAYS}, dict.fromkeys(WAYS, 0.0)
-        truth = []
+        truth, same = [], []
         for seed in range(given.draws):
             sides = drawn(store.labels, count, own, seed, given.most)
             if sides is None:
                 break
             truth.append(np.searchsorted(np.unique(store.labels[sides[0]]), store.labels[sides[1]]))
+            same.append(store.groups[sides[1]])  # near-duplicates, and one photo in several draws
             for way in WAYS:
                 probabilities, seconds = answer(store, *sides, way, seed)
                 told[way].append(probabilities)
                 took[way] += seconds
         if not truth:
             continue
-        labels = np.concatenate(truth)
+        labels, groups = np.concatenate(truth), np.concatenate(same)
         both = {way: np.concatenate(told[way]) for way in WAYS}
         right = {way: float((both[way].argmax(axis=1) == labels).mean()) for way in WAYS}
         loss = {way: float(losses(labels, both[way]).mean()) for way in WAYS}
         gap, loss_gap = (
-            paired(labels, both["auto"], both["last"]),
-            paired_loss(labels, both["auto"], both["last"]),
+            paired(labels, both["auto"], both["last"], groups=groups),
+            paired_loss(labels, both["auto"], both["last"], groups=groups),
         )
         cells = " | ".join(f"{right[way]:.3f} / {loss[way]:.3f}" for way in WAYS)
         print(

@@ -273,6 +273,10 @@ def test_of_many_photos_depths_that_are_clearly_worse_for_one_head_are_not_asked
     assert fitted[0] == (2, len(head_class("logistic").grid()))
     asked = [row["setting"] for row in found.rows if row["head"] == "logistic"]
     assert all("depths=equal" in setting for setting in asked)
+    other = compare(rows, labels, heads=["logistic", "lda", "ridge"], columns=columns)
+    assert {row["setting"] for row in other.rows if row["head"] == "ridge"} >= {
+        row["setting"] for row in found.rows if row["head"] == "ridge"
+    }  # what logistic regression cannot read was not found worse by it
 
 
 @pytest.mark.parametrize(
@@ -342,6 +346,24 @@ def test_another_head_wins_only_where_it_is_better_on_both(right, loss, taken):
     assert choose([mean, other], np.arange(50) % 2, dealt, rule="lowest", classes=2) is min(
         (mean, other), key=lambda one: one.loss
     )
+
+
+def test_where_nearly_nothing_is_lost_another_head_must_be_better_on_both_as_anywhere():
+    """It was taken for its log loss alone, and lost 7 % of it on photos nobody saw (median of 56 draws)."""
+    rng = np.random.default_rng(0)
+    labels, right = np.arange(50) % 2, np.ones(50)
+    mean = candidate("average", right, 0.10 + 0.01 * rng.standard_normal(50))
+    other = candidate("knn", right, 0.06 + 0.01 * rng.standard_normal(50))
+    dealt = [folds(labels, None, 5, 0)]
+    assert choose([mean, other], labels, dealt, rule="mean", classes=2) is mean
+
+
+def test_a_mean_that_knows_less_than_nothing_leaves_its_place_to_who_knows_something():
+    labels = np.arange(50) % 2
+    mean = candidate("average", np.full(50, 0.5), np.full(50, 0.9))
+    other = candidate("knn", np.full(50, 0.6), np.full(50, 0.6))
+    dealt = [folds(labels, None, 5, 0)]
+    assert choose([mean, other], labels, dealt, rule="mean", classes=2) is other
 
 
 def test_many_classes_of_few_photos_do_not_make_it_choose_who_is_never_right():
@@ -553,7 +575,7 @@ def test_few_photos_are_no_excuse_for_a_head_that_knows_nothing(sizes, seed):
     best, chosen = found.rows[0]["log_loss"]["value"], chosen_row(found)["log_loss"]["value"]
     nothing = prior_log_loss(labels, len(sizes))
     assert best < nothing
-    assert chosen <= min(1.2 * best, nothing)
+    assert chosen <= nothing
 
 
 def test_knowing_nothing_costs_the_entropy_of_the_shares():

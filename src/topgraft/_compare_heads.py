@@ -57,8 +57,9 @@ def compare_heads(
     if beside:
         same_work(features, beside)
     photos = learned(features, with_test=with_test)
-    return compare(
-        stack(features, photos.rows, columns_of(features, depths)),
+    columns = columns_of(features, depths)
+    found = compare(
+        stack(features, photos.rows, columns),
         photos.labels,
         photos.groups,
         maps=None if beside is None else stack(beside, photos.rows),
@@ -68,12 +69,18 @@ def compare_heads(
         seed=seed,
         classes=len(features.classes),
         class_weight=class_weight,
-        columns=columns_of(features, depths),
+        columns=columns,
         depths=depths,
         rule=rule,
         settings=settings,
         progress=progress,
     )
+    if columns is None and depths == "auto":
+        found.notes.append(
+            "The last layer alone is read: these features hold no other depth. Embed the photos again to have"
+            " all, where the backbone names its blocks."
+        )
+    return found
 
 
 def _opened(store: FeatureStore | str | Path, settings: Settings) -> FeatureStore:

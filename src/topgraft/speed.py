@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,13 +15,16 @@ CPUINFO = Path("/proc/cpuinfo")
 """Where Linux lists what its processors can do."""
 
 
-def instructions(cpuinfo: Path = CPUINFO) -> set[str]:
+@functools.cache
+def instructions(cpuinfo: Path = CPUINFO) -> frozenset[str]:
     """Return what the processor can do, as Linux names it; nothing where no one says."""
     try:
         lines = cpuinfo.read_text(encoding="utf-8").splitlines()
     except OSError:
-        return set()
-    return {word for line in lines if line.startswith(("flags", "Features")) for word in line.split()}
+        return frozenset()
+    return frozenset(
+        word for line in lines if line.startswith(("flags", "Features")) for word in line.split()
+    )
 
 
 def adds_bytes(cpuinfo: Path = CPUINFO) -> bool | None:

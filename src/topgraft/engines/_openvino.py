@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 BATCH = 2  # pictures per call, everywhere the same: kernels are chosen by shape, and so are the last bits
 
+READ = 1  # how `Graph` reads a graph: to be counted up where that changes what is compiled
+
 _FIRST_LOOK = threading.Lock()
 
 _MADE: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -78,7 +80,10 @@ class Graph:
         weights: of a serialised model in OpenVINO's own form.
         start: a value inside the graph that becomes its input, where there is one of that name.
         shape: fixed input shapes by input name; other inputs keep theirs.
-        cache_dir: where what is compiled is kept for the next time; None keeps nothing.
+        cache_dir: where what is compiled is kept, of a graph in one file; None keeps nothing.
+
+    Raises:
+        BackboneError: where a file cannot be read.
     """
 
     def __init__(
@@ -90,9 +95,15 @@ class Graph:
         shape: dict[str, list[int]] | None = None,
         cache_dir: Path | None = None,
     ) -> None:
+        self._place = "graph" if isinstance(graph, bytes) else str(graph)
         self._graph, self._weights = graph, weights
         self._start, self._shape = start, shape or {}
         self._cache_dir = cache_dir
+        if cache_dir and not isinstance(graph, bytes):
+            try:  # what is kept is named by the very bytes that are compiled
+                self._graph = files.read_local(Path(graph))
+            except OSError as error:
+                raise BackboneError(f"{graph}: cannot be read ({files.said(error)}).") from error
 
     def compiled(self, streams: int = 1, cores: int = 0) -> Any:
         """Return it compiled for the CPU in float32, an `openvino.CompiledModel`.
@@ -104,15 +115,17 @@ class Graph:
         Raises:
             BackboneError: where OpenVINO cannot read or run it.
         """
-        core, options = _import().Core(), _options(streams, cores)
-        kept = None if self._cache_dir is None else Compiled(self._cache_dir, self._facts(core, options))
-        compiled = kept and kept.read(core, options)
-        if compiled is None:
-            model = self._model
-            with self._understood():
-                compiled = core.compile_model(model, "CPU", options)
-            if kept:
-                kept.keep(compiled)
+        openvino, options = _import(), _options(streams, cores)
+        with self._understood():
+            core = openvino.Core()
+            kept = None
+            if self._cache_dir:
+                kept = Compiled(self._cache_dir, self._facts(core, options, openvino.get_version()))
+            compiled = kept and kept.read(core, options)
+            if compiled is None:
+                compiled = core.compile_model(self._model, "CPU", options)
+                if kept:
+                    kept.keep(compiled)
         _MADE.add(compiled)
         return compiled
 
@@ -120,34 +133,29 @@ class Graph:
     def _model(self) -> Any:
         """The graph as an `openvino.Model`, read once for all it is compiled for."""
         core = _import().Core()
-        with self._understood():
-            if self._weights:
-                model = core.read_model(self._graph, self._weights)
-            else:
-                model = core.read_model(self._graph if isinstance(self._graph, bytes) else str(self._graph))
-            if self._start:
-                model = _begin_at(model, self._start)
-            if self._shape:
-                model.reshape(self._shape)
+        graph = self._graph if isinstance(self._graph, bytes) else str(self._graph)
+        model = core.read_model(graph, self._weights) if self._weights else core.read_model(graph)
+        if self._start:
+            model = _begin_at(model, self._start)
+        if self._shape:
+            model.reshape(self._shape)
         return model
 
-    def _facts(self, core: Any, options: dict[str, Any]) -> dict[str, Any]:
+    def _facts(self, core: Any, options: dict[str, Any], build: str) -> dict[str, Any]:
         """Return everything that goes into what is compiled."""
-        with files.guarded(self._place):
-            data = self._graph if isinstance(self._graph, bytes) else Path(self._graph).read_bytes()
+        assert isinstance(self._graph, bytes)  # noqa: S101 - it was read
         return {
-            "graph": digest(data),
+            "read": READ,
+            "graph": digest(self._graph),
             "weights": digest(self._weights),
             "start": self._start,
             "shape": self._shape,
             "options": options,
-            "openvino": _import().get_version(),
+            "openvino": build,
             "processor": [core.get_property("CPU", "FULL_DEVICE_NAME"), *sorted(instructions())],
+            "cores": usable_cores(),
+            "limit": os.environ.get("ONEDNN_MAX_CPU_ISA", ""),
         }
-
-    @property
-    def _place(self) -> str:
-        return "graph" if isinstance(self._graph, bytes) else str(self._graph)
 
     @contextmanager
     def _understood(self) -> Iterator[None]:

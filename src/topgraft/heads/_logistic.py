@@ -98,7 +98,7 @@ class _Loss:
     """The loss of some rows on the axes of their covariance, and how to minimise it."""
 
     def __init__(self, rows: TrainingRows, *, binary: bool) -> None:
-        # single precision: any axes would do, and these are only to be nearly round
+        # single precision: any orthonormal axes would do, and along these the loss is to be nearly round
         gram = (rows.gram * rows.photos).astype(np.float32)
         values, self.axes = eigh(gram, check_finite=False, overwrite_a=True, driver="evd")
         self.values = np.maximum(values.astype(np.float64), 0)[:, None]

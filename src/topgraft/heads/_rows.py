@@ -41,6 +41,7 @@ SHARES: dict[str, dict[str, float]] = {
     "mostly-last": {"last": 0.8, "means": 0.1, "spreads": 0.1},
     "equal": {"last": 0.5, "means": 0.25, "spreads": 0.25},
     "mostly-blocks": {"last": 0.2, "means": 0.4, "spreads": 0.4},
+    "blocks": {"means": 0.5, "spreads": 0.5},
 }
 """What share of the total variance each group of columns has, by the name of the setting."""
 WIDTH = 1280

@@ -89,7 +89,7 @@ def to_int8(
         MissingExtraError: without the `int8` extra.
     """
     nncf = import_silently("nncf", "int8", "--precision int8")
-    nncf.set_log_level(logging.ERROR)
+    logging.getLogger("nncf").setLevel(logging.ERROR)  # its own way silences whoever listens to it, too
     with redirect_stdout(sys.stderr):  # it draws progress bars where results go
         return nncf.quantize(
             model,

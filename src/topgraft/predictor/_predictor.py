@@ -148,6 +148,8 @@ class Predictor:
         card: its classes, threshold, backbone and origin.
     """
 
+    _cache_dir: Path | None = None  # a pickle from before has none
+
     def __init__(
         self,
         card: PredictorCard,
@@ -161,8 +163,8 @@ class Predictor:
         self._graph = graph
         self._weights = weights
         self._engine = engine
-        settings = settings or Settings.load()
-        self._threads, self._cache_dir = settings.threads, settings.cache_dir
+        self._threads = (settings or Settings.load()).threads
+        self._cache_dir = settings.cache_dir if settings else None
         self._opened: dict[str, Runtime | None] = {}
         self._under_way: list[Photo] = []  # counts them: appending and popping need no lock
         self._process = 0
@@ -387,7 +389,7 @@ class Predictor:
             self._threads,
             weights=self._weights,
             start=FITTED,
-            cache_dir=self._cache_dir,
+            cache_dir=self._cache_dir or Settings.load().cache_dir,
         )
 
     @property
@@ -437,8 +439,8 @@ class Predictor:
         return other
 
     def __getstate__(self) -> dict[str, Any]:
-        """Go to another process, as scikit-learn's do, without what runs in this one."""
-        return self.__dict__ | {"_opened": {}, "_under_way": [], "_process": 0}
+        """Go to another process, as scikit-learn's do, without what runs, and the cache, in this one."""
+        return self.__dict__ | {"_opened": {}, "_under_way": [], "_process": 0, "_cache_dir": None}
 
     def _predict(self, photo: Photo, *, alone: bool = False) -> Prediction:
         path = str(photo) if isinstance(photo, str | Path) else ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,19 +82,22 @@ class Bench:
     seed: int
     compute: Compute
 
-    def candidates(self, kind: type[Head], promising: Collection[str] = ()) -> tuple[list[Candidate], int]:
+    def candidates(self, kind: type[Head], promising: Mapping[str, bool]) -> tuple[list[Candidate], int]:
         """Fit and score every setting of a head at all depths that it can read, and count the fits.
 
         Of many photos, only those settings are fitted on all folds that stand a chance after the first ones.
 
         Args:
             kind: the head.
-            promising: depths that heads before it found not clearly worse: of many photos it reads those
-                that are nearest to one of them.
+            promising: whether a head before it found a depth not clearly worse, of those that were asked: of
+                many photos the others are left out, or all but the nearest, where it can read no better.
         """
         names = [name for name in self.read if name in kind.reads_depths] or ["last"]
-        if self.glance and promising:
-            names = [name for name in names if any(name in _nearest(names, to) for to in promising)]
+        if self.glance:
+            good = [name for name, its in promising.items() if its]
+            names = [name for name in names if promising.get(name, True)] or [
+                name for name in names if any(name in _nearest(names, to) for to in good)
+            ]
         settings = [with_depths(setting, name) for name in names for setting in kind.grid()]
         flat = [fold for folds in self.dealt for fold in folds]
         kept, scored = list(range(len(settings))), []

@@ -297,7 +297,7 @@ def compare(
         compute=Compute(settings or Settings.load()),
     )
     candidates: list[Candidate] = []
-    promising: set[str] = set()
+    promising: dict[str, bool] = {}
     seconds: dict[str, float] = {}
     for done, kind in enumerate(kinds):
         progress("compare heads", done, len(kinds))
@@ -305,7 +305,9 @@ def compare(
         own, fits = bench.candidates(kind, promising)
         seconds[kind.name] = (time.perf_counter() - begun) / fits
         if len(kind.reads_depths) > 1:
-            promising |= {candidate.depths for candidate in own}
+            kept = {candidate.depths for candidate in own}
+            for name in set(bench.read) & set(kind.reads_depths):
+                promising[name] = promising.get(name, False) or name in kept
         candidates += worth_a_row(own)
     progress("compare heads", len(kinds), len(kinds))
     alone = candidates

@@ -111,10 +111,10 @@ def choose(
     prior = prior_log_loss(labels, classes)
     limit = WORSE * lowest.loss if lowest.loss >= prior else min(WORSE * lowest.loss, prior)
     if rule == "mean" and (mean := _standing(candidates)) is not None:
-        if mean.loss > limit and (
+        if mean.loss > max(limit, prior) and (
             sound := [candidate for candidate in candidates if candidate.loss <= limit]
         ):
-            # Hardly anything is learned: take what is right most often, unless the mean is right more often.
+            # The mean is worse than no head at all: take what is right most often, unless the mean is so.
             best = max(sound, key=lambda candidate: (candidate.right_by_fold.mean(), -candidate.loss))
             return mean if difference(best.right_by_fold, mean.right_by_fold, dealt)[0].high < 0 else best
         better = [candidate for candidate in candidates if _beats(candidate, mean, dealt)]
