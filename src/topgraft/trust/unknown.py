@@ -225,7 +225,7 @@ def learn_unknown(
 
     Args:
         features: (N, D) view 0 of the training photos, or rows of every depth (N, D + B): distances are of
-            the last layer, where block features were tried and told less (see docs/heads.md).
+            the last layer, whatever the head reads: on block features distances were not measured.
         labels: (N,) class indices, or 0/1 indicators (N, C): then there is no evidence, and neighbours are
             taken.
         groups: (N,) or None.
