@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
 from topgraft._report.numbers import Numbers, pointer
+from topgraft.selection.leaning import thirds
 
 ALONE = 0.995
 """From this share on, the last layer does all."""
@@ -42,9 +42,7 @@ def depths(metrics: Numbers) -> Depths | None:
     shares = metrics.facts.get("head", {}).get("depths") or []
     if len(shares) <= len(PARTS):
         return None
-    inner, at = len(shares) - 1, [pointer("head", "depths", i, "share") for i in range(len(shares))]
-    cuts = [1 + round(inner * part / len(PARTS)) for part in range(len(PARTS) + 1)]
-    groups = [list(range(low, high)) for low, high in itertools.pairwise(cuts)]
+    at, groups = [pointer("head", "depths", i, "share") for i in range(len(shares))], thirds(shares)
     sums = [sum(shares[i]["share"] for i in group) for group in groups]
     last = shares[0]["share"]
     largest = max(*sums, last)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,12 @@ def leaning(head: Head, rows: Features, columns: Depths | None) -> list[dict[str
     return found
 
 
+def thirds(shares: list[dict[str, Any]]) -> list[range]:
+    """Return the places of early, middle and late blocks among the shares, the last layer being the first."""
+    cuts = [1 + round((len(shares) - 1) * third / 3) for third in range(4)]
+    return [range(low, high) for low, high in itertools.pairwise(cuts)]
+
+
 def lean_in_words(shares: list[dict[str, Any]]) -> str:
     """Return one sentence about it; empty where there is nothing to say."""
     if not shares:
@@ -54,10 +61,7 @@ def lean_in_words(shares: list[dict[str, Any]]) -> str:
     last = shares[0]["share"]
     if last > 0.995:
         return "The head reads the last layer alone: cross-validation found no use for the inner blocks."
-    blocks = shares[1:]
-    third = -(-len(blocks) // 3)
-    parts = [blocks[:third], blocks[third:-third] if len(blocks) > 2 * third else [], blocks[-third:]]
-    early, middle, late = (sum(block["share"] for block in part) for part in parts)
+    early, middle, late = (sum(shares[i]["share"] for i in third) for third in thirds(shares))
     return (
         f"The head leans to {last:.0%} on the last layer, to {early:.0%} on early blocks (colour, texture),"
         f" to {middle:.0%} on those in the middle and to {late:.0%} on late ones (parts, shapes)."
