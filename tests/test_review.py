@@ -333,6 +333,25 @@ def test_wrong_labels_come_first_then_what_is_strange_then_what_has_no_label(rev
     assert all("Unlike" in why[name] for name in order[len(issues) : -18])
 
 
+def test_photos_that_look_the_same_under_two_labels_are_asked_about_side_by_side(photos, table, tmp_path):
+    mine = tmp_path / "photos"
+    shutil.copytree(photos, mine)
+    one = max((mine / "sushi").glob("*.jpg"))
+    Pillow.open(one).save(mine / "sandwich" / "twin.jpg", quality=60)
+    twins = {"sandwich/twin.jpg", f"sushi/{one.name}"}
+    review = Review.open(trained(mine, tmp_path / "run"), corrections=table)
+    told = {}
+    while (photo := review.state()["photo"]) and not twins <= told.keys():
+        told[photo["name"]] = photo
+        review.decide([photo["key"]], "skip")
+    review.close()
+    assert twins <= told.keys()
+    for name in twins:
+        assert "Looks the same as a photo with another label." in told[name]["why"]
+        assert [beside["key"] for beside in told[name]["beside"]] == [told[(twins - {name}).pop()]["key"]]
+    assert all(photo["why"] for photo in told.values())  # nothing without a reason came before them
+
+
 def test_a_review_goes_on_where_it_stopped_and_touches_no_photo(run, photos, fresh, table):
     before = contents(photos) | contents(fresh)
     review = Review.open(run, fresh, corrections=table)
