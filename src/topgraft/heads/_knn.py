@@ -22,6 +22,7 @@ from topgraft.types import Features, Labels, Logits
 if TYPE_CHECKING:
     from topgraft.nodes import Nodes
 
+CHUNK = 512  # rows asked about at once
 SMOOTHING = 0.5  # half a vote for every class: no neighbour of a class is not proof against it
 
 
@@ -148,8 +149,11 @@ class NearestNeighbours(Head):
 
     def neighbours(self, features: Features, k: int) -> NDArray[np.intp]:
         """Return the indices (N, k) of the nearest training rows, nearest first."""
-        similarity = self._unit(features[:, : len(self.centre)].astype(np.float64)) @ self.rows.T
-        return np.argsort(-similarity, axis=1, kind="stable")[:, :k]
+        found = np.empty((len(features), min(k, len(self.rows))), np.intp)
+        for at in range(0, len(features), CHUNK):  # a similarity and a place for each pair of rows is much
+            asked = self._unit(features[at : at + CHUNK, : len(self.centre)].astype(np.float64))
+            found[at : at + CHUNK] = np.argsort(-(asked @ self.rows.T), axis=1, kind="stable")[:, :k]
+        return found
 
     def vote(self, order: NDArray[np.intp]) -> Logits:
         """Count the votes of neighbours (N, k)."""

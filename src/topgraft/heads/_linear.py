@@ -310,7 +310,7 @@ class Discriminant(Linear):
 def class_means(rows: TrainingRows) -> Array64:
     """Return the weighted means of the classes (C, r); that of a class without rows is the overall mean."""
     weighted = rows.indicators * rows.weight[:, None]
-    return np.asarray(weighted.T @ rows.z / np.maximum(weighted.sum(axis=0), 1e-12)[:, None])
+    return np.asarray(rows.sums(weighted).T / np.maximum(weighted.sum(axis=0), 1e-12)[:, None])
 
 
 def without_absent(rows: TrainingRows, weight: Array64, bias: Array64) -> tuple[Array64, Array64]:

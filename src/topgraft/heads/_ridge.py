@@ -118,7 +118,7 @@ def _moment(rows: TrainingRows) -> tuple[Array64, Array64]:
     offset = share @ target
     weighted = (target - offset) * share[:, None]
     # The mean of the rows drops out: weighted targets sum to 0.
-    return offset, np.asarray(rows.z.T.astype(np.float64) @ weighted)
+    return offset, rows.sums(weighted)
 
 
 def leave_one_out_errors(rows: TrainingRows, strengths: Sequence[float]) -> Array64:

@@ -121,7 +121,13 @@ class TrainingRows:
     @cached_property
     def centre(self) -> Array64:
         """(r,) the weighted mean of z."""
-        return np.asarray(self.weight @ self.z / self.photos)
+        return self.sums(self.weight) / self.photos
+
+    def sums(self, of: Array64) -> Array64:
+        """Return zᵀ times numbers of every row (R,) or (R, C), some rows at a time, as `_gram` does."""
+        starts = range(0, len(self.z), CHUNK)
+        parts = (self.z[at : at + CHUNK].astype(np.float64).T @ of[at : at + CHUNK] for at in starts)
+        return sum(parts, np.zeros((self.z.shape[1], *of.shape[1:])))
 
     @cached_property
     def covariance(self) -> Array64:
