@@ -126,7 +126,7 @@ def test_a_file_that_changes_is_not_kept_under_the_new_ones_name(onnx_graph, tmp
         Graph(tmp_path / "gone.onnx", cache_dir=tmp_path)
 
 
-def test_what_openvino_cannot_write_down_is_used_all_the_same(onnx_graph, tmp_path, monkeypatch):
+def test_what_openvino_cannot_write_down_is_not_kept_and_harms_nothing(tmp_path):
     class Stubborn:
         def export_model(self):
             raise RuntimeError("not implemented")

@@ -54,6 +54,6 @@ def test_the_report_and_the_console_say_the_same(tmp_path):
     assert "--share:1.000" in drawn  # the longest bar is that of the largest part
 
 
-def test_a_head_on_the_last_layer_alone_says_so_in_both(tmp_path):
+def test_a_head_on_the_last_layer_alone_says_so_and_one_without_blocks_says_nothing():
     assert "last layer alone" in lean_in_words([{"share": 1.0}, {"share": 0.0}])
     assert lean_in_words([]) == ""

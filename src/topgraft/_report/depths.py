@@ -7,10 +7,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from topgraft._report.numbers import Numbers, pointer
-from topgraft.selection.leaning import thirds
-
-ALONE = 0.995
-"""From this share on, the last layer does all."""
+from topgraft.selection.leaning import ALONE, thirds
 
 
 @dataclass(frozen=True)

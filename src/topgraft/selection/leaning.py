@@ -13,6 +13,9 @@ from topgraft.heads._base import Head
 from topgraft.heads._linear import AffineHead
 from topgraft.types import Features
 
+ALONE = 0.995
+"""From this share on, the last layer does all."""
+
 
 def leaning(head: Head, rows: Features, columns: Depths | None) -> list[dict[str, Any]]:
     """Return what share of the logits' variance comes from the last layer, and from every block.
@@ -59,7 +62,7 @@ def lean_in_words(shares: list[dict[str, Any]]) -> str:
     if not shares:
         return ""
     last = shares[0]["share"]
-    if last > 0.995:
+    if last >= ALONE:
         return "The head reads the last layer alone: cross-validation found no use for the inner blocks."
     early, middle, late = (sum(shares[i]["share"] for i in third) for third in thirds(shares))
     return (
