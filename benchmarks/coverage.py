@@ -6,8 +6,10 @@ For every set, draws so many photos a class (of at most ten classes, anew each t
 `topgraft train` does (compare, choose, fit; photos as they are, every depth), and asks whether the intervals
 of its cross-validation hold what the fitted predictor is worth on the photos left out, near-duplicates of
 drawn ones apart. A draw has as many photos of every class, so the truth is the mean over classes. A few
-hundred photos are left out, so the truth has an error of its own: an interval holds it where the two are no
-further apart than both together allow; in brackets, where the truth is taken for exact.
+hundred photos are left out, so the truth has an interval of its own, also where all of them are answered
+rightly: one holds the other where they are no further apart than both together allow (squares added: Newcombe
+1998, "Interval estimation for the difference between independent proportions", method 10); in brackets, where
+the truth is taken for exact.
 
 With --tried, two backbones are compared in every draw and one is taken as `topgraft train` takes it by
 default; else it is Lite0 alone. Embedding is done once and kept in DIR, and so is every draw: run the same
@@ -90,16 +92,20 @@ def measured(stores, learn, rest, seed):
     truth = np.searchsorted(classes, store.labels[rest])
     lost, right = metrics.losses(truth, told), told.argmax(axis=1) == truth
     losses = np.stack([metrics.losses(labels, repeat) for repeat in found.oof])
+    unseen = metrics.brief(truth, told[None], losses=lost[None], groups=store.groups[rest])
     return judged(
-        labels, found.oof, losses, groups,
+        labels, found.oof, losses, groups, unseen["balanced_accuracy"],
         true=[{"right": right[truth == c].mean(), "lost": lost[truth == c].mean(),
                "spread": lost[truth == c].var(ddof=1), "photos": int((truth == c).sum())}
               for c in range(len(classes))],
     )  # fmt: skip
 
 
-def judged(labels, probabilities, losses, groups, true):
-    """Set the intervals of answers out of fold against the truth, given by class: plain data."""
+def judged(labels, probabilities, losses, groups, unseen, true):
+    """Set the intervals of answers out of fold against the truth, given by class: plain data.
+
+    Unseen is the balanced accuracy on the photos left out, with its interval.
+    """
     said, alone = (
         metrics.brief(labels, probabilities, losses=losses, groups=groups, out_of_fold=folded)
         for folded in (True, False)
@@ -107,9 +113,9 @@ def judged(labels, probabilities, losses, groups, true):
     photos = np.array([of["photos"] for of in true])
     right, lost, spread = (np.array([of[key] for of in true]) for key in ("right", "lost", "spread"))
     share = {"accuracy": right, "balanced_accuracy": right, "log_loss": lost}
-    error = np.sqrt(np.sum(right * (1 - right) / photos)) / len(true)
-    errors = {"accuracy": error, "balanced_accuracy": error}
-    errors["log_loss"] = np.sqrt(np.sum(spread / photos)) / len(true)
+    error = metrics.Z * np.sqrt(np.sum(spread / photos)) / len(true)
+    shares = (unseen["low"] - unseen["value"], unseen["high"] - unseen["value"])
+    errors = {"accuracy": shares, "balanced_accuracy": shares, "log_loss": (-error, error)}
     found = {"photos": len(labels)}
     for name in SCORES:
         own, exact = said[name], float(share[name].mean())
@@ -118,7 +124,7 @@ def judged(labels, probabilities, losses, groups, true):
         found[name] = {
             "true": exact,
             "bias": -gap,
-            "held": bool(abs(gap) <= np.hypot(reach, metrics.Z * errors[name])),
+            "held": bool(abs(gap) <= np.hypot(reach, errors[name][0 if gap > 0 else 1])),
             "plain": bool(abs(gap) <= reach),
             "width": own["high"] - own["low"],
             "ratio": (own["high"] - own["low"]) / (alone[name]["high"] - alone[name]["low"]),

@@ -147,3 +147,22 @@ def test_many_photos_are_compared_in_parts_with_the_same_features(exact, tmp_pat
     for features in seen:
         np.testing.assert_allclose(features, expected, atol=1e-5)
     assert json.loads((run.path / "int8.json").read_text("utf-8"))["kept"]
+
+
+def test_auto_keeps_f32_where_int8_is_hardly_quicker(exact, coarse, tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO", logger="topgraft")
+    data = tg.Dataset.from_folder(draw_photos(tmp_path / "photos", 8, seed=0))
+    monkeypatch.setattr("topgraft.importers.quantize.quantize", lambda *_, **__: coarse)
+    monkeypatch.setattr(_try_int8, "MANY", 1)
+    monkeypatch.setattr(_try_int8, "adds_bytes", lambda: True)
+    taken = {}
+    for quicker in (1e9, 0.0):
+        monkeypatch.setattr(_try_int8, "QUICKER", quicker)
+        run = Run.create(tmp_path / f"run{quicker}")
+        config, settings = Config.of(precision="auto", depths="last"), Settings.load(threads=1)
+        taken[quicker] = _try_int8.in_precision(
+            exact, data, split(data, seed=0), config, run, views=10, settings=settings
+        )
+    assert taken[1e9] is exact
+    assert taken[0.0] is coarse
+    assert len([line for line in caplog.messages if line.startswith("That is too little")]) == 1

@@ -377,6 +377,36 @@ def test_without_a_test_split_cross_validation_speaks(tmp_path: Path) -> None:
     assert all(not one.get("data-metric", "").startswith("/test") for one in page.all("data"))
 
 
+@pytest.mark.parametrize(
+    ("kept", "ends"), [(4, "4 of each are learned from."), (0, "photos are learned from as they are.")]
+)
+def test_what_views_brought_is_a_sentence_beside_the_sheet(tmp_path: Path, kept: int, ends: str) -> None:
+    folder = write_run(tmp_path / "run", photos=30, policies=POLICIES)
+    facts = json.loads((folder / "metrics.json").read_text("utf-8"))
+    gaps = [{"value": by, "low": by - 0.05, "high": by + 0.05} for by in (-0.123, 0.045)]
+    facts["worth"] = None  # which would be said instead
+    facts["views"] = {
+        "view_0": {"log_loss": 0.5, "accuracy": 0.8},
+        "steps": [
+            {
+                "policies": n,
+                "log_loss": 0.5 + gap["value"],
+                "accuracy": 0.8,
+                "difference": gap,
+                "pays": n <= kept,
+            }
+            for n, gap in zip((4, 16), gaps, strict=True)
+        ],
+        "kept": kept,
+    }
+    (folder / "metrics.json").write_text(json.dumps(facts), "utf-8")
+    page = Page(report(folder).read_text("utf-8"))
+    said = next(one["text"] for one in page.all("p") if "Out of fold," in one["text"])
+    assert "4 views of each photo changed the log loss by −0.12" in said
+    assert "then 16 by +0.04" in said
+    assert ends in said
+
+
 def test_a_perfect_result_is_not_called_perfect(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", photos=40, skill=60, with_photos=False)
     assert "which does not mean that it never will" in report(folder).read_text(encoding="utf-8")

@@ -73,6 +73,14 @@ def test_the_command_prints_them_the_best_first(photos):
     assert [best["chosen"], other["chosen"]].count(True) == 1
 
 
+def test_without_names_all_on_the_machine_are_tried(photos, monkeypatch):
+    here = [tg.load_backbone(SMALL)]  # however many more this machine has
+    monkeypatch.setattr("topgraft._try_backbones.on_this_machine", lambda *_: here)
+    asked = ["backbones", "--try", str(photos), "--json"]
+    (row,) = json.loads(CliRunner().invoke(app, asked, catch_exceptions=False).stdout)
+    assert (row["name"], row["chosen"]) == (SMALL, True)
+
+
 def test_a_table_marks_the_one_to_take(tried, capsys):
     print_tried(tried)
     head, *lines = capsys.readouterr().out.splitlines()

@@ -95,6 +95,7 @@ class Work:
         self._estimate(", if it comes to that")
         taken: list[Step] = []
         for count in steps(len(self.policies)):
+            started = time.perf_counter()
             with self.run.timed(f"{count} views"):
                 more = self._compared(count, judges)
             side = first.training
@@ -102,7 +103,8 @@ class Work:
                 count, kept.found, more.found, side.labels, side.groups, seed=self.config.seed
             )
             taken.append(step)
-            say(f"{step} ({duration(time.perf_counter() - begun)} since the start)")
+            now = time.perf_counter()
+            say(f"{step} ({duration(now - started)}, {duration(now - begun)} since the start)")
             if not step.pays:
                 break
             kept = more
