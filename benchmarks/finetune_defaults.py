@@ -4,7 +4,8 @@
 
 Small problems of look-alikes from Caltech-101, 25 photos a class, MobileNet v2, the last 3 blocks. For each
 problem one run is trained, and fine-tuned once with each variant; the figure is what that does to the run's
-cross-validated log loss, photo by photo, with its paired 95 % interval.
+cross-validated log loss, photo by photo, with its paired 95 % interval. The last line is one JSON object with
+the goal: the defaults lower the log loss in the mean, and no variant does so by 0.005 more.
 """
 
 import argparse
@@ -35,6 +36,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no refit": {"refit": False},
 }
 EACH = 25
+CLOSE = 0.005
+"""Log loss by which a variant has to be better to be called so."""
 
 
 def photos(shared: Path, names: tuple[str, ...], to: Path) -> tg.Dataset:
@@ -77,7 +80,12 @@ def main() -> None:
             )
     for name, gains in found.items():
         print(f"{name:12} mean {np.mean(gains):+.4f}, worst {max(gains):+.4f}")
-    print(json.dumps({"benchmark": "finetune_defaults", "problems": given.problems, "log_loss": found}))
+    means = {name: float(np.mean(gains)) for name, gains in found.items()}
+    own = means.get("as they are", np.inf)
+    ok = own <= 0 and own <= min(means.values()) + CLOSE
+    print(
+        json.dumps({"log_loss": found, "means": means, "goal": {"mean": 0, "of_best": CLOSE}, "ok": bool(ok)})
+    )
 
 
 if __name__ == "__main__":

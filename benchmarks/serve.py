@@ -342,6 +342,7 @@ def main() -> None:
         "mixed": kinds,
         "goals": GOALS,
         "met": met,
+        "ok": all(met.values()),
     }
     print(json.dumps(facts))
 

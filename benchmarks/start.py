@@ -129,7 +129,14 @@ def main() -> None:
         for what in (GOALS if given.against else ())
     }
     met = {what: figures["now"][what]["clock s"]["median"] <= goal for what, goal in GOALS.items()}
-    print(json.dumps({"figures": figures, "now to against": ratios, "goals": GOALS, "met": met}))
+    found = {
+        "figures": figures,
+        "now to against": ratios,
+        "goals": GOALS,
+        "met": met,
+        "ok": all(met.values()),
+    }
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":
