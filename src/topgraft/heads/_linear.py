@@ -93,7 +93,7 @@ class Linear(AffineHead):
     @classmethod
     @abstractmethod
     def solve(cls, rows: TrainingRows, settings: Sequence[Setting]) -> list[tuple[Array64, Array64]]:
-        """Return a weight (r, C) and bias (C,) on `rows.z` for every setting."""
+        """Return a weight (r, C) and bias (C,) on `rows.z * rows.roots` for every setting."""
 
     @final
     def fit(

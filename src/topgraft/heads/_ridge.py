@@ -141,7 +141,7 @@ def leave_one_out_errors(rows: TrainingRows, strengths: Sequence[float]) -> Arra
     for at in range(0, n, max(1, CHUNK // V)):
         some = slice(at, at + max(1, CHUNK // V))
         root = np.sqrt(shares[:, some].T)[:, :, None]
-        on_axes = (stack[:, some].swapaxes(0, 1) - rows.centre) @ axes * root
+        on_axes = (stack[:, some].swapaxes(0, 1) * rows.roots - rows.centre) @ axes * root
         target = (2 * indicators[:, some].swapaxes(0, 1) - 1 - offset) * root
         for index, strength in enumerate(strengths):
             shrink = (1 / (values + strength * max(values.sum(), 1e-12)))[:, None]

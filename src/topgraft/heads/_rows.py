@@ -73,6 +73,11 @@ class Group:
     scale: Array64
     axes: Array | None
 
+    @property
+    def width(self) -> int:
+        """How many coordinates it has."""
+        return len(self.scale) if self.axes is None else int(self.axes.shape[1])
+
     def coordinates(self, rows: Features) -> Array:
         """Return rows (n, W) of all columns on this group's axes, (n, r)."""
         z = (rows[:, self.columns].astype(np.float32) - self.mean.astype(np.float32)) * self.scale.astype(
@@ -87,12 +92,15 @@ class Group:
 
 @dataclass(frozen=True)
 class TrainingRows:
-    """The rows that one linear head is fitted on, at one setting of `depths`.
+    """The rows that one linear head is fitted on, at one setting of `depths`: z * roots.
+
+    They are not multiplied out: of thousands of photos' views z alone is hundreds of megabytes a fold.
 
     Attributes:
-        z: (R, r) float32.
-        held: (n, r) float32, view 0 of the photos to score, in the same coordinates.
-        gram: (r, r) the weighted mean of z zᵀ.
+        z: (R, r) float32; all settings of `depths` look at the same.
+        roots: (r,) float32, of each column the square root of its group's share.
+        held: (n, r) float32, view 0 of the photos to score, in the coordinates of z * roots.
+        gram: (r, r) the weighted mean of (z * roots)(z * roots)ᵀ.
         indicators: (R, C) 1 where a row is of the class.
         weight: (R,) sums to the number of photos: the views of a photo share its weight.
         photos: n, how many photos the rows come from.
@@ -103,6 +111,7 @@ class TrainingRows:
     """
 
     z: Array
+    roots: Array
     held: Array
     gram: Array64
     indicators: Array64
@@ -120,22 +129,23 @@ class TrainingRows:
 
     @cached_property
     def centre(self) -> Array64:
-        """(r,) the weighted mean of z."""
+        """(r,) the weighted mean."""
         return self.sums(self.weight) / self.photos
 
     def sums(self, of: Array64) -> Array64:
-        """Return zᵀ times numbers of every row (R,) or (R, C), some rows at a time, as `_gram` does."""
+        """Return (z * roots)ᵀ times numbers of every row (R,) or (R, C), some rows at a time, as `_gram`."""
         starts = range(0, len(self.z), CHUNK)
         parts = (self.z[at : at + CHUNK].astype(np.float64).T @ of[at : at + CHUNK] for at in starts)
-        return sum(parts, np.zeros((self.z.shape[1], *of.shape[1:])))
+        found = sum(parts, np.zeros((self.z.shape[1], *of.shape[1:])))
+        return (found.T * self.roots).T
 
     @cached_property
     def covariance(self) -> Array64:
-        """(r, r) the weighted covariance of z."""
+        """(r, r) the weighted covariance."""
         return self.gram - np.outer(self.centre, self.centre)
 
     def fold_in(self, weight: Array64, bias: Array64) -> tuple[Array64, Array64]:
-        """Convert weights (r, C) on z into weights (W, C) and a bias (C,) on plain rows.
+        """Convert weights (r, C) on z * roots into weights (W, C) and a bias (C,) on plain rows.
 
         W ends with the last column that is read: a head on the last layer alone needs no others.
         """
@@ -143,10 +153,9 @@ class TrainingRows:
         plain = np.zeros((max(group.columns.stop for group, _ in self.groups), weight.shape[1]))
         mean, start = np.zeros(len(plain)), 0
         for group, root in self.groups:
-            width = len(group.scale) if group.axes is None else group.axes.shape[1]
-            plain[group.columns] = group.plain(root * turned[start : start + width])
+            plain[group.columns] = group.plain(root * turned[start : start + group.width])
             mean[group.columns] = group.mean
-            start += width
+            start += group.width
         return plain, bias - mean @ plain
 
 
@@ -194,21 +203,23 @@ class FoldRows:
             )
         roots, start = np.zeros(self.z.shape[1], np.float32), 0
         for name, group in self.groups.items():
-            width = len(group.scale) if group.axes is None else group.axes.shape[1]
-            roots[start : start + width] = np.sqrt(shares.get(name, 0.0))
-            start += width
-        read = np.flatnonzero(roots)
-        z, held = self.z[:, read] * roots[read], self.held[:, read] * roots[read]
-        basis = None
-        if len(z) < len(read):
+            roots[start : start + group.width] = np.sqrt(shares.get(name, 0.0))
+            start += group.width
+        places = np.flatnonzero(roots)
+        read = slice(places[0], places[-1] + 1)  # groups lie side by side: a view of z, no copy
+        z, roots, basis = self.z[:, read], roots[read], None
+        held = self.held[:, read] * roots
+        if len(z) < len(roots):
             # Fewer rows than axes: all that matters happens in the space the rows span (QR loses nothing).
-            basis, triangle = np.linalg.qr(z.T.astype(np.float64))
+            basis, triangle = np.linalg.qr((z * roots).T.astype(np.float64))
             z, held = np.ascontiguousarray(triangle.T, np.float32), (held @ basis).astype(np.float32)
+            roots = np.ones(z.shape[1], np.float32)
             gram = _gram(z, self.weight / self.photos)
         else:
-            gram = self.gram[np.ix_(read, read)] * np.outer(roots[read], roots[read])
+            gram = self.gram[read, read] * np.outer(roots, roots)
         return TrainingRows(
             z=z,
+            roots=roots,
             held=held,
             gram=gram,
             indicators=self.indicators,
@@ -289,9 +300,14 @@ def prepare_fold(
         return np.concatenate([group.coordinates(rows) for group in groups.values()], axis=1)
 
     weight = np.ones(n) if sample_weight is None else sample_weight[fit].astype(np.float64)
+    width = sum(group.width for group in groups.values())
+    z = np.empty((len(stack), n, width), np.float32)
+    for own, view in zip(z, stack, strict=True):
+        for at in range(0, n, CHUNK):
+            own[at : at + CHUNK] = coordinates(view[fit[at : at + CHUNK]])
     return FoldRows(
         groups=groups,
-        z=np.concatenate([coordinates(view[fit]) for view in stack]),
+        z=z.reshape(-1, width),
         held=coordinates(stack[0, score]),
         indicators=np.tile(as_indicators(labels[fit], classes), (len(stack), 1)),
         weight=np.tile(weight * (n / weight.sum()) / len(stack), len(stack)),
