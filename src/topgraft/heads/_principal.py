@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import eigh
 
 from topgraft.heads._layers import Array
 
@@ -24,13 +25,15 @@ def thinned(count: int, photos: int, most: int) -> NDArray[np.int64]:
 def principal(rows: Array, axes: int) -> Array:
     """Find the leading principal axes (D, K) of centred rows.
 
-    Where fewer than half are kept, by randomised subspace iteration (Halko, Martinsson and Tropp 2011,
-    "Finding structure with randomness", algorithm 4.4).
+    Where fewer than a quarter are kept, by randomised subspace iteration (Halko, Martinsson and Tropp 2011,
+    "Finding structure with randomness", algorithm 4.4); else all are solved for, in single precision: any axes
+    near the leading ones would do.
     """
     width = min(*rows.shape, axes)
     if width == rows.shape[1]:
         return np.eye(width, dtype=np.float32)
-    found = (_searched(rows, width) if 2 * width < rows.shape[1] else _leading(rows)[1])[:, :width]
+    found = _searched(rows, width) if 4 * width < rows.shape[1] else _solved(rows)
+    found = found[:, :width]
     largest = found[np.abs(found).argmax(axis=0), np.arange(found.shape[1])]
     # The sign of an axis is arbitrary: fix it, so that the same rows give the same network.
     return np.asarray(found * np.sign(largest), np.float32)
@@ -43,6 +46,11 @@ def _searched(rows: Array, axes: int) -> Array:
     for _ in range(POWER_ITERATIONS):
         basis = _orthonormal(rows.T @ (rows @ basis))
     return np.asarray(basis @ _leading(rows @ basis)[1])
+
+
+def _solved(rows: Array) -> Array:
+    """Solve for all axes (D, D), the leading first; for all at once is quicker than for most of them."""
+    return np.asarray(eigh(rows.T @ rows, check_finite=False, driver="evd")[1][:, ::-1])
 
 
 def span(rows: Array) -> Array:
