@@ -179,7 +179,8 @@ def main() -> None:
             case = Case(name, photos, Path(folder) / "cache")
             figures[name] = compare(case, given.rounds)
     ok = all(one["times_faster"] >= one["goal"] for one in figures.values())
-    print(json.dumps({"epochs": EPOCHS, "blocks": BLOCKS, "figures": figures, "ok": ok}))
+    goal = {name: one["goal"] for name, one in figures.items()}
+    print(json.dumps({"epochs": EPOCHS, "blocks": BLOCKS, "figures": figures, "goal": goal, "ok": ok}))
 
 
 if __name__ == "__main__":

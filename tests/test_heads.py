@@ -10,6 +10,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression as Reference
 from sklearn.linear_model import Ridge as RidgeReference
 
+from topgraft.backbones.depths import Depth, Depths
 from topgraft.errors import DataError, UnknownNameError, UsageError
 from topgraft.heads import HEADS, head_class, setting_text
 from topgraft.heads._average import Average
@@ -195,6 +196,19 @@ def test_ridge_from_sums_is_the_direct_solution(photos, width, strength):
     np.testing.assert_allclose(streamed, reference.predict(scaled[:photos]), atol=1e-3)
 
 
+@pytest.mark.parametrize("depths", ["last", "mostly-blocks"])
+def test_many_rows_are_left_as_they_are_and_weights_turned(depths, monkeypatch):
+    features, labels = clouds(photos=60, width=10, views=2)
+    columns = Depths(4, (Depth(name="a", channels=3),))
+    rows = prepare_all(features, labels, classes=3, sample_weight=None, depths=columns).at(depths)
+    settings = [{"C": C} for C in (0.001, 0.1)]
+    copied = LogisticRegression.solve(rows, settings)
+    monkeypatch.setattr("topgraft.heads._logistic.MANY", 0)
+    for (weight, bias), (same, level) in zip(copied, LogisticRegression.solve(rows, settings), strict=True):
+        np.testing.assert_allclose(weight, same, atol=5e-3 * np.abs(weight).max())
+        np.testing.assert_allclose(bias, level, atol=1e-3)
+
+
 def test_sums_of_all_but_one_fold_are_the_fold():
     features, labels = clouds(photos=60, width=20)
     parts = [accumulate([(features[0, p::3], labels[p::3])], 20, 3) for p in range(3)]
@@ -204,20 +218,23 @@ def test_sums_of_all_but_one_fold_are_the_fold():
     np.testing.assert_allclose(fold.logits(features[0]), alone.logits(features[0]), atol=1e-4)
 
 
-def test_leaving_out_in_closed_form_is_leaving_out():
+@pytest.mark.parametrize("depths", ["last", "mostly-blocks"])
+def test_leaving_out_in_closed_form_is_leaving_out(depths):
     features, labels = clouds(photos=24, width=10, views=3)
     scale = features.std(axis=(0, 1)) + 1e-9
     features = (features / np.where(scale > 1e-3, scale, 1)).astype(np.float64)
-    rows = prepare_all(features, labels, classes=3, sample_weight=None, depths=None).at("last")
+    columns = Depths(4, (Depth(name="a", channels=3),))
+    prepared = prepare_all(features, labels, classes=3, sample_weight=None, depths=columns)
+    rows = prepared.at(depths)
     for strength, found in zip(STRENGTHS, leave_one_out_errors(rows, STRENGTHS), strict=True):
         total = 0.0
         penalty = strength * np.trace(rows.covariance)
-        z, target = rows.z.astype(np.float64), 2 * rows.indicators - 1
+        z, target = rows.z.astype(np.float64) * rows.roots, 2 * rows.indicators - 1
         for i in range(24):
             keep = np.arange(len(z)) % 24 != i
             mean, offset = z[keep].mean(axis=0), target[keep].mean(axis=0)
             centred = z[keep] - mean
-            gram = centred.T @ centred / len(z) + penalty * np.eye(10)
+            gram = centred.T @ centred / len(z) + penalty * np.eye(z.shape[1])
             weight = np.linalg.solve(gram, centred.T @ (target[keep] - offset) / len(z))
             total += ((target[i] - offset - (z[i] - mean) @ weight) ** 2).sum()
         assert found == pytest.approx(total / 24, rel=1e-6)

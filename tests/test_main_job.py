@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import shlex
 import shutil
 import subprocess
@@ -128,6 +129,7 @@ def test_the_first_answer_comes_first_and_views_are_kept_while_they_pay(grown):
     after = [i for i, line in enumerate(said) if line.startswith("with ")]
     assert len(after) == len(taken)
     assert first < min(after)
+    assert all(re.search(r"\(\d+ s, \d+ s since the start\)$", said[i]) for i in after)
     assert f"log loss {metrics.views['view_0']['log_loss']:.3f} [" in said[first]
     assert sum("Augmented views" in note for note in metrics.notes) == 1
     store = tg.FeatureStore.open(run.path / "features.zarr")

@@ -159,7 +159,9 @@ class Policies(_Section):
     """
 
     count: Annotated[int | str, PlainValidator(_count)] = 16
-    grid: Text = "grid288"  # it brought most where views bring anything: docs/policies.md, "Which grid"
+    grid: Text = (
+        "grid288"  # where views are kept only if they pay it brought most: docs/policies.md, "Which grid"
+    )
     worth: bool = Field(default=False, strict=True)
 
     @property

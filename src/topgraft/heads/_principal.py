@@ -26,8 +26,8 @@ def principal(rows: Array, axes: int) -> Array:
     """Find the leading principal axes (D, K) of centred rows.
 
     Where fewer than a quarter are kept, by randomised subspace iteration (Halko, Martinsson and Tropp 2011,
-    "Finding structure with randomness", algorithm 4.4); else all are solved for, in single precision: any axes
-    near the leading ones would do.
+    "Finding structure with randomness", algorithm 4.4); else all are solved for, in single precision: any
+    axes near the leading ones would do.
     """
     width = min(*rows.shape, axes)
     if width == rows.shape[1]:

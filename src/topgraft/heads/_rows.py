@@ -94,11 +94,12 @@ class Group:
 class TrainingRows:
     """The rows that one linear head is fitted on, at one setting of `depths`: z * roots.
 
-    They are not multiplied out: of thousands of photos' views z alone is hundreds of megabytes a fold.
+    They are not multiplied out: of thousands of photos' views z alone is hundreds of megabytes a fold. All
+    settings of `depths` look at the same z; where there are fewer rows than axes it is small, and their own.
 
     Attributes:
-        z: (R, r) float32; all settings of `depths` look at the same.
-        roots: (r,) float32, of each column the square root of its group's share.
+        z: (R, r) float32.
+        roots: (r,) float32, of each column the square root of its group's share; 1 where z is of its own.
         held: (n, r) float32, view 0 of the photos to score, in the coordinates of z * roots.
         gram: (r, r) the weighted mean of (z * roots)(z * roots)ᵀ.
         indicators: (R, C) 1 where a row is of the class.
