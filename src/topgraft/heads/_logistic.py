@@ -17,6 +17,7 @@ from scipy.optimize import minimize
 
 from topgraft.errors import UsageError
 from topgraft.heads._base import Setting
+from topgraft.heads._layers import Array
 from topgraft.heads._linear import Linear, known_depths, with_depths
 from topgraft.heads._rows import Array64, TrainingRows
 
@@ -103,9 +104,10 @@ class _Loss:
         gram = (rows.gram * rows.photos).astype(np.float32)
         values, self.axes = eigh(gram, check_finite=False, overwrite_a=True, driver="evd")
         self.values = np.maximum(values.astype(np.float64), 0)[:, None]
-        turn = rows.roots[:, None] * self.axes
-        # Many rows are left as they are, and weights are turned instead: a copy would be as large again.
-        self.z, self.turn = (rows.z, turn) if rows.z.size > MANY else (rows.z @ turn, None)
+        self.z: Array = rows.z
+        self.turn: Array | None = rows.roots[:, None] * self.axes
+        if rows.z.size <= MANY:  # more are left as they are, and weights turned instead: a copy is as large
+            self.z, self.turn = rows.z @ self.turn, None
         self.weight = rows.weight[:, None].astype(np.float32)
         self.target = (rows.indicators[:, 1:] if binary else rows.indicators).astype(np.float32)
         self.softmax = not binary and not rows.multilabel

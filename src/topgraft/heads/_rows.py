@@ -138,7 +138,7 @@ class TrainingRows:
         starts = range(0, len(self.z), CHUNK)
         parts = (self.z[at : at + CHUNK].astype(np.float64).T @ of[at : at + CHUNK] for at in starts)
         found = sum(parts, np.zeros((self.z.shape[1], *of.shape[1:])))
-        return (found.T * self.roots).T
+        return np.asarray((found.T * self.roots).T, np.float64)
 
     @cached_property
     def covariance(self) -> Array64:
