@@ -6,6 +6,7 @@ import base64
 import csv
 import http.server
 import io
+import os
 import re
 import shutil
 import threading
@@ -436,6 +437,8 @@ def test_two_exports_on_one_origin_keep_their_own_copies(browser, tmp_path):
         context.set_offline(False)
         script = tmp_path / "b" / "offline.js"
         script.write_text(script.read_text().replace("third", "fourth"))
+        later = script.stat().st_mtime + 2  # the server tells times to the second
+        os.utime(script, (later, later))
         page.goto(f"{url}b/")
         page.evaluate("navigator.serviceWorker.getRegistration().then((found) => found.update())")
         page.evaluate(register)

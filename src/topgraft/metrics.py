@@ -19,6 +19,8 @@ from topgraft.types import Labels, Probabilities
 
 Floats = NDArray[np.float64]
 Z = 1.959963984540054  # the normal quantile of a two-sided 95 %
+SHOWN = 5e-4
+"""Log loss below which a difference is shown as 0.000. Rounding makes such ones, with intervals as narrow."""
 DOUBT = Z * Z
 """Photos of the usual accuracy that a class is lent, to tell how far it scatters (Agresti & Coull 1998)."""
 OUT_OF_FOLD = 0.65

@@ -130,9 +130,9 @@ class Outcome:
                 " hardly make a gain."
             )
         loss = self.gain["log_loss"]
-        if loss.high < 0:
+        if self.gained:
             verdict = "better, by more than chance explains"
-        elif loss.low > 0:
+        elif loss.low > 0 and loss.value >= metrics.SHOWN:
             verdict = f"worse, by more than chance explains. Stay with {self.base.run.path}"
         else:
             verdict = "neither better nor worse beyond chance"
@@ -155,8 +155,9 @@ class Outcome:
 
     @property
     def gained(self) -> bool:
-        """Whether the log loss fell by more than chance explains."""
-        return self.gain["log_loss"].high < 0
+        """Whether the log loss fell by more than chance explains, and by what is shown."""
+        loss = self.gain["log_loss"]
+        return loss.high < 0 and loss.value <= -metrics.SHOWN
 
     def facts(self) -> dict[str, Any]:
         """Return plain data for metrics.json."""

@@ -36,7 +36,7 @@ class Step:
         policies: how many views there are, beside the photo as it is.
         log_loss, accuracy: out of fold, with them.
         difference: in log loss, from before, with a paired 95 % interval; below 0 speaks for the views.
-        pays: whether it is better by more than a standard error of the paired difference.
+        pays: whether it is better by more than a standard error of the paired difference, and by `SHOWN`.
     """
 
     policies: int
@@ -71,7 +71,7 @@ class Step:
             policies,
             *_values(after, labels),
             difference,
-            pays=difference.value < -error,
+            pays=difference.value < -max(error, metrics.SHOWN),
         )
 
     def __str__(self) -> str:
