@@ -57,12 +57,13 @@ SIDE, EPOCHS, BATCH, RATE = 224, 30, 16, 1e-4
 # The ways: each takes the files and labels to learn from and the files to answer for, and returns (m, C).
 
 
-def topgraft(learn, labels, rest, **choices):
+def topgraft(learn, labels, rest, tuned=False, **choices):
     import topgraft as tg
 
     with tempfile.TemporaryDirectory() as folder:
         data = tg.Dataset.from_pairs(learn, [f"{label:03}" for label in labels])
         run = tg.train(data, test=0, **choices, out=Path(folder, "run"))
+        run = tg.finetune(run, data, out=Path(folder, "tuned")) if tuned else run
         return np.array([list(found.probabilities.values()) for found in tg.load(run).predict(rest)])
 
 
@@ -75,13 +76,7 @@ def as_they_are(learn, labels, rest):
 
 
 def topgraft_finetuned(learn, labels, rest):
-    import topgraft as tg
-
-    with tempfile.TemporaryDirectory() as folder:
-        data = tg.Dataset.from_pairs(learn, [f"{label:03}" for label in labels])
-        run = tg.train(data, test=0, backbone="tf_efficientnet_lite0", out=Path(folder, "run"))
-        run = tg.finetune(run, data, out=Path(folder, "tuned"))
-        return np.array([list(found.probabilities.values()) for found in tg.load(run).predict(rest)])
+    return topgraft(learn, labels, rest, tuned=True, backbone="tf_efficientnet_lite0")
 
 
 def logistic(learn, labels, rest):

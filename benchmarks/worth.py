@@ -108,7 +108,7 @@ def main():
         f"\nEmbedding {embedded - begun:.0f} s, worth {measured - embedded:.0f} s,"
         f" choosing {done - measured:.0f} s."
     )
-    facts |= {"goal": {"chosen_to_random": GOAL}, "ok": None}  # not asked
+    facts |= {"goal": {"chosen_to_random": GOAL}, "ok": False}  # until it is shown
     if given.choose:
         chosen_loss, random_loss = (loss for loss, _ in scored.values())
         facts["chosen_to_random"] = chosen_loss - random_loss
